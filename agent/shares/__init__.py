@@ -1,0 +1,1 @@
+"""Shares where images lie: one plug-in file each."""

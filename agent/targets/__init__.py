@@ -1,0 +1,1 @@
+"""Cloud targets: one plug-in file each."""

@@ -1,0 +1,158 @@
+"""DiskTarget: the plug-in seam for a cloud that holds disks, and what the upload stage hands to it.
+
+Pure asyncio. One file a target. A target never reads the share, never hashes, never retries beyond one call: the
+pump does that and decides by error class (Retryable, NeedsOperator, Permanent)."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+from imaging.extent import Extent
+
+
+@dataclass(frozen=True, slots=True)
+class TargetLimits:
+    """What one kind of target takes; sizes in bytes.
+
+    Attributes:
+        chunk: Most bytes of one `put`.
+        alignment: Offset and length of every `put` are multiples of this.
+        granularity: The disk's size is rounded up to a multiple of this (padding reads as zeros).
+        min_size / max_size: Bounds of the padded size.
+        inflight_start / inflight_max: Puts in flight at the beginning and at most.
+    """
+
+    chunk: int
+    alignment: int
+    granularity: int
+    min_size: int
+    max_size: int
+    inflight_start: int
+    inflight_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class DiskSpec:
+    """The disk to make: everything that names it or marks it as ours.
+
+    Attributes:
+        name: Object name in the target, deterministic for (job origin).
+        virtual_size: Bytes of the source disk; the digest's root is over these.
+        padded_size: Bytes of the target disk, `virtual_size` rounded up to the target's granularity.
+        if_exists: fail | resume | replace | new-version.
+        origin: Id of the first command of this line of retries.
+        attempt: Which attempt writes (fences a restored journal).
+        tag: The owner tag's fields as strings, to be stored with the object.
+    """
+
+    name: str
+    virtual_size: int
+    padded_size: int
+    if_exists: str
+    origin: str
+    attempt: int
+    tag: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """One object that a target is about to create, written to the journal before the create call.
+
+    Attributes:
+        kind: Object kind in the provider's words ("azure.disk", "azure.page-blob", "local.file").
+        scope: Where, flat: provider/account/region/group, as the owner tag's mac takes them.
+        name: Deterministic object name.
+    """
+
+    kind: str
+    scope: dict[str, str]
+    name: str
+
+
+class IntentLog(Protocol):
+    """Write-ahead record of created objects; every call returns only when the journal is durable."""
+
+    async def record(self, intent: Intent) -> None:
+        """Write that `intent` is about to be created. The same intent again is no change."""
+        ...
+
+    async def created(self, intent: Intent, object_id: str) -> None:
+        """Write the provider's stable id of the created object."""
+        ...
+
+    async def removed(self, intent: Intent) -> None:
+        """Write that the object is gone again (we deleted it, or it never was)."""
+        ...
+
+    def known(self, intent: Intent) -> str | None:
+        """Return the object id recorded for an intent of this job, "" if recorded without one, None if unknown."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """What a finished upload made.
+
+    Attributes:
+        kind: As in Intent.
+        object_id: The provider's stable id (ARM resource id, blob URL without query).
+        properties: Facts for the result (size, tier, generation, checksums that the service verified), no secret.
+    """
+
+    kind: str
+    object_id: str
+    properties: dict[str, str | int | bool]
+
+
+class TargetDisk(Protocol):
+    """One disk being written. `put` and `read` may run many at a time; the rest one at a time."""
+
+    resumed: bool
+    """True when earlier receipts of this job may be trusted: it is the very object that they were written to."""
+
+    async def put(self, offset: int, data: memoryview) -> None:
+        """Write `data` at `offset`; returns only when the service acknowledged it. Idempotent.
+
+        `offset` and `len(data)` obey TargetLimits; the caller owns the buffer until the call returns or raises.
+        """
+        ...
+
+    async def finish(self) -> Artifact:
+        """Complete the object (footer, state change). Point of no return; may be called again after a crash."""
+        ...
+
+    def allocated(self, offset: int, length: int) -> AsyncIterator[Extent]:
+        """Describe what the service says it holds in the window, for reading back; unwritten ranges are HOLE."""
+        ...
+
+    async def read(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` from the finished disk (for the read-back verification)."""
+        ...
+
+    async def discard(self) -> list[str]:
+        """Delete what this job created; return descriptions of what could not be deleted. Safe to call twice."""
+        ...
+
+    async def close(self) -> None:
+        """Release connections and read access; never deletes."""
+        ...
+
+
+class DiskTarget(Protocol):
+    """One kind of target, connected with one credential for one job."""
+
+    kind: ClassVar[str]
+    limits: TargetLimits
+
+    async def open(self, spec: DiskSpec, intents: IntentLog) -> TargetDisk:
+        """Create the disk, or find the one that this job's intents name, ready for `put`.
+
+        Raises:
+            Permanent `target.exists` when an object of that name is there and `if_exists` is fail;
+            `target.size-differs`, `target.not-ours`, ... each with its own code.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Close sessions and forget credentials."""
+        ...

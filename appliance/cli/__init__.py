@@ -1,0 +1,1 @@
+"""The imageport command: one file a group of subcommands."""

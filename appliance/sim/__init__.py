@@ -1,0 +1,1 @@
+"""Strict simulators of the clouds and hypervisors, with fault injection; share no code with the clients they judge."""

@@ -1,0 +1,1 @@
+"""Disk bytes and guests: devices, formats, digest. No network and no event loop."""
