@@ -1,5 +1,8 @@
-"""BlockDevice: the one seam for disk bytes. A file on a share, a virtual disk inside an image, a filter and a
-memory buffer all look like this. Synchronous and positioned; knows no event loop and no network."""
+"""BlockDevice: the one seam for disk bytes; knows no event loop and no network.
+
+A file on a share, a virtual disk inside an image, a filter and a memory buffer all look like this:
+synchronous and positioned.
+"""
 
 from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
@@ -12,11 +15,13 @@ class BlockDevice(Protocol):
     """A readable (and perhaps writable) array of bytes.
 
     Contract for every implementation:
-    * `read_into` fills the whole buffer or raises; there are no short reads. A range that is not inside
-      [0, size) raises `OutOfRange`.
-    * `read_into`, `extents` and `size` may be called from several threads at once; writes need one writer.
+    * `read_into` fills the whole buffer or raises; there are no short reads. A range that is not
+      inside [0, size) raises `OutOfRange`; an empty one at [0, size] is a no-op.
+    * `read_into`, `extents` and `size` may be called from several threads at once; writes need one
+      writer.
     * The caller owns every buffer; an implementation keeps no reference to it after the call.
-    * After `close` every call but `close` raises `DeviceClosed`; `close` may be called twice and never flushes.
+    * After `close` every call but `close` raises `DeviceClosed`; `close` may be called
+      twice and never flushes.
     * A read-only device raises `ReadOnlyDevice` from `write`, `zero` and `flush`.
     """
 
@@ -38,7 +43,10 @@ class BlockDevice(Protocol):
         ...
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Describe the window (offset, length) in order, without gaps, lazily. HOLE only where it is certain."""
+        """Describe the window (offset, length) in order, without gaps, lazily.
+
+        ZERO and HOLE only where it is certain; DATA may turn out to be zeros.
+        """
         ...
 
     def flush(self) -> None:
@@ -51,7 +59,7 @@ class BlockDevice(Protocol):
 
 
 def read_bytes(device: BlockDevice, offset: int, length: int) -> bytes:
-    """Return `length` bytes at `offset` (for headers and tests; the copy pipeline uses its own buffers)."""
+    """Return `length` bytes at `offset`; for headers and tests, not for the copy pipeline."""
     buffer = bytearray(length)
     if length:
         device.read_into(offset, memoryview(buffer))

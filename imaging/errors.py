@@ -1,4 +1,4 @@
-"""ImagingError tree: everything that can be wrong with an image, a device or a guest, with a stable code.
+"""ImagingError tree: all that can be wrong with an image, a device or a guest; stable codes.
 
 ImagingError                 imaging.error
 ├── DeviceError              imaging.device
@@ -29,7 +29,7 @@ class ImagingError(Exception):
     retryable: ClassVar[bool] = False
     fix: ClassVar[str] = ""
 
-    def __init__(self, message: str, **fields: Any) -> None:
+    def __init__(self, message: str, **fields: Any) -> None:  # noqa: ANN401  (facts of any kind, for logs)
         super().__init__(message)
         self.fields = fields
 

@@ -1,4 +1,4 @@
-"""Extents of a virtual disk: which ranges hold data, read as zeros or are unallocated. Pure values, no I/O."""
+"""Extents of a virtual disk: ranges of data, zeros and holes as pure values; does no I/O."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

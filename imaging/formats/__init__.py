@@ -1,0 +1,1 @@
+"""Image formats: devices over devices, one family of files a format."""
