@@ -1,0 +1,251 @@
+"""The acceptor: what an appliance does with the next envelope. Pure: facts in, one verdict out (PROTOCOL 3).
+
+Check order: size, frame, key and role, signature, header, audience, tenant, key dates, epoch, seq, prev, expiry, local
+policy, args. An authentic command at have+1 with the right `prev` always consumes its seq, accepted or refused, so
+nothing ever sticks; what cannot be consumed gets a nack and leaves its seq free.
+
+| verdict | consumes | what the agent does |
+|---|---|---|
+| Accept | yes | store, ack, run |
+| Refuse | yes | store with a signed `refused` result, ack |
+| Again | no | ack what it has |
+| Gap | no | fetch from have+1 |
+| Hold | no | wait: for signed time or for the current key manifest |
+| Reject | no | device-signed nack, rate-limited |
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from protocol.clock import SignedClock
+from protocol.codec import decode, decode_plain
+from protocol.errors import BadField, FrameError, NotAuthentic, ProtocolError, UnknownVersion
+from protocol.keys import KeyRing
+from protocol.messages import MAX_COMMAND, Command, Kind, ManifestKey
+from protocol.ops import parse_args
+from protocol.signed import Envelope, parse_envelope
+
+KEEP_DIGESTS = 10_000
+"""Digests of consumed commands kept per appliance; older ones are acknowledged as `old`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """How far an inbox is: `have` commands of `epoch` are durable and `hash` is the chain there."""
+
+    epoch: int
+    have: int
+    hash: bytes
+
+    def after(self, digest: bytes) -> "Head":
+        """Return the head when the next command, of this digest, is consumed."""
+        return Head(self.epoch, self.have + 1, hashlib.sha256(self.hash + digest).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything that the acceptor may know. The callables look into the journal and must not have effects.
+
+    Attributes:
+        tenant / appliance: Who we are.
+        ring: The trusted key manifest.
+        head: The inbox.
+        clock: Signed time.
+        boot_s: Boot clock now, seconds.
+        proven: The signed time asked for in this session's hello has come (or `accept_unproven`).
+        manifest_wanted: The serial that the last signed time named.
+        accept_unproven: The site's choice for control planes that are not always online.
+        digest_at: seq of the current epoch -> digest of the consumed command, None if forgotten.
+        digest_of_id: command id -> digest it was consumed under, None if never seen.
+        policy: Local policy: command -> error code if the appliance's owner forbids it.
+        room: Whether one more command may wait; cancel is taken even without.
+    """
+
+    tenant: str
+    appliance: str
+    ring: KeyRing
+    head: Head
+    clock: SignedClock
+    boot_s: float
+    proven: bool
+    manifest_wanted: int
+    accept_unproven: bool
+    digest_at: Callable[[int], bytes | None]
+    digest_of_id: Callable[[bytes], bytes | None]
+    policy: Callable[[Command], str | None]
+    room: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Consume and run."""
+
+    command: Command
+    digest: bytes
+    head: Head
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Consume; the result is `refused` with this code."""
+
+    command: Command
+    digest: bytes
+    head: Head
+    code: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """Consumed before: acknowledge. `old` if its digest is no longer kept."""
+
+    seq: int
+    old: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Something before it is missing: fetch from `seq`."""
+
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Not now: `protocol.time-unproven` or `protocol.manifest-stale`."""
+
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Never: nack this digest."""
+
+    digest: bytes
+    code: str
+    detail: str
+
+
+Verdict: TypeAlias = Accept | Refuse | Again | Gap | Hold | Reject
+
+
+def name_of(data: bytes) -> bytes:
+    """Return the digest that names an envelope in a nack: of its payload, or of all bytes if it does not parse."""
+    try:
+        return parse_envelope(data, limit=MAX_COMMAND).digest
+    except FrameError:
+        return hashlib.sha256(data).digest()
+
+
+def judge(data: bytes, facts: Facts) -> Verdict:
+    """Return the verdict on one command envelope."""
+    try:
+        envelope = parse_envelope(data, limit=MAX_COMMAND)
+        command = open_command(envelope, facts.ring)
+    except (FrameError, NotAuthentic) as err:
+        return Reject(name_of(data), err.code, str(err))
+    digest = envelope.digest
+    addressed = _addressed(command, digest, facts)
+    if addressed is not None:
+        return addressed
+    placed = _placed(command, digest, facts)
+    if placed is not None:
+        return placed
+    return _consume(command, digest, facts)
+
+
+def open_command(envelope: Envelope, ring: KeyRing) -> Command:
+    """Verify a command's key, role, signature, tenant and dates, and decode its header.
+
+    Raises:
+        NotAuthentic, FrameError (UnknownVersion for another header version).
+    """
+    key = ring.key(envelope, Kind.COMMAND)
+    ring.check_not_revoked(key)
+    command = _decode_header(envelope)
+    ring.check_tenant(key, command.tenant)
+    _check_dates(ring, key, command)
+    return command
+
+
+def _decode_header(envelope: Envelope) -> Command:
+    plain = decode_plain(envelope.p, limit=MAX_COMMAND)
+    version = plain.get("v") if isinstance(plain, dict) else None
+    if isinstance(version, int) and version != 1:
+        msg = f"command header v{version}, this release speaks v1"
+        raise UnknownVersion(msg, version=version)
+    return decode(envelope.p, Command, limit=MAX_COMMAND)
+
+
+def _check_dates(ring: KeyRing, key: ManifestKey, command: Command) -> None:
+    ring.check_dates(key, issued=command.iat, expires=command.exp)
+
+
+def _addressed(command: Command, digest: bytes, facts: Facts) -> Verdict | None:
+    if command.audience != facts.appliance:
+        detail = f"for {command.audience}, this is {facts.appliance}"
+        return Reject(digest, "protocol.wrong-audience", detail)
+    if command.tenant != facts.tenant:
+        return Reject(
+            digest, "protocol.wrong-tenant", f"tenant {command.tenant}, this is {facts.tenant}"
+        )
+    return None
+
+
+def _placed(command: Command, digest: bytes, facts: Facts) -> Verdict | None:
+    head = facts.head
+    if command.epoch != head.epoch:
+        code = "protocol.epoch-old" if command.epoch < head.epoch else "protocol.epoch-ahead"
+        return Reject(digest, code, f"epoch {command.epoch}, this is {head.epoch}")
+    if command.seq <= head.have:
+        known = facts.digest_at(command.seq)
+        if known is not None and known != digest:
+            return Reject(digest, "protocol.seq-reuse", f"seq {command.seq} was another command")
+        return Again(command.seq, old=known is None)
+    if command.seq > head.have + 1:
+        return Gap(head.have + 1)
+    if command.prev != head.hash:
+        return Reject(digest, "protocol.fork", f"seq {command.seq} continues another history")
+    if not facts.proven:
+        return Hold("protocol.time-unproven")
+    if facts.manifest_wanted > facts.ring.manifest.serial:
+        return Hold("protocol.manifest-stale")
+    return None
+
+
+def _consume(command: Command, digest: bytes, facts: Facts) -> Verdict:
+    expired = facts.clock.expired(
+        command.exp, boot_s=facts.boot_s, accept_unproven=facts.accept_unproven
+    )
+    if expired is None:
+        return Hold("protocol.time-unproven")
+    head = facts.head.after(digest)
+    if expired:
+        return Refuse(command, digest, head, "protocol.expired", f"exp {command.exp} ms UTC")
+    code, detail = _refusal(command, digest, facts)
+    if code:
+        return Refuse(command, digest, head, code, detail)
+    return Accept(command, digest, head)
+
+
+def _refusal(command: Command, digest: bytes, facts: Facts) -> tuple[str, str]:
+    known = facts.digest_of_id(command.id)
+    if known is not None and known != digest:
+        return "protocol.id-reuse", f"id {command.id.hex()} was another command"
+    if command.after and command.start_by is None:
+        return "protocol.start-by-missing", "a command with `after` needs `start_by`"
+    forbidden = facts.policy(command)
+    if forbidden:
+        return forbidden, f"the appliance's configuration forbids op {command.op}"
+    try:
+        parse_args(command.op, command.args_v, command.args)
+    except BadField as err:
+        return ("protocol.unknown-op" if "op" in err.fields else "protocol.bad-args"), str(err)
+    except ProtocolError as err:
+        return "protocol.bad-args", str(err)
+    if not facts.room and command.op != "cancel":
+        return "appliance.queue-full", "1,000 commands wait already"
+    return "", ""

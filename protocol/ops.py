@@ -1,0 +1,155 @@
+"""The arguments of every op, typed: what a command orders. Values only.
+
+`Command.op` + `Command.args_v` name the struct, `Command.args` is its msgpack map. Secrets are `Sealed` fields; their
+field path (as `SealScope.path` takes it) is written beside each.
+"""
+
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+
+from protocol.codec import decode
+from protocol.errors import BadField
+from protocol.ids import Bytes16, Digest, IdText
+from protocol.messages import MAX_COMMAND, Layout
+from protocol.sealing import Sealed
+
+Host = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._:\[\]-]{1,255}\Z")]
+SharePath = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+Plain = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+Url = Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s@]{1,1024}\Z")]
+
+IfExists = Literal["fail", "resume", "replace", "new-version"]
+Verify = Literal["full", "sample", "none"]
+
+
+class SmbShare(Layout, frozen=True, kw_only=True, tag_field="kind", tag="smb"):
+    """An SMB 3 share. Secret "source.credential": msgpack {username, password, domain?}."""
+
+    server: Host
+    share: Annotated[str, msgspec.Meta(pattern=r"^[^\\/:*?\"<>|\x00-\x1f]{1,80}\Z")]
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 445
+    folder: Annotated[str, msgspec.Meta(max_length=1024)] = ""
+    credential: Sealed | None = None
+
+
+class LocalShare(Layout, frozen=True, kw_only=True, tag_field="kind", tag="local"):
+    """A folder that the appliance's own configuration names (`shares.local.<name>`), never a free path."""
+
+    name: IdText
+
+
+ShareRef: TypeAlias = SmbShare | LocalShare
+
+
+class LocalTarget(Layout, frozen=True, kw_only=True, tag_field="kind", tag="local"):
+    """A folder that the appliance's configuration names (`targets.local.<name>`): the reference target."""
+
+    name: IdText
+    disk: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,79}\Z")]
+
+
+class AzurePageBlob(Layout, frozen=True, kw_only=True, tag_field="kind", tag="azure-page-blob"):
+    """A page blob as fixed VHD. Secret "target.credential": msgpack {account_key} or {sas} or
+    {tenant_id, client_id, client_secret}. `endpoint` is the account's blob endpoint."""
+
+    endpoint: Url
+    container: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9](?:[a-z0-9]|-(?=[a-z0-9])){2,62}\Z")]
+    blob: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,254}\Z")]
+    credential: Sealed | None = None
+
+
+class AzureDisk(Layout, frozen=True, kw_only=True, tag_field="kind", tag="azure-disk"):
+    """A managed disk by direct upload. Secret "target.credential": msgpack {tenant_id, client_id, client_secret}.
+
+    `management` is the ARM endpoint, `authority` the token endpoint; both have Azure's public cloud as default at the
+    agent, and only endpoints that the appliance's configuration allows are used.
+    """
+
+    subscription: Plain
+    resource_group: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9._()-]{1,90}\Z")]
+    location: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]{1,64}\Z")]
+    disk: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}\Z")]
+    os_type: Literal["Windows", "Linux"] = "Windows"
+    generation: Literal["V1", "V2"] = "V2"
+    sku: Literal[
+        "Standard_LRS", "StandardSSD_LRS", "Premium_LRS", "StandardSSD_ZRS", "Premium_ZRS"
+    ] = "StandardSSD_LRS"
+    tags: Annotated[
+        dict[Plain, Annotated[str, msgspec.Meta(max_length=256)]], msgspec.Meta(max_length=40)
+    ] = {}
+    management: Url | None = None
+    authority: Url | None = None
+    credential: Sealed | None = None
+
+
+TargetRef: TypeAlias = LocalTarget | AzurePageBlob | AzureDisk
+
+
+class UploadArgs(Layout, frozen=True, kw_only=True):
+    """op `upload`, args_v 1: share -> target. The image's format is probed unless given."""
+
+    source: ShareRef
+    path: SharePath
+    target: TargetRef
+    format: Literal["raw", "vhd", "vhdx"] | None = None
+    if_exists: IfExists = "fail"
+    verify: Verify = "full"
+    bandwidth: Annotated[int, msgspec.Meta(ge=64 * 1024, le=2**40)] | None = None
+    """Most bytes a second towards the target; None: no limit of this job's own."""
+    timeout_s: Annotated[int, msgspec.Meta(ge=60, le=30 * 24 * 3600)] = 7 * 24 * 3600
+
+
+class CancelArgs(Layout, frozen=True, kw_only=True):
+    """op `cancel`, args_v 1: end another command; carried out in its acceptance transaction."""
+
+    id: Bytes16
+    digest: Digest
+
+
+class SweepArgs(Layout, frozen=True, kw_only=True):
+    """op `sweep`, args_v 1: find what jobs left behind; delete it only with `apply`."""
+
+    apply: bool = False
+
+
+class DiagnosticsArgs(Layout, frozen=True, kw_only=True):
+    """op `diagnostics`, args_v 1: run the appliance's checks and report."""
+
+    checks: Annotated[tuple[IdText, ...], msgspec.Meta(max_length=64)] = ()
+
+
+class SetLimitsArgs(Layout, frozen=True, kw_only=True):
+    """op `set-limits`, args_v 1: change the appliance's bandwidth limit now. None lifts it."""
+
+    bandwidth: Annotated[int, msgspec.Meta(ge=64 * 1024, le=2**40)] | None = None
+
+
+OpArgs: TypeAlias = UploadArgs | CancelArgs | SweepArgs | DiagnosticsArgs | SetLimitsArgs
+
+OPS: dict[tuple[str, int], type[OpArgs]] = {
+    ("upload", 1): UploadArgs,
+    ("cancel", 1): CancelArgs,
+    ("sweep", 1): SweepArgs,
+    ("diagnostics", 1): DiagnosticsArgs,
+    ("set-limits", 1): SetLimitsArgs,
+}
+"""Every op that this release knows, by (op, args_v); announced in hello.caps as `op/args_v`."""
+
+SETTINGS = frozenset({"cancel", "set-limits"})
+"""Ops that take effect in their acceptance transaction and hold no slot."""
+
+
+def parse_args(op: str, args_v: int, args: bytes) -> OpArgs:
+    """Decode a command's args.
+
+    Raises:
+        BadField: The op is unknown (field `op`), or the args do not fit it.
+        FrameError: Not a well-formed map.
+    """
+    try:
+        type_ = OPS[op, args_v]
+    except KeyError as err:
+        msg = f"op {op}/{args_v} is unknown to this release"
+        raise BadField(msg, op=op, args_v=args_v) from err
+    return decode(args, type_, limit=MAX_COMMAND)
