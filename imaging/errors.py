@@ -5,8 +5,20 @@ ImagingError                 imaging.error
 │   ├── OutOfRange           imaging.out-of-range
 │   ├── DeviceClosed         imaging.closed
 │   ├── ReadOnlyDevice       imaging.read-only
-│   └── DeviceIOError        imaging.io
-└── InvalidImage             imaging.invalid (subclasses live here too, one a cause)
+│   ├── DeviceIOError        imaging.io
+│   ├── FileMissing          imaging.file-missing
+│   ├── NotAFile             imaging.not-a-file
+│   └── AccessDenied         imaging.access-denied
+├── InvalidImage             imaging.invalid
+│   ├── Truncated            imaging.truncated
+│   ├── ChecksumMismatch     imaging.checksum
+│   ├── BlockOverlap         imaging.block-overlap
+│   └── FormatMismatch       imaging.format-mismatch
+├── UnsupportedImage         imaging.unsupported
+│   ├── ParentNeeded         imaging.parent-needed
+│   └── LogReplayNeeded      imaging.log-replay-needed
+├── DigestIncomplete         imaging.digest-incomplete
+└── Stopped                  imaging.stopped
 """
 
 from typing import Any, ClassVar
@@ -29,7 +41,7 @@ class ImagingError(Exception):
     retryable: ClassVar[bool] = False
     fix: ClassVar[str] = ""
 
-    def __init__(self, message: str, **fields: Any) -> None:  # noqa: ANN401  (facts of any kind, for logs)
+    def __init__(self, message: str, **fields: Any) -> None:
         super().__init__(message)
         self.fields = fields
 
@@ -72,3 +84,93 @@ class InvalidImage(ImagingError):
 
     code = "imaging.invalid"
     fix = "Make the image anew from its source; imageport never guesses at damaged metadata."
+
+
+class FileMissing(DeviceError):
+    """There is no file of that name."""
+
+    code = "imaging.file-missing"
+    exit_code = 66
+    http_status = 404
+    fix = "Check the path."
+
+
+class NotAFile(DeviceError):
+    """The path names a directory, a pipe, a socket or a character device."""
+
+    code = "imaging.not-a-file"
+    exit_code = 66
+    fix = "Name a regular file or a block device."
+
+
+class AccessDenied(DeviceError):
+    """The operating system does not let this user open the file."""
+
+    code = "imaging.access-denied"
+    exit_code = 77
+    http_status = 403
+    fix = "Run as a user who may read the file."
+
+
+class Truncated(InvalidImage):
+    """Something that the metadata names lies behind the end of the file."""
+
+    code = "imaging.truncated"
+    fix = "The file is incomplete or damaged: copy it again and compare the file sizes."
+
+
+class ChecksumMismatch(InvalidImage):
+    """A structure is not what its own checksum says."""
+
+    code = "imaging.checksum"
+    fix = "The file is damaged: copy it again, or repair it with the hypervisor's own tools."
+
+
+class BlockOverlap(InvalidImage):
+    """Two blocks, or a block and the metadata, claim the same bytes of the file."""
+
+    code = "imaging.block-overlap"
+
+
+class FormatMismatch(InvalidImage):
+    """The name promises a format that the content has no trace of."""
+
+    code = "imaging.format-mismatch"
+    fix = "If the file really is a raw disk, say so (`--format raw`); else it is damaged."
+
+
+class UnsupportedImage(ImagingError):
+    """A sound image that needs something imageport does not do."""
+
+    code = "imaging.unsupported"
+    fix = "Convert the image to raw, VHD or VHDX with its hypervisor's tools first."
+
+
+class ParentNeeded(UnsupportedImage):
+    """A differencing disk: without its parent it is not a disk."""
+
+    code = "imaging.parent-needed"
+    fix = "Merge the checkpoint into its parent with the hypervisor's tools first."
+
+
+class LogReplayNeeded(UnsupportedImage):
+    """The VHDX log holds changes that are not in the image yet: its writer did not close it."""
+
+    code = "imaging.log-replay-needed"
+    fix = "Mount and detach the image once on its Hyper-V host, which replays the log."
+
+
+class DigestIncomplete(ImagingError):
+    """A root was asked for before every block had its digest: the disk would be short."""
+
+    code = "imaging.digest-incomplete"
+    exit_code = 70
+    http_status = 500
+
+
+class Stopped(ImagingError):
+    """The caller's `stop` ended the work on purpose."""
+
+    code = "imaging.stopped"
+    exit_code = 1
+    http_status = 409
