@@ -1,0 +1,1 @@
+"""The agent's durable memory: inbox, jobs, receipts, intents, results. One SQLite file, one writer thread."""
