@@ -33,15 +33,15 @@ $(RUNTIME): $(SETUP_FILES)
 	@start=$$(date +%s) \
 	&& { $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || scripts/system_packages must "the virtual environment" python3-venv; } \
 	&& { test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); } \
-	&& $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt pip \
-	&& $(BIN)/python -m pip install -q -c constraints.txt -e '.[relay-fast,azure]' \
+	&& $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt pip \
+	&& $(BIN)/python -m pip install -qq -c constraints.txt -e '.[relay-fast,azure]' \
 	&& scripts/system_packages may "a real SMB server" $(APT_DEMO) \
 	&& touch $@ && echo "set-up: runtime ready in $$(( $$(date +%s) - start )) s"
 
 # What the checks and the tests need on top.
 $(DEV): $(RUNTIME)
 	@start=$$(date +%s) \
-	&& $(BIN)/python -m pip install -q -c constraints.txt --group dev \
+	&& $(BIN)/python -m pip install -qq -c constraints.txt --group dev \
 	&& scripts/system_packages may "some tests" $(APT_TEST) \
 	&& touch $@ && echo "set-up: development ready in $$(( $$(date +%s) - start )) s"
 
