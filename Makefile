@@ -30,6 +30,7 @@ help: ## list the targets
 
 # What `imageport demo` needs: the package with its Azure target, and Samba if it can be had.
 $(RUNTIME): $(SETUP_FILES)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "set-up: Python 3.11 or newer is needed; make PYTHON=...")'
 	@start=$$(date +%s) \
 	&& { $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || scripts/system_packages must "the virtual environment" python3-venv; } \
 	&& { test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); } \
