@@ -116,6 +116,13 @@ def test_each_package_has_a_readme_that_says_where_to_start(folder: str) -> None
     assert "**Start reading**" in text
 
 
+@pytest.mark.parametrize("folder", [*_PACKAGES, "tests"])
+def test_each_readme_names_files_that_exist(folder: str) -> None:
+    text = (_ROOT / folder / "README.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([\w./-]+(?:\.py|/))`", text)
+    assert [name for name in named if not (_ROOT / folder / name).exists()] == []
+
+
 @pytest.mark.parametrize("folder", _PACKAGES)
 def test_each_package_is_typed_for_its_users(folder: str) -> None:
     assert (_ROOT / folder / "py.typed").is_file()
