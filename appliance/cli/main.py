@@ -1,0 +1,144 @@
+"""The imageport command: finds the subcommand, runs it, explains its errors. Knows no command's work.
+
+Each line of COMMANDS names a module with `add_arguments(parser)` and `run(args) -> int`. It is
+imported only when its command runs, so that `imageport --help` stays quick.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from appliance.cli import output
+from appliance.cli.exits import Exit, ExtraMissing, is_named
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One group of subcommands.
+
+    Attributes:
+        name: The word after `imageport`.
+        module: Where it lives.
+        help: Its line in `imageport --help`.
+        extra: The extra of the distribution that its packages come with, "" for none.
+    """
+
+    name: str
+    module: str
+    help: str
+    extra: str = ""
+
+
+COMMANDS = (
+    Command("disk", "appliance.cli.disk", "look into disk images and compute digests"),
+    Command("key", "appliance.cli.key", "make key files and sign key manifests"),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; never raises to the user."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(arguments)
+        output.flush()
+    except output.StdoutClosed:
+        _drop_stdout()
+        return Exit.STDOUT_CLOSED
+    return code
+
+
+def _run(arguments: list[str]) -> int:
+    # Looked for by eye, because loading a command can fail before anything is parsed.
+    as_json, debug = "--json" in arguments, "--debug" in arguments
+    try:
+        args = build_parser(arguments).parse_args(arguments)
+        return int(args.run(args))
+    except SystemExit as err:  # argparse: 0 after --help and --version, 2 after a usage error
+        return err.code if isinstance(err.code, int) else Exit.USAGE
+    except KeyboardInterrupt:
+        output.note("imageport: interrupted")
+        return Exit.INTERRUPTED
+    except output.StdoutClosed:
+        raise
+    except Exception as err:  # noqa: BLE001  (the last line of defence before the user)
+        if debug:
+            output.note("".join(traceback.format_exception(err)).rstrip())
+        return explain(err, as_json=as_json)
+
+
+def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """Build the parser for these arguments; only the command that they name is imported."""
+    parser = argparse.ArgumentParser(
+        prog="imageport",
+        description="Move golden VM images from hypervisors to clouds, verified from end to end.",
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
+    parser.add_argument("--debug", action="store_true", help="print tracebacks of errors")
+    groups = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
+    wanted = next((word for word in arguments if not word.startswith("-")), None)
+    for command in COMMANDS:
+        group = groups.add_parser(command.name, help=command.help, description=command.help)
+        if command.name == wanted:
+            _load(command, group)
+    return parser
+
+
+def explain(err: Exception, *, as_json: bool) -> int:
+    """Print what went wrong and what to do, without a traceback; return the exit code."""
+    if is_named(err):
+        code, exit_code, fix, fields = err.code, err.exit_code, err.fix, err.fields
+        message = str(err)
+    elif isinstance(err, OSError):
+        code, exit_code, fix, fields = "cli.io", Exit.IO, "", {}
+        message = str(err)
+    else:
+        code, exit_code, fields = "cli.bug", Exit.BUG, {}
+        message = f"internal error: {type(err).__name__}: {err}"
+        fix = "Run it again with --debug and report the traceback: this is a bug in imageport."
+    lines = [f"imageport: {message}", f"  code: {code}"]
+    if fix:
+        lines.append(f"  fix: {fix}")
+    output.note("\n".join(lines))
+    if as_json:
+        shown = {key: value for key, value in fields.items() if isinstance(value, str | int)}
+        body = {"code": code, "message": message, "fix": fix, "exit_code": int(exit_code)}
+        output.answer_json("error/1", {**body, "fields": shown})
+    return int(exit_code)
+
+
+def _load(command: Command, group: argparse.ArgumentParser) -> None:
+    try:
+        module = importlib.import_module(command.module)
+    except ModuleNotFoundError as err:
+        if not command.extra:
+            raise
+        raise ExtraMissing(
+            f"`imageport {command.name}` needs the Python package {err.name}, which is not"
+            f" installed: it comes with imageport[{command.extra}]",
+            package=err.name,
+            extra=command.extra,
+        ) from err
+    group.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
+    )
+    module.add_arguments(group)
+    group.set_defaults(run=module.run)
+
+
+def _drop_stdout() -> None:
+    # The interpreter flushes stdout at exit and would complain about the closed pipe.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Version(argparse.Action):
+    """Look the version up only when it is asked for: the metadata costs tens of milliseconds."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_args: object) -> None:
+        from importlib.metadata import version  # noqa: PLC0415
+
+        output.answer(f"imageport {version('imageport')}")
+        parser.exit()
