@@ -1,0 +1,274 @@
+"""ArmPlane: the part of Azure Resource Manager that managed disks need, driven by azure-mgmt-compute."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+
+from appliance.sim.azure.armrequest import read_access, read_disk
+from appliance.sim.azure.disks import Disks
+from appliance.sim.azure.footer import FOOTER_SIZE
+from appliance.sim.azure.lro import Operation, Operations
+from appliance.sim.azure.state import DiskRecord
+from appliance.sim.azure.tokens import MANAGEMENT, TokenPlane
+from appliance.sim.azure.vault import Vault
+from appliance.sim.call import Call, Refusal, Reply
+
+_GROUP = re.compile(r"/subscriptions/([^/]+)/resourcegroups/([^/]+)", re.IGNORECASE)
+_DISKS = re.compile(
+    r"/subscriptions/([^/]+)(?:/resourcegroups/([^/]+))?/providers/microsoft\.compute/disks"
+    r"(?:/([^/]+)(?:/(begingetaccess|endgetaccess))?)?",
+    re.IGNORECASE,
+)
+_OPERATION = re.compile(
+    r"/subscriptions/([^/]+)/providers/microsoft\.compute/locations/([^/]+)/diskoperations/([^/]+)",
+    re.IGNORECASE,
+)
+_GIB = 1 << 30
+
+
+class ArmPlane:
+    """Disks, resource groups and the operations on them."""
+
+    def __init__(
+        self,
+        vault: Vault,
+        disks: Disks,
+        tokens: TokenPlane,
+        operations: Operations,
+        retry_after: int,
+    ) -> None:
+        self._vault = vault
+        self._disks = disks
+        self._tokens = tokens
+        self._operations = operations
+        self._retry_after = retry_after
+        self.base_url = ""
+
+    def operation(self, call: Call) -> str:
+        """Name the operation: arm.*."""
+        path = unquote(call.path)
+        if _OPERATION.fullmatch(path):
+            return "arm.poll"
+        if _GROUP.fullmatch(path):
+            return f"arm.group-{call.method.lower()}"
+        found = _DISKS.fullmatch(path)
+        if found is None:
+            return "arm.unknown"
+        if found[4]:
+            return "arm.begin-access" if found[4].lower() == "begingetaccess" else "arm.end-access"
+        return f"arm.disk-{call.method.lower()}" if found[3] else "arm.disk-list"
+
+    async def answer(self, call: Call) -> Reply:
+        """Authorize, end what is due, and do."""
+        self._tokens.check(call, MANAGEMENT)
+        if "api-version" not in call.query:
+            raise Refusal(
+                400,
+                "MissingApiVersionParameter",
+                "The api-version query parameter (?api-version=) is required.",
+            )
+        self._operations.settle(call.now)
+        path = unquote(call.path)
+        subscription = path.split("/")[2] if path.count("/") > 1 else ""
+        if subscription != self._vault.state.identity.subscription:
+            raise Refusal(
+                404,
+                "SubscriptionNotFound",
+                f"The subscription '{subscription}' could not be found.",
+            )
+        return await self._route(call, path)
+
+    async def _route(self, call: Call, path: str) -> Reply:
+        polled = _OPERATION.fullmatch(path)
+        if polled and call.method == "GET":
+            return self._poll(call, self._operations.get(polled[3]))
+        group = _GROUP.fullmatch(path)
+        if group:
+            return await self._group(call, group[2])
+        found = _DISKS.fullmatch(path)
+        if found is None:
+            raise Refusal(404, "InvalidResourceType", f"{call.method} {path} is not simulated.")
+        if found[2]:
+            self._require_group(found[2])
+        if not found[3]:
+            return self._list(found[2] or "")
+        return await self._disk(call, found[2] or "", found[3], (found[4] or "").lower())
+
+    async def _group(self, call: Call, name: str) -> Reply:
+        if call.method == "PUT":
+            wanted = msgspec.json.decode(b"".join(await call.body.read()))
+            self._vault.state.groups[name.lower()] = str(wanted.get("location", ""))
+            self._vault.save()
+        self._require_group(name)
+        location = self._vault.state.groups[name.lower()]
+        subscription = self._vault.state.identity.subscription
+        body = {
+            "id": f"/subscriptions/{subscription}/resourceGroups/{name}",
+            "name": name,
+            "location": location,
+            "properties": {"provisioningState": "Succeeded"},
+        }
+        return _json(200, body)
+
+    def _require_group(self, name: str) -> None:
+        if name.lower() not in self._vault.state.groups:
+            raise Refusal(
+                404, "ResourceGroupNotFound", f"Resource group '{name}' could not be found."
+            )
+
+    def _list(self, group: str) -> Reply:
+        found = [
+            self._shape(disk)
+            for disk in self._disks.all()
+            if not group or disk.group.lower() == group.lower()
+        ]
+        return _json(200, {"value": found})
+
+    async def _disk(self, call: Call, group: str, name: str, action: str) -> Reply:
+        if action:
+            return await self._access(call, group, name, action)
+        match call.method:
+            case "GET":
+                return _json(200, self._shape(self._disks.get(group, name)))
+            case "PUT":
+                return await self._create(call, group, name)
+            case "PATCH":
+                return await self._patch(call, group, name)
+            case "DELETE":
+                return self._delete(call, group, name)
+        raise Refusal(405, "MethodNotAllowed", f"{call.method} is not allowed on a disk.")
+
+    async def _create(self, call: Call, group: str, name: str) -> Reply:
+        wanted = read_disk(b"".join(await call.body.read()))
+        disk = self._disks.create(group, name, wanted, call.now)
+
+        def work() -> dict[str, Any]:
+            self._disks.provisioned(disk)
+            return self._shape(disk)
+
+        reply = self._accepted(call, work, disk.location)
+        reply.headers["Content-Type"] = "application/json; charset=utf-8"
+        reply.body = msgspec.json.encode(self._shape(disk))
+        return reply
+
+    async def _patch(self, call: Call, group: str, name: str) -> Reply:
+        disk = self._disks.get(group, name)
+        wanted = msgspec.json.decode(b"".join(await call.body.read()))
+        unknown = set(wanted) - {"tags"}
+        if unknown:
+            raise Refusal(
+                400, "FeatureNotSupported", f"Updating {sorted(unknown)} is not simulated."
+            )
+        self._disks.tag(disk, dict(wanted.get("tags") or {}))
+        return _json(200, self._shape(disk))
+
+    def _delete(self, call: Call, group: str, name: str) -> Reply:
+        disk = self._disks.find(group, name)
+        if disk is None:
+            return Reply(204)
+        self._disks.check_deletable(disk)
+
+        def work() -> None:
+            if self._disks.find(group, name) is disk:
+                self._disks.check_deletable(disk)
+                self._disks.delete(disk)
+
+        return self._accepted(call, work, disk.location)
+
+    async def _access(self, call: Call, group: str, name: str, action: str) -> Reply:
+        if call.method != "POST":
+            raise Refusal(405, "MethodNotAllowed", f"{call.method} is not allowed on {action}.")
+        disk = self._disks.get(group, name)
+        if action == "endgetaccess":
+            return self._accepted(call, lambda: self._disks.revoke(disk), disk.location)
+        access, seconds = read_access(b"".join(await call.body.read()))
+        url = self._disks.grant(disk, access, seconds, call.now)
+        return self._accepted(call, lambda: {"accessSAS": url}, disk.location)
+
+    def _accepted(self, call: Call, work: Callable[[], Any], location: str) -> Reply:
+        operation = self._operations.start(work, call.now)
+        subscription = self._vault.state.identity.subscription
+        url = (
+            f"{self.base_url}/subscriptions/{subscription}/providers/Microsoft.Compute/locations/{location}"
+            f"/DiskOperations/{operation.number}?p=imageport&api-version={call.query['api-version']}"
+        )
+        return Reply(
+            202, self._wait() | {"Azure-AsyncOperation": url, "Location": f"{url}&monitor=true"}
+        )
+
+    def _wait(self) -> dict[str, str]:
+        return {"Retry-After": str(self._retry_after)}
+
+    def _poll(self, call: Call, operation: Operation) -> Reply:
+        """Answer a poll of Location (`monitor=true`: the result itself) or of Azure-AsyncOperation (a status)."""
+        monitor = call.query.get("monitor") == "true"
+        if operation.status == "InProgress":
+            return (
+                Reply(202, self._wait())
+                if monitor
+                else _json(200, _status(operation), self._wait())
+            )
+        if not monitor:
+            return _json(200, _status(operation))
+        if operation.failure is not None:
+            raise operation.failure
+        return Reply(200) if operation.result is None else _json(200, operation.result)
+
+    def _shape(self, disk: DiskRecord) -> dict[str, Any]:
+        """Return a disk as the REST model has it."""
+        size = disk.blob.size - FOOTER_SIZE
+        subscription = self._vault.state.identity.subscription
+        path = f"/subscriptions/{subscription}/resourceGroups/{disk.group}/providers/Microsoft.Compute/disks"
+        properties = {
+            "creationData": {"createOption": "Upload", "uploadSizeBytes": disk.blob.size},
+            "diskSizeGB": -(-size // _GIB),
+            "diskSizeBytes": size,
+            "diskState": disk.state,
+            "provisioningState": disk.provisioning,
+            "uniqueId": disk.unique_id,
+            "timeCreated": datetime.fromtimestamp(disk.created, UTC).isoformat(),
+            "networkAccessPolicy": "AllowAll",
+            "publicNetworkAccess": "Enabled",
+            "encryption": {"type": "EncryptionAtRestWithPlatformKey"},
+        }
+        if disk.os_type:
+            properties["osType"] = disk.os_type
+        if disk.generation:
+            properties["hyperVGeneration"] = disk.generation
+        shape = {
+            "id": f"{path}/{disk.name}",
+            "name": disk.name,
+            "type": "Microsoft.Compute/disks",
+            "location": disk.location,
+            "sku": {"name": disk.sku, "tier": disk.sku.partition("_")[0]},
+            "tags": disk.tags,
+            "properties": properties,
+        }
+        return shape | ({"zones": disk.zones} if disk.zones else {}) | _managed(disk)
+
+    def refuse(self, _call: Call, refusal: Refusal) -> Reply:
+        """Put a refusal into ARM's JSON."""
+        body = {"error": {"code": refusal.code, "message": refusal.message}}
+        return _json(refusal.status, body, refusal.headers)
+
+
+def _managed(disk: DiskRecord) -> dict[str, str]:
+    return {"managedBy": disk.managed_by} if disk.managed_by else {}
+
+
+def _status(operation: Operation) -> dict[str, Any]:
+    body: dict[str, Any] = {"name": operation.number, "status": operation.status}
+    if operation.failure is not None:
+        body["error"] = {"code": operation.failure.code, "message": operation.failure.message}
+    elif operation.result is not None:
+        body["properties"] = {"output": operation.result}
+    return body
+
+
+def _json(status: int, body: object, headers: dict[str, str] | None = None) -> Reply:
+    content = {"Content-Type": "application/json; charset=utf-8"}
+    return Reply(status, content | (headers or {}), msgspec.json.encode(body))

@@ -1,0 +1,217 @@
+"""Managed disks as a state machine: ReadyToUpload -> ActiveUpload -> Unattached, with access by stored policies.
+
+Knows no HTTP. Seen on the real service by others (AzureStorageExplorer issues 2221, 6654): a bad footer leaves the
+disk in ActiveUpload, without access, to be deleted. From memory only: a second grant during an upload gives a new SAS.
+"""
+
+import re
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from appliance.sim.azure.footer import FOOTER_SIZE, footer_problem
+from appliance.sim.azure.sas import service_sas
+from appliance.sim.azure.state import DiskRecord, Policy
+from appliance.sim.azure.vault import Vault, fingerprint
+from appliance.sim.call import Refusal
+
+SIZE_MIN = 20_972_032
+"""uploadSizeBytes: 20 MiB and a footer."""
+
+SIZE_MAX = 35_183_298_347_520
+
+SKUS = (
+    "Standard_LRS",
+    "StandardSSD_LRS",
+    "StandardSSD_ZRS",
+    "Premium_LRS",
+    "Premium_ZRS",
+    "PremiumV2_LRS",
+    "UltraSSD_LRS",
+)
+_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,78}[A-Za-z0-9_])?")
+SAS_VERSION = "2018-03-28"
+"""`sv` in the URLs of real disk grants."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewDisk:
+    """A checked request to create a disk."""
+
+    location: str
+    sku: str
+    upload_size: int
+    os_type: str
+    generation: str
+    zones: list[str]
+    tags: dict[str, str]
+
+
+class Disks:
+    """All disks of the simulated subscription; a key is `group/name` in lower case."""
+
+    def __init__(self, vault: Vault, sas_url: Callable[[DiskRecord], str]) -> None:
+        self._vault = vault
+        self._sas_url = sas_url
+
+    @staticmethod
+    def key(group: str, name: str) -> str:
+        """Return the key of a disk; names of Azure resources do not differ by case."""
+        return f"{group}/{name}".lower()
+
+    def all(self) -> list[DiskRecord]:
+        """Return every disk, sorted by key."""
+        return [self._vault.state.disks[key] for key in sorted(self._vault.state.disks)]
+
+    def find(self, group: str, name: str) -> DiskRecord | None:
+        """Return a disk or None."""
+        return self._vault.state.disks.get(self.key(group, name))
+
+    def get(self, group: str, name: str) -> DiskRecord:
+        """Return a disk or raise 404."""
+        disk = self.find(group, name)
+        if disk is None:
+            raise Refusal(
+                404,
+                "ResourceNotFound",
+                f"The Resource 'Microsoft.Compute/disks/{name}' under resource group '{group}' was not found.",
+            )
+        return disk
+
+    def create(self, group: str, name: str, wanted: NewDisk, now: float) -> DiskRecord:
+        """Make the disk, or take the change of an existing one when it touches tags only."""
+        old = self.find(group, name)
+        if old is not None:
+            return self._update(old, wanted)
+        if not _NAME.fullmatch(name):
+            raise Refusal(
+                400, "InvalidParameter", f"The resource name {name!r} is not a valid disk name."
+            )
+        unique = str(uuid.uuid4())
+        blob = self._vault.new_blob(wanted.upload_size, now)
+        disk = DiskRecord(
+            name=name,
+            group=group,
+            location=wanted.location,
+            sku=wanted.sku,
+            created=now,
+            unique_id=unique,
+            label=f"md-impexp-{fingerprint(unique)}",
+            folder=fingerprint(unique[::-1]),
+            blob=blob.record,
+            os_type=wanted.os_type,
+            generation=wanted.generation,
+            zones=wanted.zones,
+            tags=wanted.tags,
+        )
+        key = self.key(group, name)
+        self._vault.disks[key] = blob
+        self._vault.state.disks[key] = disk
+        self._vault.save()
+        return disk
+
+    def _update(self, old: DiskRecord, wanted: NewDisk) -> DiskRecord:
+        fixed = {
+            "creationData.uploadSizeBytes": (old.blob.size, wanted.upload_size),
+            "location": (old.location, wanted.location),
+            "osType": (old.os_type, wanted.os_type),
+            "hyperVGeneration": (old.generation, wanted.generation),
+        }
+        for field, (before, after) in fixed.items():
+            if before != after:
+                raise Refusal(
+                    409,
+                    "PropertyChangeNotAllowed",
+                    f"Changing property 'disk.{field}' is not allowed.",
+                )
+        old.tags = wanted.tags
+        self._vault.save()
+        return old
+
+    def provisioned(self, disk: DiskRecord) -> None:
+        """Note that the creation ended well."""
+        disk.provisioning = "Succeeded"
+        self._vault.save()
+
+    def tag(self, disk: DiskRecord, tags: dict[str, str]) -> None:
+        """Replace the tags."""
+        disk.tags = tags
+        self._vault.save()
+
+    def attach(self, disk: DiskRecord, machine: str) -> None:
+        """Attach a finished disk to a made-up machine ("" detaches)."""
+        if disk.state not in ("Unattached", "Attached"):
+            raise _not_allowed(f"Disk {disk.name} cannot be attached in state {disk.state}.")
+        disk.managed_by = machine
+        disk.state = "Attached" if machine else "Unattached"
+        self._vault.save()
+
+    def check_deletable(self, disk: DiskRecord) -> None:
+        """Raise 409 when the disk is attached or somebody has access."""
+        if disk.managed_by:
+            raise _not_allowed(f"Disk {disk.name} is attached to VM {disk.managed_by}.")
+        if disk.policies:
+            raise _not_allowed(
+                f"Disk {disk.name} has active access (state {disk.state}). Revoke access before deleting it."
+            )
+
+    def delete(self, disk: DiskRecord) -> None:
+        """Remove the disk and its bytes."""
+        self._vault.drop_disk(self.key(disk.group, disk.name))
+
+    def grant(self, disk: DiskRecord, access: str, seconds: int, now: float) -> str:
+        """Open access and return the URL with its SAS."""
+        if disk.provisioning != "Succeeded":
+            raise _not_allowed(f"Disk {disk.name} is still being created.")
+        states = {"Write": ("ReadyToUpload", "ActiveUpload"), "Read": ("Unattached", "ActiveSAS")}[
+            access
+        ]
+        if disk.state not in states:
+            raise _not_allowed(
+                f"{access} access is not allowed on disk {disk.name} in state {disk.state}; "
+                f"allowed in {' and '.join(states)}."
+            )
+        if disk.state == "ActiveUpload" and not disk.policies:
+            raise _not_allowed(f"The upload to disk {disk.name} failed; delete the disk.")
+        name = str(uuid.uuid4())
+        disk.policies[name] = Policy(
+            permissions="rw" if access == "Write" else "r", expires=now + seconds
+        )
+        disk.state = "ActiveUpload" if access == "Write" else "ActiveSAS"
+        self._vault.save()
+        return f"{self._sas_url(disk)}?{self.sign(disk, name)}"
+
+    def sign(self, disk: DiskRecord, policy: str) -> str:
+        """Return the query of a SAS that names one of the disk's policies."""
+        fields = {"sv": SAS_VERSION, "sr": "b", "si": policy}
+        canonical = f"/blob/{disk.label}/{disk.folder}/abcd"
+        return service_sas(self._vault.state.identity.key, canonical, fields)
+
+    def revoke(self, disk: DiskRecord) -> None:
+        """Close access; for an upload, check the footer and finish the disk.
+
+        Raises:
+            Refusal: 400 InvalidVhd; access is closed and the disk stays in ActiveUpload.
+        """
+        uploading = disk.state == "ActiveUpload"
+        disk.policies.clear()
+        if disk.state == "ActiveSAS":
+            disk.state = "Unattached"
+        problem = self._problem(disk) if uploading else ""
+        if uploading and not problem:
+            disk.state = "Unattached"
+        self._vault.save()
+        if problem:
+            where = f"disk 'abcd' with blob {self._sas_url(disk)} is not a supported VHD"
+            raise Refusal(
+                400, "InvalidVhd", f"The footer of the VHD indicates that {where}. {problem}"
+            )
+
+    def _problem(self, disk: DiskRecord) -> str:
+        size = disk.blob.size - FOOTER_SIZE
+        blob = self._vault.disks[self.key(disk.group, disk.name)]
+        return footer_problem(blob.file.read(size, FOOTER_SIZE), size)
+
+
+def _not_allowed(message: str) -> Refusal:
+    return Refusal(409, "OperationNotAllowed", message)

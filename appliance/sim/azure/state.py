@@ -1,0 +1,123 @@
+"""What the Azure simulator remembers besides page bytes: identity, containers, blobs, disks; one JSON file.
+
+The file is replaced as a whole after each change of these records, so a killed simulator comes back as it was.
+Page writes do not touch it (`appliance.sim.store` records them).
+"""
+
+import secrets
+from base64 import b64encode
+from pathlib import Path
+
+import msgspec
+
+FILE_NAME = "azure.json"
+
+
+class Identity(msgspec.Struct):
+    """Names and secrets of one simulator; made up once, so that clients keep working after a restart."""
+
+    account: str
+    key: str
+    subscription: str
+    tenant: str
+    client_id: str
+    client_secret: str
+    token_secret: str
+
+
+class Container(msgspec.Struct):
+    """One blob container."""
+
+    created: float
+    metadata: dict[str, str] = {}
+
+
+class BlobRecord(msgspec.Struct):
+    """One page blob; also the backing of a managed disk.
+
+    Attributes:
+        file: Name of its PageFile.
+        changes: Changes that were not page writes; with the page writes they make the ETag.
+        content: Content-Type, Content-MD5, ... as set by the client (lower-case header names of the answer).
+    """
+
+    file: str
+    size: int
+    created: float
+    modified: float
+    changes: int = 0
+    sequence: int = 0
+    metadata: dict[str, str] = {}
+    content: dict[str, str] = {}
+
+
+class Policy(msgspec.Struct):
+    """One granted access to a disk: what its SAS's `si` points to."""
+
+    permissions: str
+    expires: float
+
+
+class DiskRecord(msgspec.Struct):
+    """One managed disk; field names of the REST model are made in `arm`."""
+
+    name: str
+    group: str
+    location: str
+    sku: str
+    created: float
+    unique_id: str
+    label: str
+    folder: str
+    blob: BlobRecord
+    os_type: str = ""
+    generation: str = ""
+    zones: list[str] = []
+    tags: dict[str, str] = {}
+    state: str = "ReadyToUpload"
+    provisioning: str = "Updating"
+    policies: dict[str, Policy] = {}
+    managed_by: str = ""
+
+
+class State(msgspec.Struct):
+    """Everything in the file."""
+
+    identity: Identity
+    groups: dict[str, str] = {}
+    containers: dict[str, Container] = {}
+    blobs: dict[str, BlobRecord] = {}
+    disks: dict[str, DiskRecord] = {}
+    voided: list[str] = []
+    next_file: int = 1
+
+
+def new_identity(account: str) -> Identity:
+    """Make up the names and secrets of a new simulator."""
+    return Identity(
+        account=account,
+        key=b64encode(secrets.token_bytes(64)).decode(),
+        subscription="00000000-0000-4000-8000-00000000a2e0",
+        tenant="00000000-0000-4000-8000-000000007e4a",
+        client_id="00000000-0000-4000-8000-00000000c11e",
+        client_secret=secrets.token_urlsafe(24),
+        token_secret=secrets.token_hex(32),
+    )
+
+
+def load(directory: Path, fresh: State) -> State:
+    """Return the state kept in `directory`, or write and return `fresh` when there is none."""
+    path = directory / FILE_NAME
+    if path.exists():
+        return msgspec.json.decode(path.read_bytes(), type=State)
+    save(directory, fresh)
+    return fresh
+
+
+def save(directory: Path, state: State) -> None:
+    """Replace the file."""
+    path = directory / FILE_NAME
+    part = path.with_suffix(".new")
+    part.touch(0o600)
+    part.write_bytes(msgspec.json.encode(state))
+    part.replace(path)
