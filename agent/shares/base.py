@@ -1,5 +1,6 @@
 """Share: the plug-in seam for the place on the site where images lie. Blocking calls, made from worker threads;
-writing is added by the export stage. Knows nothing about image formats."""
+writing is added by the export stage. Knows nothing about image formats.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar, Protocol

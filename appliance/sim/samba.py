@@ -88,7 +88,7 @@ class SambaShare:
     Attributes:
         name: Name on the wire.
         folder: What it serves.
-        options: Further smb.conf keys of the share; an empty value for `valid users` means the first user.
+        options: Further smb.conf keys of the share; `{0}` in a value is the first account's name.
     """
 
     name: str
@@ -148,11 +148,11 @@ class Samba:
         try:
             remove_stale_users()
             self._make_folders()
-            self._first_start()
-            for _ in range(self._user_count):
-                self.users.append(self._add_user())
+            self.port = _free_port()
             self._write_config()
-            self.restart()
+            for _ in range(self._user_count):
+                self._add_user()
+            self._first_start()
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -164,7 +164,7 @@ class Samba:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.kill()
+        self.stop()
         while self.users:
             _remove_user(self.users.pop().name)
 
@@ -186,6 +186,15 @@ class Samba:
                 self.kill()
                 raise SambaUnavailable(f"smbd did not start on port {self.port}")
             time.sleep(_POLL)
+
+    def stop(self) -> None:
+        """Ask it to end, and insist."""
+        if self._process is not None:
+            self.thaw()
+            self._process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(STOP_TIMEOUT)
+        self.kill()
 
     def kill(self) -> None:
         """End every process of this server with SIGKILL, as a power cut would, and wait until they are gone."""
@@ -247,17 +256,15 @@ class Samba:
         for share in self._shares:
             lines.append(f"[{share.name}]\n  path = {share.folder}\n  read only = no\n")
             for key, value in share.options.items():
-                filled = value.format(*names) if names else "nobody"
-                lines.append(f"  {key} = {filled}\n")
+                lines.append(f"  {key} = {value.format(*names) if names else value}\n")
         self._config.write_text("".join(lines))
 
-    def _add_user(self) -> SambaUser:
+    def _add_user(self) -> None:
         user = SambaUser(f"imgp{secrets.token_hex(5)}", secrets.token_urlsafe(15))
         _run("useradd", "-M", "-s", "/usr/sbin/nologin", "-c", f"{GECOS} {os.getpid()}", user.name)
         self.users.append(user)
         answer = f"{user.password}\n{user.password}\n"
         _run("smbpasswd", "-c", str(self._config), "-s", "-a", user.name, stdin=answer)
-        return self.users.pop()
 
 
 def remove_stale_users() -> None:

@@ -1,0 +1,147 @@
+"""Errors of every share: what went wrong between the agent and the place where the image lies.
+
+Codes are the administrator's vocabulary; how a protocol's own status numbers map to them is the plug-in's
+business (agent.shares.smb.status).
+"""
+
+from typing import ClassVar
+
+from agent.errors import NeedsOperator, Permanent, Retryable
+
+
+class ShareUnreachable(Retryable):
+    """Nobody answers at the server's address."""
+
+    code: ClassVar[str] = "share.unreachable"
+    exit_code = 69
+    fix = "Check the server's name and port, its firewall and that the file service runs."
+
+
+class ShareTimeout(Retryable):
+    """The server accepted a request and did not answer in time."""
+
+    code = "share.timeout"
+    fix = "Look at the load and the disks of the file server; the job goes on when it answers."
+
+
+class ShareDisconnected(Retryable):
+    """The server closed the connection, the session or the open file."""
+
+    code = "share.disconnected"
+    fix = "Look at the file server's log; the job goes on when it is back."
+
+
+class ShareBusy(Retryable):
+    """The server lacks the resources for one more request."""
+
+    code = "share.busy"
+    fix = "Lower the load on the file server; the job tries again by itself."
+
+
+class LogonFailed(NeedsOperator):
+    """The server refused the user name or the password, or the account itself."""
+
+    code = "share.logon-failed"
+    fix = "Correct the share's user name, domain and password; imageport does not repeat a refused logon."
+
+
+class InUse(NeedsOperator):
+    """Somebody has the file open in a way that excludes reading it safely."""
+
+    code = "share.in-use"
+    exit_code = 75
+    fix = "Close the program (or stop the machine) that has the image open, then try again."
+
+
+class ShareFull(NeedsOperator):
+    """The share or the user's quota has no room left."""
+
+    code = "share.full"
+    exit_code = 73
+    fix = "Free space on the share or raise the quota; the job goes on from where it stopped."
+
+
+class SecurityRefused(NeedsOperator):
+    """The server, or somebody on the way to it, offers less protection than the share's policy demands."""
+
+    code = "share.security"
+    exit_code = 76
+    fix = (
+        "Enable SMB 3.1.1 with encryption on the server, or lower this share's policy on purpose; "
+        "if it worked before, look for somebody on the network path."
+    )
+
+
+class NotFound(Permanent):
+    """There is no file of that name on the share."""
+
+    code = "share.not-found"
+    exit_code = 66
+    http_status = 404
+    fix = "Check the file's path below the share."
+
+
+class NoSuchShare(Permanent):
+    """The server has no share of that name."""
+
+    code = "share.no-such-share"
+    exit_code = 66
+    http_status = 404
+    fix = "Check the share's name on the server."
+
+
+class NotAFile(Permanent):
+    """The path leads to something that cannot be read (or listed) as was asked."""
+
+    code = "share.not-a-file"
+    exit_code = 66
+    fix = "Give the path of a plain file to read, of a folder to list."
+
+
+class AccessDenied(Permanent):
+    """The user may not do this on the share."""
+
+    code = "share.access-denied"
+    exit_code = 77
+    http_status = 403
+    fix = "Give the user read permission on the share and on the file."
+
+
+class FileChanged(Permanent):
+    """The file is no longer the one that the job began to read."""
+
+    code = "share.file-changed"
+    fix = "Let nothing write the image during the job, then start the job again."
+
+
+class BadPath(Permanent):
+    """The path is not a plain relative path below the share."""
+
+    code = "share.bad-path"
+    exit_code = 64
+    http_status = 400
+    fix = "Give a relative path with / between the names, without .., drive letters or streams."
+
+
+class ShareRefused(Permanent):
+    """The server answered with a status that imageport has no better name for."""
+
+    code = "share.refused"
+    fix = "Look the status up at the server's vendor; it is in the message."
+
+
+class ShareClosed(Permanent):
+    """The share was used after it had been closed."""
+
+    code = "share.closed"
+    exit_code = 70
+    http_status = 500
+    fix = "This is a defect of imageport: report it."
+
+
+class UnknownShareKind(Permanent):
+    """The job names a kind of share that this agent does not have."""
+
+    code = "share.unknown-kind"
+    exit_code = 78
+    fix = "Use one of the kinds in the message, or update the appliance."

@@ -1,0 +1,140 @@
+"""SMB calls: the metadata requests on one link, each one round trip. Raises the library's errors, knows no retry.
+
+[MS-SMB2] 2.2.13, 2.2.31, 2.2.33, 2.2.37; [MS-FSCC] 2.3.48, 2.4.2, 2.5.4.
+"""
+
+import struct
+
+from smbprotocol.exceptions import SMBResponseException
+from smbprotocol.file_info import FileInformationClass, InfoType
+from smbprotocol.ioctl import CtlCode, IOCTLFlags, SMB2IOCTLRequest, SMB2IOCTLResponse
+from smbprotocol.open import (
+    CreateDisposition,
+    CreateOptions,
+    FilePipePrinterAccessMask,
+    ImpersonationLevel,
+    Open,
+    ShareAccess,
+    SMB2QueryInfoRequest,
+    SMB2QueryInfoResponse,
+)
+
+from agent.shares.base import FileIdentity
+from agent.shares.smb.link import METADATA_BYTES, Link
+from agent.shares.smb.status import NO_MORE_FILES
+from agent.shares.smb.untyped import LibOpen
+
+READ_ACCESS = (
+    FilePipePrinterAccessMask.FILE_READ_DATA | FilePipePrinterAccessMask.FILE_READ_ATTRIBUTES
+)
+FILETIME_EPOCH = 116_444_736_000_000_000
+"""1970-01-01 in units of 100 ns since 1601 ([MS-DTYP] 2.3.3)."""
+
+FS_FULL_SIZE = 7
+"""FileFsFullSizeInformation: its second field counts what this caller may still use, quota included."""
+
+_ALL_INFO = struct.Struct("<16xQQ4x4x8xQ4xBB2xQ")
+_FULL_SIZE = struct.Struct("<QQQII")
+_RANGE = struct.Struct("<qq")
+
+
+def open_file(link: Link, path: str) -> LibOpen:
+    """Open a file for reading so that nobody can write it meanwhile; no oplock, hence no break to answer."""
+    handle = Open(link.tree, path.replace("/", "\\"))
+    handle.create(
+        ImpersonationLevel.Impersonation,
+        READ_ACCESS,
+        0,
+        ShareAccess.FILE_SHARE_READ,
+        CreateDisposition.FILE_OPEN,
+        CreateOptions.FILE_NON_DIRECTORY_FILE,
+    )
+    return handle
+
+
+def open_folder(link: Link, path: str) -> LibOpen:
+    """Open a folder to list it or to ask about its volume; disturbs nobody."""
+    handle = Open(link.tree, path.replace("/", "\\"))
+    handle.create(
+        ImpersonationLevel.Impersonation,
+        READ_ACCESS,
+        0,
+        ShareAccess.FILE_SHARE_READ | ShareAccess.FILE_SHARE_WRITE | ShareAccess.FILE_SHARE_DELETE,
+        CreateDisposition.FILE_OPEN,
+        CreateOptions.FILE_DIRECTORY_FILE,
+    )
+    return handle
+
+
+def open_attributes(link: Link, path: str) -> LibOpen:
+    """Open a file only to ask about it; works while others write it."""
+    handle = Open(link.tree, path.replace("/", "\\"))
+    handle.create(
+        ImpersonationLevel.Impersonation,
+        FilePipePrinterAccessMask.FILE_READ_ATTRIBUTES,
+        0,
+        ShareAccess.FILE_SHARE_READ | ShareAccess.FILE_SHARE_WRITE | ShareAccess.FILE_SHARE_DELETE,
+        CreateDisposition.FILE_OPEN,
+        CreateOptions.FILE_NON_DIRECTORY_FILE,
+    )
+    return handle
+
+
+def query_identity(link: Link, handle: LibOpen) -> FileIdentity:
+    """Ask for size, times and number of an open file (FileAllInformation, [MS-FSCC] 2.4.2)."""
+    info = _query_info(
+        link, handle, InfoType.SMB2_0_INFO_FILE, FileInformationClass.FILE_ALL_INFORMATION
+    )
+    written, changed, size, _, _, number = _ALL_INFO.unpack_from(info)
+    return FileIdentity(size, _nanoseconds(written), _nanoseconds(changed), number)
+
+
+def free_space(link: Link, handle: LibOpen) -> int:
+    """Return the bytes that this caller may still write to the volume of an open folder."""
+    info = _query_info(link, handle, InfoType.SMB2_0_INFO_FILESYSTEM, FS_FULL_SIZE)
+    _, free_units, _, sectors, sector_size = _FULL_SIZE.unpack_from(info)
+    return int(free_units * sectors * sector_size)
+
+
+def list_names(handle: LibOpen) -> list[str]:
+    """Return the names in an open folder, sorted."""
+    names: list[str] = []
+    while True:
+        try:
+            entries = handle.query_directory("*", FileInformationClass.FILE_NAMES_INFORMATION)
+        except SMBResponseException as err:
+            if err.status == NO_MORE_FILES:
+                return sorted(set(names) - {".", ".."})
+            raise
+        names += [entry["file_name"].get_value().decode("utf-16-le") for entry in entries]
+
+
+def allocated_ranges(
+    link: Link, handle: LibOpen, offset: int, length: int
+) -> list[tuple[int, int]]:
+    """Return the (offset, length) ranges of a window that have storage ([MS-FSCC] 2.3.48)."""
+    request = SMB2IOCTLRequest()
+    request["ctl_code"] = CtlCode.FSCTL_QUERY_ALLOCATED_RANGES
+    request["file_id"] = handle.file_id
+    request["flags"] = IOCTLFlags.SMB2_0_IOCTL_IS_FSCTL
+    request["max_output_response"] = METADATA_BYTES
+    request["buffer"] = _RANGE.pack(offset, length)
+    response = SMB2IOCTLResponse()
+    response.unpack(link.ask(request)["data"].get_value())
+    ranges = response["buffer"].get_value()
+    return list(_RANGE.iter_unpack(ranges[: len(ranges) // _RANGE.size * _RANGE.size]))
+
+
+def _query_info(link: Link, handle: LibOpen, info_type: int, info_class: int) -> bytes:
+    request = SMB2QueryInfoRequest()
+    request["info_type"] = info_type
+    request["file_info_class"] = info_class
+    request["output_buffer_length"] = METADATA_BYTES
+    request["file_id"] = handle.file_id
+    response = SMB2QueryInfoResponse()
+    response.unpack(link.ask(request)["data"].get_value())
+    return bytes(response["buffer"].get_value())
+
+
+def _nanoseconds(filetime: int) -> int:
+    return (filetime - FILETIME_EPOCH) * 100
