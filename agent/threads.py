@@ -1,0 +1,60 @@
+"""Blocking SDKs off the loop: named, bounded pools of threads; never the default executor.
+
+The default executor has cpu+4 workers and shares them with getaddrinfo, and cancelling a call does not stop its
+thread. So each SDK gets a pool of its own, and a call that uses its caller's buffers takes a `stop` flag.
+"""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class Pool:
+    """Threads for one purpose ("smb", "digest"), made when first needed, at most `workers` of them."""
+
+    def __init__(self, name: str, workers: int) -> None:
+        """Name the threads and bound their number."""
+        self.name = name
+        self.workers = workers
+        self.executor = ThreadPoolExecutor(workers, thread_name_prefix=name)
+
+    def close(self) -> None:
+        """Take no more work and drop what has not begun; running calls end by their stop flags."""
+        self.executor.shutdown(wait=False, cancel_futures=True)
+
+
+async def run_blocking(
+    pool: Pool, fn: Callable[[], T], *, stop: threading.Event | None = None
+) -> T:
+    """Run `fn` in a thread of `pool` and return its value.
+
+    Args:
+        pool: Where.
+        fn: Takes no argument; bind with a lambda or functools.partial.
+        stop: Set when the caller is cancelled; the call then returns only after the thread has left `fn`, so that
+            buffers and sessions are free again. Without it a cancelled caller goes on at once and the thread's value
+            is dropped: only for calls that share nothing with their caller.
+    """
+    work = asyncio.get_running_loop().run_in_executor(pool.executor, fn)
+    if stop is None:
+        return await work
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        stop.set()
+        await _until_done(work)
+        raise
+
+
+async def _until_done(work: "asyncio.Future[T]") -> None:
+    """Wait for the thread, whatever it raises and however often the waiter is cancelled."""
+    while not work.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([work])
+    if not work.cancelled():
+        work.exception()  # looked at, so that it is not reported as never retrieved
