@@ -142,3 +142,7 @@ class _Version(argparse.Action):
 
         output.answer(f"imageport {version('imageport')}")
         parser.exit()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

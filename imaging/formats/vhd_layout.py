@@ -7,7 +7,7 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
-from imaging.errors import InvalidImage
+from imaging.errors import ChecksumMismatch, InvalidImage
 from imaging.units import SECTOR_SIZE, TiB
 
 FOOTER_SIZE = 512
@@ -297,7 +297,7 @@ def _stored_checksum(block: bytes, field_offset: int) -> int:
 def _require_checksum(block: bytes, field_offset: int, what: str, file_offset: int) -> None:
     stored, computed = _stored_checksum(block, field_offset), checksum(block, field_offset)
     if stored != computed:
-        raise InvalidImage(
+        raise ChecksumMismatch(
             f"{what} at file offset {file_offset}: checksum {stored:#010x},"
             f" expected {computed:#010x}",
             offset=file_offset + field_offset,

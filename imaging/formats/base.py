@@ -1,0 +1,115 @@
+"""DiskImage: what every image format offers, a BlockDevice that also describes itself; opens nothing."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NoReturn, Protocol
+
+from imaging.bounds import require_range
+from imaging.device import BlockDevice
+from imaging.errors import DeviceClosed, ReadOnlyDevice
+from imaging.extent import Extent, clip, coalesce
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """What an image file says about itself.
+
+    Attributes:
+        format: "raw", "vhd", "vhdx".
+        subformat: "fixed", "dynamic"; "" where a format has only one.
+        virtual_size: Bytes that a guest sees.
+        file_size: Bytes of the image file.
+        block_size: Allocation unit in bytes, 0 where there is none.
+        sector_size: Logical sector that the guest sees, in bytes.
+        parent: Name of the parent image, None if the image stands alone.
+        dirty: Whether its writer did not close it.
+        warnings: What an administrator should know, as sentences.
+    """
+
+    format: str
+    subformat: str
+    virtual_size: int
+    file_size: int
+    block_size: int
+    sector_size: int = 512
+    parent: str | None = None
+    dirty: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+class DiskImage(BlockDevice, Protocol):
+    """The disk inside an image file, read-only. Closing it leaves the file below open.
+
+    All metadata has been checked by the time it is made: reading cannot meet a bad offset.
+    """
+
+    @property
+    def info(self) -> ImageInfo:
+        """What the image says about itself."""
+        ...
+
+
+class ReadOnlyImage(ABC):
+    """What all images share: the checks of the BlockDevice contract round two methods of the format.
+
+    A format implements `_read_into` and `_extents`; both may assume a range inside the disk, and
+    `_extents` may answer more than it was asked for, but in order and without gaps.
+    """
+
+    def __init__(self, file: BlockDevice, info: ImageInfo) -> None:
+        self._file = file
+        self._info = info
+        self._closed = False
+
+    @property
+    def info(self) -> ImageInfo:
+        """What the image says about itself."""
+        return self._info
+
+    @property
+    def size(self) -> int:
+        """The virtual size in bytes."""
+        return self._info.virtual_size
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the bytes at `offset` of the virtual disk."""
+        self._require_open()
+        require_range(offset, len(buffer), self.size)
+        self._read_into(offset, buffer)
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """Describe the window of the virtual disk, lazily."""
+        self._require_open()
+        require_range(offset, length, self.size)
+        return coalesce(clip(self._extents(offset, length), offset, length))
+
+    def write(self, offset: int, data: memoryview | bytes) -> None:
+        """Refuse: images are opened for reading."""
+        self._refuse(f"write {len(data)} bytes at {offset}")
+
+    def zero(self, offset: int, length: int) -> None:
+        """Refuse: images are opened for reading."""
+        self._refuse(f"zero {length} bytes at {offset}")
+
+    def flush(self) -> None:
+        """Refuse: images are opened for reading."""
+        self._refuse("flush")
+
+    def close(self) -> None:
+        """Refuse every further call; the file below stays open."""
+        self._closed = True
+
+    @abstractmethod
+    def _read_into(self, offset: int, buffer: memoryview) -> None: ...
+
+    @abstractmethod
+    def _extents(self, offset: int, length: int) -> Iterator[Extent]: ...
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise DeviceClosed(f"the {self._info.format} image is closed")
+
+    def _refuse(self, what: str) -> NoReturn:
+        self._require_open()
+        raise ReadOnlyDevice(f"cannot {what}: the {self._info.format} image is read-only")

@@ -1,0 +1,84 @@
+"""MappedImage: a virtual disk whose blocks lie anywhere in the file; knows tables, no format's bytes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from imaging.device import BlockDevice
+from imaging.extent import Extent, Kind
+from imaging.formats.base import ImageInfo, ReadOnlyImage
+from imaging.units import MiB
+
+_ZEROS = memoryview(bytes(1 * MiB))
+
+
+@dataclass(frozen=True, slots=True)
+class BlockRun:
+    """Neighbouring blocks of the disk that are neighbours in the file too, or are all not there.
+
+    Attributes:
+        count: Blocks, at least one.
+        kind: DATA, or how they read as zeros.
+        file_offset: Where the first one's bytes begin; meaningless unless DATA.
+    """
+
+    count: int
+    kind: Kind
+    file_offset: int
+
+
+class BlockTable(Protocol):
+    """Where the blocks are. Everything it says was checked before the image was opened."""
+
+    def lookup(self, block: int, limit: int) -> BlockRun:
+        """Describe at most `limit` blocks from `block` on; the run may be cut short anywhere."""
+        ...
+
+
+class MappedImage(ReadOnlyImage):
+    """Reads and describes a disk through its block table."""
+
+    def __init__(self, file: BlockDevice, info: ImageInfo, table: BlockTable) -> None:
+        super().__init__(file, info)
+        self._table = table
+
+    def _read_into(self, offset: int, buffer: memoryview) -> None:
+        done = 0
+        for kind, length, file_offset in self._runs(offset, len(buffer)):
+            part = buffer[done : done + length]
+            if kind is Kind.DATA:
+                self._file.read_into(file_offset, part)
+            else:
+                _fill_zeros(part)
+            done += length
+
+    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
+        for kind, run_length, file_offset in self._runs(offset, length):
+            if kind is Kind.DATA:
+                yield from self._data_extents(offset, run_length, file_offset)
+            else:
+                yield Extent(offset, run_length, kind)
+            offset += run_length
+
+    def _data_extents(self, offset: int, length: int, file_offset: int) -> Iterator[Extent]:
+        """Describe allocated blocks; a hole of the file inside one reads as zeros for certain."""
+        shift = offset - file_offset
+        for extent in self._file.extents(file_offset, length):
+            kind = Kind.DATA if extent.is_data else Kind.ZERO
+            yield Extent(extent.offset + shift, extent.length, kind)
+
+    def _runs(self, offset: int, length: int) -> Iterator[tuple[Kind, int, int]]:
+        """Cut a range into (kind, length, file offset), longest runs first come first served."""
+        block_size = self._info.block_size
+        while length:
+            block, inside = divmod(offset, block_size)
+            run = self._table.lookup(block, -(-(inside + length) // block_size))
+            part = min(run.count * block_size - inside, length)
+            yield run.kind, part, run.file_offset + inside
+            offset, length = offset + part, length - part
+
+
+def _fill_zeros(buffer: memoryview) -> None:
+    for start in range(0, len(buffer), len(_ZEROS)):
+        part = buffer[start : start + len(_ZEROS)]
+        part[:] = _ZEROS[: len(part)]

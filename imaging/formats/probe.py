@@ -1,0 +1,89 @@
+"""Guess the format of an image from its first and last bytes and its name; opens nothing else.
+
+A guess is only for people at a terminal: a job names its format, and that is never second-guessed,
+because a guest can write any header into a raw disk (CVE-2008-2004).
+"""
+
+from imaging.device import BlockDevice, read_bytes
+from imaging.errors import FormatMismatch, UnsupportedImage
+from imaging.formats.vhd_layout import (
+    DYNAMIC_COOKIE,
+    FOOTER_COOKIE,
+    FOOTER_SIZE,
+    SHORT_FOOTER_SIZE,
+    is_footer,
+    parse_footer,
+)
+from imaging.formats.vhdx_layout import FILE_SIGNATURE
+
+_HEAD_SIZE = 1536
+"""The footer's copy, and the dynamic header where every known writer puts it."""
+
+_UNSUPPORTED = (
+    (0, b"QFI\xfb", "qcow2"),
+    (0, b"KDMV", "VMDK"),
+    (0, b"COWD", "VMDK (COWD)"),
+    (0, b"# Disk DescriptorFile", "VMDK descriptor"),
+    (64, b"\x7f\x10\xda\xbe", "VDI"),
+    (257, b"ustar", "tar (OVA)"),
+    (0, b"\x1f\x8b\x08", "gzip"),
+    (0, b"\xfd7zXZ\x00", "xz"),
+)
+"""Known, not read by this version: taking them for raw would upload a container as a disk."""
+
+_SUFFIXES = {
+    ".vhd": "vhd",
+    ".avhd": "vhd",
+    ".vhdx": "vhdx",
+    ".avhdx": "vhdx",
+    ".vmdk": "vmdk",
+    ".qcow2": "qcow2",
+}
+
+
+def probe(file: BlockDevice, name: str = "") -> str:
+    """Return "vhdx", "vhd" or "raw".
+
+    Raises:
+        UnsupportedImage: It is a format that is known by sight only.
+        FormatMismatch: Nothing was recognised, and the name promises more than a raw disk.
+    """
+    head = read_bytes(file, 0, min(_HEAD_SIZE, file.size))
+    if head.startswith(FILE_SIGNATURE):
+        return "vhdx"
+    for offset, magic, what in _UNSUPPORTED:
+        if head[offset : offset + len(magic)] == magic:
+            raise UnsupportedImage(f"{what} images are not read by this version", found=what)
+    if is_footer(head[:FOOTER_SIZE]) and DYNAMIC_COOKIE in head[FOOTER_SIZE:]:
+        return "vhd"
+    promised = next((fmt for end, fmt in _SUFFIXES.items() if name.lower().endswith(end)), "raw")
+    if _ends_as_vhd(file, strict=promised != "vhd"):
+        return "vhd"
+    if promised != "raw":
+        raise FormatMismatch(
+            f"the name promises {promised}, but neither the start nor the end of the file is one",
+            expected=promised,
+            found="raw",
+        )
+    return "raw"
+
+
+def _ends_as_vhd(file: BlockDevice, *, strict: bool) -> bool:
+    """Tell whether the file ends in a footer.
+
+    Where the name says nothing, the footer must fit: its checksum right, and a fixed disk exactly as
+    long as the file. Else it may belong to an image that lies nested at the end of a raw disk.
+    """
+    for length in (FOOTER_SIZE, SHORT_FOOTER_SIZE):
+        if file.size < length or (
+            length == SHORT_FOOTER_SIZE and file.size % FOOTER_SIZE != length
+        ):
+            continue
+        tail = read_bytes(file, file.size - length, length)
+        if not tail.startswith(FOOTER_COOKIE):
+            continue
+        if not strict:
+            return True
+        if is_footer(tail):
+            return parse_footer(tail, file.size - length).current_size == file.size - length
+    return False

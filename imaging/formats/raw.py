@@ -1,0 +1,33 @@
+"""Raw images and every other disk that lies in one piece in its file; has no metadata to check."""
+
+from collections.abc import Iterator
+
+from imaging.device import BlockDevice
+from imaging.errors import InvalidImage
+from imaging.extent import Extent
+from imaging.formats.base import ImageInfo, ReadOnlyImage
+from imaging.units import SECTOR_SIZE
+
+
+class FlatImage(ReadOnlyImage):
+    """A disk whose byte 0 is byte 0 of the file; the file's own holes are the disk's."""
+
+    def _read_into(self, offset: int, buffer: memoryview) -> None:
+        self._file.read_into(offset, buffer)
+
+    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
+        return self._file.extents(offset, length)
+
+
+def open_raw(file: BlockDevice) -> FlatImage:
+    """Take the whole file for the disk.
+
+    Raises:
+        InvalidImage: The file is empty.
+    """
+    if file.size == 0:
+        raise InvalidImage("the file is empty, expected a disk", offset=0)
+    warnings: tuple[str, ...] = ()
+    if file.size % SECTOR_SIZE:
+        warnings = (f"the size, {file.size} bytes, is no multiple of {SECTOR_SIZE}",)
+    return FlatImage(file, ImageInfo("raw", "", file.size, file.size, 0, warnings=warnings))

@@ -1,0 +1,197 @@
+"""Open VHD images, fixed and dynamic, for reading; writes none and follows no parent.
+
+Implements "Virtual Hard Disk Image Format Specification" 1.0. The size is always Current Size, as
+Hyper-V and Azure take it, never the CHS geometry.
+"""
+
+import sys
+from array import array
+
+from imaging.device import BlockDevice, read_bytes
+from imaging.errors import InvalidImage, ParentNeeded, Truncated
+from imaging.extent import Kind
+from imaging.formats.base import ImageInfo, ReadOnlyImage
+from imaging.formats.mapped import BlockRun, MappedImage
+from imaging.formats.raw import FlatImage
+from imaging.formats.spans import FileRange, SpanMap
+from imaging.formats.vhd_layout import (
+    CHS_CREATORS,
+    DYNAMIC_HEADER_SIZE,
+    FOOTER_COOKIE,
+    FOOTER_SIZE,
+    MAX_CHS_SECTORS,
+    SHORT_FOOTER_SIZE,
+    DiskType,
+    DynamicHeader,
+    Footer,
+    is_footer,
+    parse_dynamic_header,
+    parse_footer,
+)
+from imaging.units import SECTOR_SIZE, round_up
+
+_ABSENT = 0xFFFF_FFFF
+"""BAT entry of a block that is not in the file."""
+
+
+def open_vhd(file: BlockDevice) -> ReadOnlyImage:
+    """Check all metadata and open the disk inside `file`.
+
+    Raises:
+        InvalidImage: The file breaks the format's rules; nothing of the disk was read.
+        ParentNeeded: It is a differencing disk.
+    """
+    footer, footer_offset, warnings = find_footer(file)
+    if footer.disk_type is DiskType.DIFFERENCING:
+        raise ParentNeeded("a differencing VHD: the rest of the disk is in its parent")
+    warnings += tuple(_doubts(footer))
+    if footer.disk_type is DiskType.FIXED:
+        return _open_fixed(file, footer, footer_offset, warnings)
+    return _open_dynamic(file, footer, footer_offset, warnings)
+
+
+def find_footer(file: BlockDevice) -> tuple[Footer, int, tuple[str, ...]]:
+    """Return the footer, where the data before it ends, and warnings.
+
+    The trailing footer counts; where it is damaged, the copy at the start of a dynamic disk does.
+    """
+    size = file.size
+    if size < FOOTER_SIZE:
+        raise Truncated(f"the file has {size} bytes, a VHD has at least a footer", file_size=size)
+    tail = read_bytes(file, size - FOOTER_SIZE, FOOTER_SIZE)
+    if is_footer(tail):
+        return parse_footer(tail, size - FOOTER_SIZE), size - FOOTER_SIZE, ()
+    if size % SECTOR_SIZE == SHORT_FOOTER_SIZE and is_footer(tail[1:]):
+        offset = size - SHORT_FOOTER_SIZE
+        return parse_footer(tail[1:], offset), offset, ()
+    head = read_bytes(file, 0, FOOTER_SIZE)
+    if is_footer(head) and parse_footer(head, 0).disk_type is not DiskType.FIXED:
+        end = size - FOOTER_SIZE if tail.startswith(FOOTER_COOKIE) else size
+        warning = "the footer at the end is damaged or gone, its copy at the start was used"
+        return parse_footer(head, 0), end, (warning,)
+    return parse_footer(tail, size - FOOTER_SIZE), size - FOOTER_SIZE, ()
+
+
+class BlockAllocationTable:
+    """The BAT of a dynamic VHD: for each block the sector of its bitmap, behind which its data lie.
+
+    The sector bitmap is not looked at: in a dynamic disk it says nothing that the data do not, and
+    old writers leave it all ones.
+    """
+
+    def __init__(self, entries: "array[int]", *, bitmap_size: int) -> None:
+        self._entries = entries
+        self._bitmap_size = bitmap_size
+
+    def lookup(self, block: int, limit: int) -> BlockRun:
+        """Describe one block that is there (bitmaps lie between blocks), or many that are not."""
+        entry = self._entries[block]
+        if entry != _ABSENT:
+            return BlockRun(1, Kind.DATA, entry * SECTOR_SIZE + self._bitmap_size)
+        end = block + 1
+        while end < block + limit and self._entries[end] == _ABSENT:
+            end += 1
+        return BlockRun(end - block, Kind.HOLE, 0)
+
+    def claim_all(self, spans: SpanMap, *, block_size: int, virtual_size: int) -> None:
+        """Check that every block lies in the file and on nothing else."""
+        for block, entry in enumerate(self._entries):
+            if entry != _ABSENT:
+                # The last block may be cut where the disk ends: some writers stop there.
+                length = min(block_size, virtual_size - block * block_size)
+                spans.claim(block, entry * SECTOR_SIZE, self._bitmap_size + length)
+
+
+def _open_fixed(
+    file: BlockDevice, footer: Footer, footer_offset: int, warnings: tuple[str, ...]
+) -> FlatImage:
+    size = footer.current_size
+    if size > footer_offset:
+        raise Truncated(
+            f"a fixed VHD of {size} bytes, but only {footer_offset} bytes lie before its footer",
+            offset=footer_offset,
+            file_size=file.size,
+        )
+    if size < footer_offset:
+        gap = footer_offset - size
+        warnings += (f"{gap} bytes between the end of the disk and its footer are ignored",)
+    info = ImageInfo("vhd", "fixed", size, file.size, 0, warnings=warnings)
+    return FlatImage(file, info)
+
+
+def _open_dynamic(
+    file: BlockDevice, footer: Footer, data_end: int, warnings: tuple[str, ...]
+) -> MappedImage:
+    header = _read_dynamic_header(file, footer, data_end)
+    block_size, size = header.block_size, footer.current_size
+    blocks = -(-size // block_size)
+    table_length = _require_table(header, blocks, data_end)
+    bitmap_size = round_up(-(-block_size // SECTOR_SIZE // 8), SECTOR_SIZE)
+    table = BlockAllocationTable(
+        _read_table(file, header.table_offset, blocks), bitmap_size=bitmap_size
+    )
+    spans = SpanMap(
+        data_end,
+        span=bitmap_size + block_size,
+        unit=SECTOR_SIZE,
+        reserved=[
+            FileRange(0, FOOTER_SIZE, "the footer's copy"),
+            FileRange(footer.data_offset, DYNAMIC_HEADER_SIZE, "the dynamic header"),
+            FileRange(header.table_offset, table_length, "the BAT"),
+        ],
+    )
+    table.claim_all(spans, block_size=block_size, virtual_size=size)
+    info = ImageInfo("vhd", "dynamic", size, file.size, block_size, warnings=warnings)
+    return MappedImage(file, info, table)
+
+
+def _read_dynamic_header(file: BlockDevice, footer: Footer, data_end: int) -> DynamicHeader:
+    offset = footer.data_offset
+    if offset + DYNAMIC_HEADER_SIZE > data_end:
+        raise Truncated(
+            f"the footer puts the dynamic header at file offset {offset}, but data end at {data_end}",
+            offset=offset,
+            file_size=file.size,
+        )
+    return parse_dynamic_header(read_bytes(file, offset, DYNAMIC_HEADER_SIZE), offset)
+
+
+def _require_table(header: DynamicHeader, blocks: int, data_end: int) -> int:
+    """Return the BAT's length in bytes once it is known to be long enough and inside the file."""
+    if header.max_entries < blocks:
+        raise InvalidImage(
+            f"the BAT has {header.max_entries} entries, but the disk has {blocks} blocks",
+            offset=header.table_offset,
+        )
+    length = header.max_entries * 4
+    if header.table_offset + length > data_end:
+        raise Truncated(
+            f"the BAT at file offset {header.table_offset} is {length} bytes long, but data end at"
+            f" {data_end}",
+            offset=header.table_offset,
+        )
+    return length
+
+
+def _read_table(file: BlockDevice, offset: int, blocks: int) -> "array[int]":
+    entries = array("I", bytes(blocks * 4))
+    with memoryview(entries) as view, view.cast("B") as raw:
+        file.read_into(offset, raw)
+    if sys.byteorder == "little":
+        entries.byteswap()
+    return entries
+
+
+def _doubts(footer: Footer) -> list[str]:
+    """Return what is worth a warning in a footer."""
+    doubts = []
+    chs = footer.geometry.sectors
+    differs = chs * SECTOR_SIZE != footer.current_size and chs != MAX_CHS_SECTORS
+    if footer.creator in CHS_CREATORS and differs:
+        doubts.append(
+            f"the size is Current Size, {footer.current_size} bytes, as in Hyper-V and Azure; qemu"
+            f" takes the geometry, {chs * SECTOR_SIZE} bytes, for disks of this creator"
+        )
+    if footer.saved_state:
+        doubts.append("a suspended virtual machine owns this disk: it may be inconsistent")
+    return doubts

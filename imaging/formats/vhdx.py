@@ -1,0 +1,230 @@
+"""Open VHDX images, fixed and dynamic, for reading; writes none and follows no parent.
+
+Implements [MS-VHDX]. All metadata are checked before the first byte of the disk is read.
+"""
+
+import uuid
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from imaging.device import BlockDevice, read_bytes
+from imaging.errors import (
+    InvalidImage,
+    LogReplayNeeded,
+    ParentNeeded,
+    Truncated,
+    UnsupportedImage,
+)
+from imaging.formats.base import ImageInfo
+from imaging.formats.mapped import MappedImage
+from imaging.formats.spans import FileRange, SpanMap, require_apart
+from imaging.formats.vhdx_bat import ENTRY_SIZE, BlockAllocationTable, entry_count
+from imaging.formats.vhdx_layout import (
+    FILE_SIGNATURE,
+    HEADER_AREA_SIZE,
+    HEADER_OFFSETS,
+    HEADER_SIZE,
+    ITEM_FILE_PARAMETERS,
+    ITEM_LOGICAL_SECTOR,
+    ITEM_VIRTUAL_SIZE,
+    NO_GUID,
+    REGION_BAT,
+    REGION_METADATA,
+    REGION_TABLE_OFFSETS,
+    TABLE_SIZE,
+    DiskParameters,
+    Header,
+    Item,
+    Region,
+    parse_header,
+    parse_metadata_table,
+    parse_parameters,
+    parse_region_table,
+)
+from imaging.units import SECTOR_SIZE, MiB
+
+_T = TypeVar("_T")
+_MAX_ITEM_SIZE = 1 * MiB
+"""No metadata item is longer (2.6.1.2)."""
+
+
+def open_vhdx(file: BlockDevice) -> MappedImage:
+    """Check all metadata and open the disk inside `file`.
+
+    Raises:
+        InvalidImage: The file breaks the format's rules; nothing of the disk was read.
+        ParentNeeded, LogReplayNeeded, UnsupportedImage: It is sound but more than we read.
+    """
+    _require_signature(file)
+    header, warnings = _read_header(file)
+    log = _log_range(header)
+    if header.log_guid != NO_GUID:
+        raise LogReplayNeeded(
+            f"the VHDX log at file offset {header.log_offset} holds changes that are not in the"
+            " image yet",
+            offset=header.log_offset,
+        )
+    regions, table_warnings = _read_regions(file)
+    reserved = require_apart(_reserved(regions, log), file.size)
+    disk = _read_parameters(file, regions[REGION_METADATA])
+    table = _read_bat(file, regions[REGION_BAT], disk)
+    table.claim_all(SpanMap(file.size, span=disk.block_size, unit=MiB, reserved=reserved))
+    warnings += table_warnings + _doubts(disk)
+    return MappedImage(file, _describe(file, disk, warnings), table)
+
+
+def _describe(file: BlockDevice, disk: DiskParameters, warnings: tuple[str, ...]) -> ImageInfo:
+    return ImageInfo(
+        format="vhdx",
+        subformat="fixed" if disk.is_fixed else "dynamic",
+        virtual_size=disk.virtual_size,
+        file_size=file.size,
+        block_size=disk.block_size,
+        sector_size=disk.sector_size,
+        warnings=warnings,
+    )
+
+
+def _doubts(disk: DiskParameters) -> tuple[str, ...]:
+    if disk.sector_size == SECTOR_SIZE:
+        return ()
+    size = disk.sector_size
+    return (f"a system on {size}-byte sectors does not boot from a cloud disk of 512-byte sectors",)
+
+
+def _require_signature(file: BlockDevice) -> None:
+    found = read_bytes(file, 0, min(len(FILE_SIGNATURE), file.size))
+    if found != FILE_SIGNATURE:
+        raise InvalidImage(
+            f"the file begins with {found!r}, expected {FILE_SIGNATURE!r}: it is no VHDX", offset=0
+        )
+    if file.size < HEADER_AREA_SIZE:
+        raise Truncated(
+            f"the file has {file.size} bytes, the headers of a VHDX alone have {HEADER_AREA_SIZE}",
+            offset=file.size,
+            file_size=file.size,
+        )
+
+
+def _read_copies(
+    file: BlockDevice, offsets: Sequence[int], length: int, parse: Callable[[bytes, int], _T]
+) -> tuple[dict[int, _T], tuple[str, ...]]:
+    """Parse both copies of a structure; return the sound ones and warnings, or raise if none is."""
+    sound: dict[int, _T] = {}
+    errors: list[InvalidImage] = []
+    for offset in offsets:
+        try:
+            sound[offset] = parse(read_bytes(file, offset, length), offset)
+        except InvalidImage as err:
+            errors.append(err)
+    if not sound:
+        raise errors[0]
+    return sound, tuple(f"{err}; the other copy was used" for err in errors)
+
+
+def _read_header(file: BlockDevice) -> tuple[Header, tuple[str, ...]]:
+    """Return the current header: of the sound ones, that with the higher sequence number (2.2.2)."""
+    headers, warnings = _read_copies(file, HEADER_OFFSETS, HEADER_SIZE, parse_header)
+    first, *others = headers.values()
+    for other in others:
+        # disk2vhd writes the same header twice; the specification calls that corrupt.
+        if other.sequence == first.sequence and other != first:
+            raise InvalidImage(
+                f"both VHDX headers have sequence number {first.sequence} but differ",
+                offset=HEADER_OFFSETS[1],
+            )
+    return max(headers.values(), key=lambda header: header.sequence), warnings
+
+
+def _log_range(header: Header) -> FileRange:
+    offset, length = header.log_offset, header.log_length
+    if offset % MiB or length % MiB or offset < HEADER_AREA_SIZE or length == 0:
+        raise InvalidImage(
+            f"the VHDX log has {length} bytes at file offset {offset}, expected positive multiples"
+            f" of {MiB}",
+            offset=offset,
+        )
+    return FileRange(offset, length, "the log")
+
+
+def _read_regions(file: BlockDevice) -> tuple[dict[bytes, Region], tuple[str, ...]]:
+    """Return the regions by GUID; BAT and metadata are among them (2.2.3)."""
+    tables, warnings = _read_copies(file, REGION_TABLE_OFFSETS, TABLE_SIZE, parse_region_table)
+    regions: dict[bytes, Region] = {}
+    for table_offset, table in list(tables.items())[:1]:
+        for region in table:
+            _require_region(region, table_offset)
+            if region.guid in regions:
+                raise InvalidImage(
+                    f"the VHDX region table names region {uuid.UUID(bytes_le=region.guid)} twice",
+                    offset=table_offset,
+                )
+            regions[region.guid] = region
+    for guid, name in ((REGION_BAT, "BAT"), (REGION_METADATA, "metadata region")):
+        if guid not in regions:
+            raise InvalidImage(f"the VHDX region table names no {name}", offset=min(tables))
+    return regions, warnings
+
+
+def _require_region(region: Region, table_offset: int) -> None:
+    name = uuid.UUID(bytes_le=region.guid)
+    if region.required and region.guid not in (REGION_BAT, REGION_METADATA):
+        raise UnsupportedImage(f"the VHDX requires the unknown region {name}", offset=table_offset)
+    offset, length = region.offset, region.length
+    if offset % MiB or length % MiB or offset < HEADER_AREA_SIZE or length == 0:
+        raise InvalidImage(
+            f"VHDX region {name} has {length} bytes at file offset {offset}, expected positive"
+            f" multiples of {MiB}",
+            offset=table_offset,
+        )
+
+
+def _reserved(regions: dict[bytes, Region], log: FileRange) -> list[FileRange]:
+    names = {REGION_BAT: "the BAT", REGION_METADATA: "the metadata region"}
+    found = [FileRange(0, HEADER_AREA_SIZE, "the headers"), log]
+    for region in regions.values():
+        name = names.get(region.guid, f"region {uuid.UUID(bytes_le=region.guid)}")
+        found.append(FileRange(region.offset, region.length, name))
+    return found
+
+
+def _read_parameters(file: BlockDevice, region: Region) -> DiskParameters:
+    table = parse_metadata_table(read_bytes(file, region.offset, TABLE_SIZE), region.offset)
+    wanted = (ITEM_FILE_PARAMETERS, ITEM_VIRTUAL_SIZE, ITEM_LOGICAL_SECTOR)
+    contents: dict[bytes, bytes] = {}
+    for item in table:
+        _require_item(item, region)
+        if item.guid in wanted:
+            if item.guid in contents:
+                raise InvalidImage(
+                    f"the VHDX metadata have item {uuid.UUID(bytes_le=item.guid)} twice",
+                    offset=region.offset,
+                )
+            contents[item.guid] = read_bytes(file, region.offset + item.offset, item.length)
+    disk = parse_parameters(contents, region.offset)
+    if disk.has_parent:
+        raise ParentNeeded("a differencing VHDX: the rest of the disk is in its parent")
+    return disk
+
+
+def _require_item(item: Item, region: Region) -> None:
+    if item.length == 0 and item.offset == 0:
+        return
+    inside = item.offset >= TABLE_SIZE and item.offset + item.length <= region.length
+    if not inside or item.length > _MAX_ITEM_SIZE:
+        raise InvalidImage(
+            f"VHDX metadata item {uuid.UUID(bytes_le=item.guid)} has {item.length} bytes at"
+            f" {item.offset} of a region of {region.length} bytes",
+            offset=region.offset,
+        )
+
+
+def _read_bat(file: BlockDevice, region: Region, disk: DiskParameters) -> BlockAllocationTable:
+    needed = entry_count(disk) * ENTRY_SIZE
+    if needed > region.length:
+        raise InvalidImage(
+            f"the BAT region has {region.length} bytes, a disk of {disk.blocks} blocks needs"
+            f" {needed}",
+            offset=region.offset,
+        )
+    return BlockAllocationTable(file, region.offset, disk)
