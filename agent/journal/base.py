@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 
@@ -24,6 +25,16 @@ class IntentLike(Protocol):
     def name(self) -> str:
         """Deterministic object name."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class KnownIntent:
+    """One object that this line of jobs created, or was about to; `object_id` is "" if none was recorded."""
+
+    kind: str
+    scope: dict[str, str]
+    name: str
+    object_id: str
 
 
 class Receipts(Protocol):
@@ -67,8 +78,12 @@ class JobStore(Receipts, Protocol):
         """Return the object id recorded for an intent of this line, "" if recorded without one, None if unknown."""
         ...
 
+    def intents(self) -> list[KnownIntent]:
+        """Return every intent of this line that is not known to be removed, oldest first."""
+        ...
+
     async def checkpoint(self, data: Mapping[str, Any]) -> None:
-        """Replace the job's checkpoint (msgpack-able, at most 64 KiB). A new one resets the crash-loop count."""
+        """Replace the job's checkpoint (msgpack-able, at most 64 KiB). It resets the crash-loop count."""
         ...
 
     def load_checkpoint(self) -> dict[str, Any] | None:

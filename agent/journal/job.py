@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.errors import Cancelled, Permanent
-from agent.journal.base import IntentLike
+from agent.journal.base import IntentLike, KnownIntent
 from agent.journal.schema import open_reader
 from agent.journal.writer import Writer
 from protocol.codec import decode_plain, encode
@@ -58,7 +58,7 @@ class JobJournal:
                 "SELECT data FROM checkpoints WHERE origin = ?", (self._origin,)
             ).fetchone()
             intents = conn.execute(
-                "SELECT kind, scope, name, object_id FROM intents WHERE origin = ? AND state <> 'removed'",
+                "SELECT kind, scope, name, object_id FROM intents WHERE origin = ? AND state <> 'removed' ORDER BY at",
                 (self._origin,),
             ).fetchall()
             return (row[0] if row else None), intents
@@ -111,7 +111,7 @@ class JobJournal:
         def write(conn: sqlite3.Connection) -> None:
             conn.executemany("INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?)", rows)
             # acknowledged bytes are progress: a job that moves data is in no crash loop
-            conn.execute("UPDATE jobs SET barren = 0 WHERE digest = ?", (self._digest,))
+            _mark_fruitful(conn, self._digest)
 
         self._flushing.append(self._writer.submit(write))
 
@@ -136,7 +136,7 @@ class JobJournal:
 
         def write(conn: sqlite3.Connection) -> None:
             conn.execute("INSERT OR REPLACE INTO checkpoints VALUES (?, ?)", (self._origin, raw))
-            conn.execute("UPDATE jobs SET barren = 0 WHERE digest = ?", (self._digest,))
+            _mark_fruitful(conn, self._digest)
 
         await self._writer.commit(write)
         self._checkpoint = dict(data)
@@ -204,8 +204,19 @@ class JobJournal:
         """See `IntentLog.known`."""
         return self._intents.get(_key(intent))
 
+    def intents(self) -> list[KnownIntent]:
+        """See `JobStore.intents`."""
+        return [
+            KnownIntent(kind, json.loads(scope), name, object_id)
+            for (kind, scope, name), object_id in self._intents.items()
+        ]
+
     async def _execute(self, sql: str, *values: Any, essential: bool = False) -> None:
         await self._writer.commit(lambda conn: _run(conn, sql, values), essential=essential)
+
+
+def _mark_fruitful(conn: sqlite3.Connection, digest: bytes) -> None:
+    conn.execute("UPDATE jobs SET checkpoint_attempt = attempt WHERE digest = ?", (digest,))
 
 
 def _run(conn: sqlite3.Connection, sql: str, values: tuple[Any, ...]) -> None:

@@ -2,12 +2,13 @@
 
 | table | one row per | erased |
 |---|---|---|
-| meta | named value: journal id, epoch, have, head, floor, key manifest, limits | never |
+| state | only one: `protocol.inbox.InboxState` | never |
+| meta | named value: time floor, key manifest, record, bandwidth | never |
 | inbox | consumed command, by (epoch, seq) | envelope when final (secrets), row beyond the last 10,000 |
 | jobs | consumed command, by digest | with its confirmed result |
 | receipts | acknowledged range of a line of retries | when the line succeeded or was cancelled |
 | intents | object that a line was about to create | never while it may exist |
-| results | numbered result | confirmed and older than the last 1,000 |
+| results | numbered result of this journal's life | confirmed and older than 30 days and the last 1,000 |
 | counters | refusal or nack code | never |
 """
 
@@ -22,6 +23,12 @@ BUSY_S = 10.0
 _TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) WITHOUT ROWID, STRICT;
 
+CREATE TABLE state (
+    one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER NOT NULL, have INTEGER NOT NULL,
+    hash BLOB NOT NULL, began BLOB NOT NULL, journal BLOB NOT NULL, results_last INTEGER NOT NULL,
+    confirmed INTEGER NOT NULL, locked TEXT NOT NULL, inventory_due INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE inbox (
     epoch INTEGER NOT NULL, seq INTEGER NOT NULL, digest BLOB NOT NULL, id BLOB NOT NULL,
     envelope BLOB,
@@ -31,13 +38,15 @@ CREATE INDEX inbox_id ON inbox (id);
 
 CREATE TABLE jobs (
     digest BLOB PRIMARY KEY, id BLOB NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL,
-    op TEXT NOT NULL, workflow TEXT, state TEXT NOT NULL, accepted INTEGER NOT NULL,
-    attempt INTEGER NOT NULL DEFAULT 0, barren INTEGER NOT NULL DEFAULT 0,
-    started INTEGER, ended INTEGER, origin BLOB NOT NULL, retried INTEGER NOT NULL DEFAULT 0,
-    no_return INTEGER NOT NULL DEFAULT 0, n INTEGER
+    kid BLOB NOT NULL, op TEXT NOT NULL, workflow TEXT, state TEXT NOT NULL,
+    exp INTEGER NOT NULL, start_by INTEGER, accepted INTEGER NOT NULL, started INTEGER,
+    attempt INTEGER NOT NULL DEFAULT 0, checkpoint_attempt INTEGER NOT NULL DEFAULT 0,
+    origin BLOB NOT NULL, retried INTEGER NOT NULL DEFAULT 0,
+    no_return INTEGER NOT NULL DEFAULT 0, code TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX jobs_id ON jobs (id);
-CREATE INDEX jobs_open ON jobs (state) WHERE n IS NULL;
+CREATE INDEX jobs_open ON jobs (state)
+    WHERE state IN ('accepted', 'waiting', 'running', 'cancelling');
 
 CREATE TABLE checkpoints (origin BLOB PRIMARY KEY, data BLOB NOT NULL) STRICT;
 
@@ -53,10 +62,9 @@ CREATE TABLE intents (
 ) WITHOUT ROWID, STRICT;
 
 CREATE TABLE results (
-    n INTEGER PRIMARY KEY, id BLOB NOT NULL, digest BLOB NOT NULL, status TEXT NOT NULL,
-    ended INTEGER NOT NULL, envelope BLOB NOT NULL, report BLOB NOT NULL
+    n INTEGER PRIMARY KEY, digest BLOB NOT NULL UNIQUE, ended INTEGER NOT NULL,
+    envelope BLOB NOT NULL, report BLOB NOT NULL
 ) STRICT;
-CREATE INDEX results_digest ON results (digest);
 
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID, STRICT;
 """

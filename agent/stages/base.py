@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 from agent.config import AgentConfig
 from agent.journal.base import JobStore
 from agent.secrets import SecretReader
+from agent.transfer.limiter import Limiter
 from protocol.messages import Output
 from protocol.ops import OpArgs
 
@@ -33,18 +34,6 @@ class ReportProgress(Protocol):
         ...
 
 
-class BandwidthLimiter(Protocol):
-    """The agent's one limit on bytes sent, shared by all jobs, changed by `set-limits` while they run."""
-
-    async def take(self, n: int) -> None:
-        """Return when `n` more bytes may be sent. Safe to cancel."""
-        ...
-
-    def set_rate(self, bytes_per_s: int | None) -> None:
-        """Change the limit now, also for those who wait; None lifts it."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageContext:
     """Everything that one attempt of one job may use.
@@ -61,7 +50,7 @@ class StageContext:
         secret: Opens the command's sealed fields on demand ("source.credential"); {} if there is none.
         progress: Reports how far the job is.
         warn: Adds (code, message) to the report; the job goes on.
-        limiter: The agent's bandwidth limit.
+        limiter: The agent's one bandwidth limit, shared by all jobs; `set-limits` changes it while they run.
         stop: Set when the stage must end; worker threads look at it for every chunk.
         now_ms: Best known time, ms UTC (signed time or its floor).
         clock: Monotonic seconds.
@@ -79,7 +68,7 @@ class StageContext:
     secret: SecretReader = field(repr=False)
     progress: ReportProgress
     warn: Callable[[str, str], None]
-    limiter: BandwidthLimiter
+    limiter: Limiter
     stop: threading.Event
     now_ms: Callable[[], int]
     clock: Callable[[], float]
