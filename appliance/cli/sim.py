@@ -7,16 +7,42 @@ import argparse
 import asyncio
 import signal
 import ssl
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import msgspec
+from appliance.cli import output
+from appliance.cli.exits import BadUsage, CliError, Exit
+from appliance.sim.azure.app import RESOURCE_GROUP, AzureSim
+from appliance.sim.faults import FaultPlan
 
-if TYPE_CHECKING:
-    from appliance.sim.faults import FaultPlan
 
-EXIT_OK, EXIT_NO_INPUT, EXIT_UNAVAILABLE, EXIT_CONFIG = 0, 66, 69, 78
+PORT_MOST = 65535
+
+
+class SimFileMissing(CliError):
+    """A file that the command names is not there."""
+
+    code = "sim.file-missing"
+    exit_code = Exit.NO_INPUT
+    http_status = 404
+    fix = "Check the path."
+
+
+class SimConfigInvalid(CliError):
+    """The fault plan, the certificate or its key cannot be used."""
+
+    code = "sim.config-invalid"
+    exit_code = Exit.CONFIG
+    http_status = 422
+    fix = "Correct the file that the message names; appliance/sim/faults.py shows a fault plan."
+
+
+class SimCannotStart(CliError):
+    """The simulator cannot listen where it was told to, or not use its state directory."""
+
+    code = "sim.cannot-start"
+    exit_code = Exit.UNAVAILABLE
+    http_status = 503
+    fix = "Choose another --listen address (port 0 takes a free one) or --state directory."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,71 +78,61 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run until SIGTERM or SIGINT; return the exit code."""
+    """Run until SIGTERM or SIGINT."""
     host, _, port = args.listen.rpartition(":")
-    if not host or not port.isdigit():
-        return _fail(EXIT_CONFIG, f"--listen {args.listen!r}: expected HOST:PORT")
+    if not host or not port.isdigit() or int(port) > PORT_MOST:
+        raise BadUsage(f"--listen {args.listen!r}: expected HOST:PORT")
+    sim = AzureSim(
+        state_dir=args.state,
+        faults=_plan(args.faults),
+        host=host.strip("[]"),
+        port=int(port),
+        tls=_tls(args.tls_cert, args.tls_key),
+        public_url=args.public_url.rstrip("/"),
+        disk_domain=args.disk_domain,
+        resource_groups=tuple(args.resource_group or (RESOURCE_GROUP,)),
+        lro_seconds=args.lro_seconds,
+        retry_after=args.retry_after,
+    )
     try:
-        plan = _plan(args.faults)
-        tls = _tls(args.tls_cert, args.tls_key)
-    except FileNotFoundError as err:
-        return _fail(EXIT_NO_INPUT, f"{err.filename}: no such file")
-    except (ValueError, ssl.SSLError) as err:
-        return _fail(EXIT_CONFIG, str(err))
-    try:
-        asyncio.run(_serve(args, host.strip("[]"), int(port), plan, tls))
+        asyncio.run(_serve(sim))
     except OSError as err:
-        return _fail(EXIT_UNAVAILABLE, f"cannot listen on {args.listen}: {err.strerror or err}")
-    return EXIT_OK
+        raise SimCannotStart(f"simulator on {args.listen}: {err.strerror or err}") from err
+    return Exit.OK
 
 
-def _plan(path: Path | None) -> "FaultPlan":
-    from appliance.sim.faults import FaultPlan  # noqa: PLC0415 (imported when used: start-up time)
-
+def _plan(path: Path | None) -> FaultPlan:
     if path is None:
         return FaultPlan()
     try:
         return FaultPlan.from_toml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as err:
+        raise SimFileMissing(f"--faults {path}: no such file") from err
     except ValueError as err:
-        raise ValueError(f"{path}: {err}") from err
+        raise SimConfigInvalid(f"--faults {path}: {err}") from err
 
 
 def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:
-        raise ValueError("--tls-cert and --tls-key belong together")
+        raise BadUsage("--tls-cert and --tls-key belong together")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key)
+    try:
+        context.load_cert_chain(certificate, key)
+    except FileNotFoundError as err:
+        raise SimFileMissing(f"--tls-cert {certificate} or --tls-key {key}: no such file") from err
+    except ssl.SSLError as err:
+        raise SimConfigInvalid(f"--tls-cert {certificate}, --tls-key {key}: {err.reason}") from err
     return context
 
 
-async def _serve(
-    args: argparse.Namespace, host: str, port: int, plan: "FaultPlan", tls: ssl.SSLContext | None
-) -> None:
-    from appliance.sim.azure.app import RESOURCE_GROUP, AzureSim  # noqa: PLC0415 (start-up time)
-
+async def _serve(sim: AzureSim) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    async with AzureSim(
-        state_dir=args.state,
-        faults=plan,
-        host=host,
-        port=port,
-        tls=tls,
-        public_url=args.public_url.rstrip("/"),
-        disk_domain=args.disk_domain,
-        lro_seconds=args.lro_seconds,
-        retry_after=args.retry_after,
-        resource_groups=tuple(args.resource_group or (RESOURCE_GROUP,)),
-    ) as sim:
-        sys.stdout.write(msgspec.json.encode(sim.describe()).decode() + "\n")
-        sys.stdout.flush()
+    async with sim:
+        output.answer_json("sim-azure/1", sim.describe())
+        output.flush()
         await stopped.wait()
-
-
-def _fail(code: int, message: str) -> int:
-    sys.stderr.write(f"imageport sim: {message}\n")
-    return code

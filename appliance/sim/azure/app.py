@@ -227,7 +227,6 @@ class AzureSim:
         """Return what a client needs, as `imageport sim azure` prints it."""
         identity = self.identity
         return {
-            "schema": "sim-azure/1",
             "url": self.url,
             "blob_url": self.blob_url,
             "account": identity.account,
