@@ -21,14 +21,45 @@ from typing import TypeAlias
 
 from protocol.clock import SignedClock
 from protocol.codec import decode, decode_plain
-from protocol.errors import BadField, FrameError, NotAuthentic, ProtocolError, UnknownVersion
+from protocol.errors import (
+    BadField,
+    FrameError,
+    NotAuthentic,
+    ProtocolError,
+    UnknownVersion,
+    WrongAudience,
+    WrongTenant,
+)
 from protocol.keys import KeyRing
-from protocol.messages import MAX_COMMAND, Command, Kind, ManifestKey
+from protocol.messages import MAX_COMMAND, Command, CommandRef, Kind
 from protocol.ops import parse_args
 from protocol.signed import Envelope, parse_envelope
 
 KEEP_DIGESTS = 10_000
 """Digests of consumed commands kept per appliance; older ones are acknowledged as `old`."""
+
+POISON = frozenset(
+    {
+        "protocol.oversized",
+        "protocol.malformed",
+        "protocol.depth",
+        "protocol.duplicate-key",
+        "protocol.bad-field",
+        "protocol.version",
+        "protocol.wrong-role",
+        "protocol.key-tenant",
+        "protocol.key-not-valid",
+        "protocol.key-revoked",
+        "protocol.bad-signature",
+        "protocol.wrong-audience",
+        "protocol.wrong-tenant",
+        "protocol.epoch-old",
+        "protocol.seq-reuse",
+        "protocol.fork",
+    }
+)
+"""Nack codes that stay true for this digest for ever: the relay quarantines it and never offers it again. The others
+(an epoch or a key that the appliance does not know yet) may pass when the missing order arrives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +73,11 @@ class Head:
     def after(self, digest: bytes) -> "Head":
         """Return the head when the next command, of this digest, is consumed."""
         return Head(self.epoch, self.have + 1, hashlib.sha256(self.hash + digest).digest())
+
+
+def never_retry(_ref: CommandRef) -> str | None:
+    """Refuse every `retry_of`: the default of a journal that keeps no lines of retries."""
+    return "job.not-retryable"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +97,8 @@ class Facts:
         digest_of_id: command id -> digest it was consumed under, None if never seen.
         policy: Local policy: command -> error code if the appliance's owner forbids it.
         room: Whether one more command may wait; cancel is taken even without.
+        locked: The inbox's lock (`protocol.inbox.InboxState.locked`), "" if there is none.
+        retry: Whether a command may be retried: None, or the code that refuses it.
     """
 
     tenant: str
@@ -76,6 +114,8 @@ class Facts:
     digest_of_id: Callable[[bytes], bytes | None]
     policy: Callable[[Command], str | None]
     room: bool
+    locked: str = ""
+    retry: Callable[[CommandRef], str | None] = never_retry
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +172,10 @@ class Reject:
 Verdict: TypeAlias = Accept | Refuse | Again | Gap | Hold | Reject
 
 
-def name_of(data: bytes) -> bytes:
+def name_of(data: bytes, *, limit: int = MAX_COMMAND) -> bytes:
     """Return the digest that names an envelope in a nack: of its payload, or of all bytes if it does not parse."""
     try:
-        return parse_envelope(data, limit=MAX_COMMAND).digest
+        return parse_envelope(data, limit=limit).digest
     except FrameError:
         return hashlib.sha256(data).digest()
 
@@ -145,16 +185,14 @@ def judge(data: bytes, facts: Facts) -> Verdict:
     try:
         envelope = parse_envelope(data, limit=MAX_COMMAND)
         command = open_command(envelope, facts.ring)
+        check_addressee(command.tenant, command.audience, facts)
     except (FrameError, NotAuthentic) as err:
         return Reject(name_of(data), err.code, str(err))
     digest = envelope.digest
-    addressed = _addressed(command, digest, facts)
-    if addressed is not None:
-        return addressed
     placed = _placed(command, digest, facts)
-    if placed is not None:
-        return placed
-    return _consume(command, digest, facts)
+    if placed is None:
+        placed = held(facts)
+    return placed if placed is not None else _consume(command, digest, facts)
 
 
 def open_command(envelope: Envelope, ring: KeyRing) -> Command:
@@ -167,8 +205,27 @@ def open_command(envelope: Envelope, ring: KeyRing) -> Command:
     ring.check_not_revoked(key)
     command = _decode_header(envelope)
     ring.check_tenant(key, command.tenant)
-    _check_dates(ring, key, command)
+    ring.check_dates(key, issued=command.iat, expires=command.exp)
     return command
+
+
+def check_addressee(tenant: str, appliance: str, facts: Facts) -> None:
+    """Raise WrongAudience or WrongTenant unless an order is for this very appliance."""
+    if appliance != facts.appliance:
+        msg = f"for appliance {appliance}, this is {facts.appliance}"
+        raise WrongAudience(msg)
+    if tenant != facts.tenant:
+        msg = f"for tenant {tenant}, this is {facts.tenant}"
+        raise WrongTenant(msg)
+
+
+def held(facts: Facts) -> Hold | None:
+    """Return why no order may be consumed now: no signed time in this session yet, or an old key manifest."""
+    if not facts.proven:
+        return Hold("protocol.time-unproven")
+    if facts.manifest_wanted > facts.ring.manifest.serial:
+        return Hold("protocol.manifest-stale")
+    return None
 
 
 def _decode_header(envelope: Envelope) -> Command:
@@ -180,40 +237,25 @@ def _decode_header(envelope: Envelope) -> Command:
     return decode(envelope.p, Command, limit=MAX_COMMAND)
 
 
-def _check_dates(ring: KeyRing, key: ManifestKey, command: Command) -> None:
-    ring.check_dates(key, issued=command.iat, expires=command.exp)
-
-
-def _addressed(command: Command, digest: bytes, facts: Facts) -> Verdict | None:
-    if command.audience != facts.appliance:
-        detail = f"for {command.audience}, this is {facts.appliance}"
-        return Reject(digest, "protocol.wrong-audience", detail)
-    if command.tenant != facts.tenant:
-        return Reject(
-            digest, "protocol.wrong-tenant", f"tenant {command.tenant}, this is {facts.tenant}"
-        )
-    return None
-
-
 def _placed(command: Command, digest: bytes, facts: Facts) -> Verdict | None:
     head = facts.head
     if command.epoch != head.epoch:
         code = "protocol.epoch-old" if command.epoch < head.epoch else "protocol.epoch-ahead"
         return Reject(digest, code, f"epoch {command.epoch}, this is {head.epoch}")
     if command.seq <= head.have:
-        known = facts.digest_at(command.seq)
-        if known is not None and known != digest:
-            return Reject(digest, "protocol.seq-reuse", f"seq {command.seq} was another command")
-        return Again(command.seq, old=known is None)
+        return _seen(command.seq, digest, facts)
     if command.seq > head.have + 1:
         return Gap(head.have + 1)
     if command.prev != head.hash:
         return Reject(digest, "protocol.fork", f"seq {command.seq} continues another history")
-    if not facts.proven:
-        return Hold("protocol.time-unproven")
-    if facts.manifest_wanted > facts.ring.manifest.serial:
-        return Hold("protocol.manifest-stale")
-    return None
+    return Hold(facts.locked) if facts.locked else None
+
+
+def _seen(seq: int, digest: bytes, facts: Facts) -> Verdict:
+    known = facts.digest_at(seq)
+    if known is not None and known != digest:
+        return Reject(digest, "protocol.seq-reuse", f"seq {seq} was another command")
+    return Again(seq, old=known is None)
 
 
 def _consume(command: Command, digest: bytes, facts: Facts) -> Verdict:
@@ -237,15 +279,27 @@ def _refusal(command: Command, digest: bytes, facts: Facts) -> tuple[str, str]:
         return "protocol.id-reuse", f"id {command.id.hex()} was another command"
     if command.after and command.start_by is None:
         return "protocol.start-by-missing", "a command with `after` needs `start_by`"
-    forbidden = facts.policy(command)
-    if forbidden:
-        return forbidden, f"the appliance's configuration forbids op {command.op}"
+    code, detail = _forbidden(command, facts)
+    if not code:
+        code, detail = _bad_args(command)
+    if not code and not facts.room and command.op != "cancel":
+        code, detail = "appliance.queue-full", "1,000 commands wait already"
+    return code, detail
+
+
+def _forbidden(command: Command, facts: Facts) -> tuple[str, str]:
+    code = facts.policy(command)
+    if code:
+        return code, f"the appliance's configuration forbids op {command.op}"
+    code = facts.retry(command.retry_of) if command.retry_of is not None else None
+    return (code, "the command that it retries cannot be retried") if code else ("", "")
+
+
+def _bad_args(command: Command) -> tuple[str, str]:
     try:
         parse_args(command.op, command.args_v, command.args)
     except BadField as err:
         return ("protocol.unknown-op" if "op" in err.fields else "protocol.bad-args"), str(err)
     except ProtocolError as err:
         return "protocol.bad-args", str(err)
-    if not facts.room and command.op != "cancel":
-        return "appliance.queue-full", "1,000 commands wait already"
     return "", ""

@@ -1,7 +1,8 @@
-"""Signed requests of callers: how the signer knows who asks, whatever the relay says. Pure (PROTOCOL 7).
+r"""Signed requests of callers: how the signer knows who asks, whatever the relay says. Pure (PROTOCOL 7).
 
 Headers: `Imageport-Caller` (key id, hex), `Imageport-Time` (ms UTC), `Imageport-Signature` (base64 of Ed25519 over
-`b"imageport/caller/v1\\0" + msgpack [method, path with query, SHA-256 of the body, Idempotency-Key, time]`)."""
+`b"imageport/caller/v1\0" + msgpack [method, path with query, SHA-256 of the body, Idempotency-Key, time]`).
+"""
 
 import base64
 import binascii

@@ -2,7 +2,8 @@
 
 The local wall clock alone decides nothing. A signed time counts if its nonce is outstanding, its round trip took at
 most 10 s and it lies inside its key's validity; it is fresh for 1 h on the boot clock. Only the persisted floor (the
-highest signed time ever seen) or fresh time may expire anything (PROTOCOL 4)."""
+highest signed time ever seen) or fresh time may expire anything (PROTOCOL 4).
+"""
 
 from dataclasses import dataclass, field
 

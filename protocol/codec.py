@@ -19,7 +19,7 @@ T = TypeVar("T")
 _encoder = msgspec.msgpack.Encoder()
 
 
-def encode(value: Any) -> bytes:
+def encode(value: object) -> bytes:
     """Encode a struct, or plain values, as msgpack; map keys keep the order of the struct's fields."""
     return _encoder.encode(value)
 
@@ -46,7 +46,7 @@ def decode(data: bytes, type_: type[T], *, limit: int) -> T:
         raise BadField(str(err), type=getattr(type_, "__name__", str(type_))) from err
 
 
-def decode_plain(data: bytes, *, limit: int) -> Any:
+def decode_plain(data: bytes, *, limit: int) -> object:
     """Decode hostile bytes into plain dicts, lists, strings, bytes and numbers, with the same limits."""
     if len(data) > limit:
         msg = f"{len(data)} bytes, at most {limit} allowed"
@@ -56,7 +56,7 @@ def decode_plain(data: bytes, *, limit: int) -> Any:
     return plain
 
 
-def _unpack(data: bytes) -> Any:
+def _unpack(data: bytes) -> object:
     size = len(data)
     try:
         return msgpack.unpackb(
@@ -98,7 +98,7 @@ def _refuse_ext(code: int, _data: bytes) -> NoReturn:
     raise Malformed(msg, ext=code)
 
 
-def _check_depth(value: Any) -> None:
+def _check_depth(value: object) -> None:
     layer: list[Any] = [value]
     for _ in range(MAX_DEPTH + 1):
         inner: list[Any] = []

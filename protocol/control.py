@@ -23,7 +23,7 @@ import msgspec
 
 from protocol.codec import decode
 from protocol.frames import MAX_FRAME, Blob, Frame
-from protocol.ids import Bytes16, Digest, IdText, U63
+from protocol.ids import U63, Bytes16, Digest, IdText
 from protocol.messages import ResultsThrough
 
 MAX_CONTROL_FRAME = MAX_FRAME + 1024 * 1024
@@ -36,7 +36,8 @@ class ApplianceHead(
 ):
     """What one side holds of one appliance: the last durable command and the last result.
 
-    From the signer `results` is what it verified; from the relay what it stored. `seq` is the highest contiguous command.
+    From the signer `results` is what it verified; from the relay what it stored. `seq` is the highest contiguous
+    command.
     """
 
     tenant: IdText

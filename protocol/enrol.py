@@ -1,8 +1,9 @@
 """Enrolment: the one-use token and the proof that an appliance's keys belong to its holder. Pure (PROTOCOL 7).
 
-Token text = `<id>.<secret>.<root fingerprint>`: id for the relay to find it, 32 secret bytes (base64url) that the relay never
-sees, and SHA-256 of the root key (base32) that the appliance pins. MAC = HMAC-SHA-256(secret, msgpack
-["imageport/enrol/v1", token id, device key, seal key, nonce])."""
+Token text = `<id>.<secret>.<root fingerprint>`: id for the relay to find it, 32 secret bytes (base64url) that the relay
+never sees, and SHA-256 of the root key (base32) that the appliance pins. MAC = HMAC-SHA-256(secret, msgpack
+["imageport/enrol/v1", token id, device key, seal key, nonce]).
+"""
 
 import base64
 import hashlib

@@ -15,6 +15,8 @@ ProtocolError                    protocol.error
 │   ├── KeyNotValid              protocol.key-not-valid
 │   ├── KeyRevoked               protocol.key-revoked
 │   ├── BadSignature             protocol.bad-signature
+│   ├── WrongAudience            protocol.wrong-audience
+│   ├── WrongTenant              protocol.wrong-tenant
 │   └── ManifestRollback         protocol.manifest-rollback
 ├── SealError                    secret.error
 │   ├── SealKeyUnknown           secret.seal-key-unknown
@@ -22,6 +24,7 @@ ProtocolError                    protocol.error
 ├── OutOfOrder                   a frame or event that the state machine does not allow: protocol.out-of-order
 ├── IllegalTransition            protocol.transition
 ├── TimeRejected                 protocol.time-rejected
+├── LineLocked                   nothing may be signed for this appliance now: signer.line-locked
 └── EnrolmentRejected            enrol.rejected
 Verdicts of the acceptor (gap, fork, expired, ...) are values, not exceptions: `protocol.acceptor.Verdict`.
 """
@@ -140,6 +143,18 @@ class BadSignature(NotAuthentic):
     code = "protocol.bad-signature"
 
 
+class WrongAudience(NotAuthentic):
+    """Signed for another appliance."""
+
+    code = "protocol.wrong-audience"
+
+
+class WrongTenant(NotAuthentic):
+    """Signed for another tenant."""
+
+    code = "protocol.wrong-tenant"
+
+
 class ManifestRollback(NotAuthentic):
     """A key manifest older than the one already trusted, or another one of the same serial."""
 
@@ -183,6 +198,16 @@ class TimeRejected(ProtocolError):
     """A signed time that does not count: unknown nonce, too slow, expired key."""
 
     code = "protocol.time-rejected"
+
+
+class LineLocked(ProtocolError):
+    """The signer may not sign for this appliance now; the field `reason` carries the code that says why."""
+
+    code = "signer.line-locked"
+    exit_code = 75
+    http_status = 503
+    retryable = True
+    fix = "Let the appliance connect; the signer compares its state and goes on by itself."
 
 
 class EnrolmentRejected(ProtocolError):

@@ -14,7 +14,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from protocol.codec import decode, encode
-from protocol.ids import Bytes16, Bytes32, IdText, U63
+from protocol.ids import U63, Bytes16, Bytes32, IdText
 from protocol.messages import MAX_INVENTORY, MAX_RESULT, ResultsThrough
 
 MAX_FRAME = MAX_INVENTORY + 64 * 1024

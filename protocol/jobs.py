@@ -15,7 +15,7 @@ from typing import Annotated
 import msgspec
 
 from protocol.errors import IllegalTransition
-from protocol.ids import Millis, NameText, U63
+from protocol.ids import U63, Millis, NameText
 from protocol.messages import Layout
 
 

@@ -1,7 +1,8 @@
 """The key manifest and what it allows: which key may sign what, for whom and when. Pure; keeps the highest serial.
 
 A key signs its role's kinds only and for the tenants it lists. Validity is judged at the header that it signed
-(nbf <= iat and exp of the command <= exp of the key), never at the moment of arrival (PROTOCOL 2, 3)."""
+(nbf <= iat and exp of the command <= exp of the key), never at the moment of arrival (PROTOCOL 2, 3).
+"""
 
 from dataclasses import dataclass
 

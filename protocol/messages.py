@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from protocol.ids import Bytes16, Bytes32, Digest, IdText, Millis, NameText, U63
+from protocol.ids import U63, Bytes16, Bytes32, Digest, IdText, Millis, NameText
 
 MAX_COMMAND = 256 * 1024
 MAX_RESULT = 64 * 1024

@@ -51,7 +51,8 @@ class LocalTarget(Layout, frozen=True, kw_only=True, tag_field="kind", tag="loca
 
 class AzurePageBlob(Layout, frozen=True, kw_only=True, tag_field="kind", tag="azure-page-blob"):
     """A page blob as fixed VHD. Secret "target.credential": msgpack {account_key} or {sas} or
-    {tenant_id, client_id, client_secret}. `endpoint` is the account's blob endpoint."""
+    {tenant_id, client_id, client_secret}. `endpoint` is the account's blob endpoint.
+    """
 
     endpoint: Url
     container: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9](?:[a-z0-9]|-(?=[a-z0-9])){2,62}\Z")]
@@ -77,7 +78,7 @@ class AzureDisk(Layout, frozen=True, kw_only=True, tag_field="kind", tag="azure-
     ] = "StandardSSD_LRS"
     tags: Annotated[
         dict[Plain, Annotated[str, msgspec.Meta(max_length=256)]], msgspec.Meta(max_length=40)
-    ] = {}
+    ] = msgspec.field(default_factory=dict)
     management: Url | None = None
     authority: Url | None = None
     credential: Sealed | None = None

@@ -1,6 +1,8 @@
 """The owner tag: how an appliance knows its own objects in a cloud again, and nobody can plant one. Pure (PROTOCOL 7).
 
-mac = first 16 bytes of HMAC-SHA-256(tag key, msgpack ["imageport/owner/v1", provider, account, region, object name, origin id])."""
+mac = first 16 bytes of HMAC-SHA-256(tag key, msgpack ["imageport/owner/v1", provider, account, region, object name,
+origin id]).
+"""
 
 import hashlib
 import hmac

@@ -1,7 +1,8 @@
 """Sealed secrets: HPKE to one appliance, one command and one field, so that no relay can read or move them. No I/O.
 
 HPKE base mode (RFC 9180), DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, ChaCha20-Poly1305, info =
-msgpack ["imageport/seal/v1", tenant, appliance, seal kid, command id, field path] (PROTOCOL 7)."""
+msgpack ["imageport/seal/v1", tenant, appliance, seal kid, command id, field path] (PROTOCOL 7).
+"""
 
 from dataclasses import dataclass, field
 from typing import Annotated
@@ -63,7 +64,8 @@ class SealKey:
 class SealScope:
     """What one sealed field is bound to; any difference makes it unreadable.
 
-    For a secret on its way from a caller to the signer: `appliance` is "" and `command` 16 bytes of the request's own id.
+    For a secret on its way from a caller to the signer: `appliance` is "" and `command` the 16 bytes of the request's
+    own id.
     """
 
     tenant: str

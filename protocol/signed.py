@@ -1,11 +1,11 @@
-"""Signed things: `{v, k, p, s}` around opaque bytes. Verify first, decode the payload afterwards. No I/O (PROTOCOL 2).
+r"""Signed things: `{v, k, p, s}` around opaque bytes. Verify first, decode the payload afterwards. No I/O (PROTOCOL 2).
 
 | field | bytes | meaning |
 |---|---|---|
 | v | int | envelope version, 1 |
 | k | 16 | first bytes of SHA-256(public key): a look-up hint only |
 | p | any | the payload, opaque until the signature was verified |
-| s | 64 | Ed25519 over `b"imageport/<kind>/v1\\0" + p` |
+| s | 64 | Ed25519 over `b"imageport/<kind>/v1\0" + p` |
 """
 
 from dataclasses import dataclass, field
