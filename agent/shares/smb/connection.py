@@ -69,6 +69,7 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
         self._credits = threading.Condition(self.sequence_lock)
         self._turn = threading.Lock()
         self._probe: LibRequest = None
+        self._logon_answer = b""
 
     @property
     def transport(self) -> StrictTransport:
@@ -227,6 +228,17 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
         """Return the one session of this connection; None until the logon is complete."""
         return next(iter(self.session_table.values()), None)
 
+    def verify_logon(self, session: LibSession) -> None:
+        """Check the signature of the answer that completed the logon.
+
+        The library does so only on signed sessions; it is the proof that nobody changed the negotiation either.
+
+        Raises:
+            Tampered: It does not fit.
+        """
+        answer = memoryview(bytearray(self._logon_answer))
+        self._verify(answer, seal.parse_head(answer), session)
+
     def _unseal(self, frame: memoryview, session: LibSession) -> memoryview:
         if session is None:
             raise Tampered("an encrypted frame before the logon")
@@ -243,6 +255,8 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
             self.preauth_integrity_hash_value.append(bytes(message))
         elif head.command != Commands.SMB2_SESSION_SETUP:
             raise Tampered(f"an answer (command {head.command}) before the logon")
+        elif head.status == status.SUCCESS:
+            self._logon_answer = bytes(message)
         elif head.status == status.MORE_PROCESSING_REQUIRED:
             self.preauth_integrity_session_hash_value[head.message_id].append(bytes(message))
 
@@ -260,14 +274,12 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
             raise Tampered("an answer for another session")
         if head.status == status.PENDING and not head.signed:
             return
-        seal.verify_signature(
-            message,
-            head,
-            key=session.signing_key,
-            algorithm=seal.CMAC_ID
-            if self.signing_algorithm_id is None
-            else self.signing_algorithm_id,
-        )
+        self._verify(message, head, session)
+
+    def _verify(self, message: memoryview, head: Head, session: LibSession) -> None:
+        chosen = self.signing_algorithm_id
+        algorithm = seal.CMAC_ID if chosen is None else chosen  # Older servers do not choose one.
+        seal.verify_signature(message, head, key=session.signing_key, algorithm=algorithm)
 
     def _grant(self, head: Head) -> None:
         """Add what the server grants; dialects without credits still move the window by one."""

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from smbprotocol.exceptions import SMBResponseException
 
@@ -43,37 +44,42 @@ class SmbFile:
         self._links = links
         self._path = path
         self._label = label
-        self._lock = threading.Lock()
+        self._idle = threading.Condition()
+        self._users = 0
         self._handle: LibOpen = None
         self._link: Link | None = None
         self._closed = False
-        self._sparse_known = True
-        self._identity: FileIdentity | None = None
-        self._first: FileIdentity = links.run(self._open, f"opening {label}")
+        self._tells_ranges = True
+        self._first = links.run(lambda link: self._reopen(link, None), f"opening {label}")
 
     @property
     def size(self) -> int:
         """Bytes of the file when it was opened; it cannot change without an error."""
-        self._require_open()
         return self._first.size
 
     def identity(self) -> FileIdentity:
-        """Ask the server for the file's identity now."""
+        """Ask the server for the identity of the file that has this path now.
+
+        The file is closed and opened anew for it: Samba answers for an open file with the times of its opening,
+        whatever happened to it since, and a replaced file only shows under its path.
+        """
         self._require_open()
         return self._links.run(
-            lambda link: calls.query_identity(link, self._handle_on(link)),
-            f"asking about {self._label}",
+            lambda link: self._reopen(link, self._first), f"asking about {self._label}"
         )
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill the buffer; large reads are split and pipelined."""
         self._require_range(offset, len(buffer))
-        if buffer:
-            view = buffer.cast("B")
-            self._links.run(
-                lambda link: read_range(link, self._handle_on(link).file_id, offset, view),
-                f"reading {self._label} at {offset}",
-            )
+        if not buffer:
+            return
+        view = buffer.cast("B")
+
+        def read(link: Link) -> None:
+            with self._use(link) as handle:
+                read_range(link, handle.file_id, offset, view)
+
+        self._links.run(read, f"reading {self._label} at {offset}")
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Describe a window by the server's allocation, one GiB a question; DATA where it cannot say."""
@@ -94,35 +100,54 @@ class SmbFile:
 
     def close(self) -> None:
         """Close the handle; the share stays connected."""
-        with self._lock:
-            closed, self._closed = self._closed, True
-            handle, link = self._handle, self._link
-            self._handle = self._link = None
-        if not closed and link is not None and link.alive:
-            try:
-                handle.close()
-            except WIRE_ERRORS:
-                link.connection.cut()  # The server drops the handle with the connection.
+        with self._idle:
+            self._closed = True
+            self._let_go()
 
     # --- the handle -------------------------------------------------------------------------------
 
-    def _open(self, link: Link) -> FileIdentity:
-        """Open the file on a link and return its identity."""
-        self._handle_on(link)
-        assert self._identity is not None
-        return self._identity
-
-    def _handle_on(self, link: Link) -> LibOpen:
-        """Return the open handle on this link; a new link needs a new one, on the same version of the file."""
-        with self._lock:
+    @contextmanager
+    def _use(self, link: Link) -> Iterator[LibOpen]:
+        """Lend the open handle on this link; a new link needs a new one, on the same version of the file."""
+        with self._idle:
             self._require_open()
             if self._link is not link:
-                handle = calls.open_file(link, self._path)
-                now = calls.query_identity(link, handle)
-                if self._identity is not None:
-                    require_unchanged(self._label, self._identity, now)
-                self._handle, self._link, self._identity = handle, link, now
-            return self._handle
+                require_unchanged(self._label, self._first, self._exchange(link, self._first))
+            handle = self._handle
+            self._users += 1
+        try:
+            yield handle
+        finally:
+            with self._idle:
+                self._users -= 1
+                self._idle.notify_all()
+
+    def _reopen(self, link: Link, expected: FileIdentity | None) -> FileIdentity:
+        """Open the path anew as soon as nobody reads."""
+        with self._idle:
+            self._idle.wait_for(lambda: self._users == 0)
+            self._require_open()
+            return self._exchange(link, expected)
+
+    def _exchange(self, link: Link, expected: FileIdentity | None) -> FileIdentity:
+        """Open the path on this link and tell what is there; only the expected version becomes our handle."""
+        self._let_go()
+        handle = calls.open_file(link, self._path)
+        try:
+            now = calls.query_identity(link, handle)
+            if expected is None or now == expected:
+                self._handle, self._link = handle, link
+            return now
+        finally:
+            if self._handle is not handle:
+                _close(handle, link)
+
+    def _let_go(self) -> None:
+        """Give up the handle, if there is one."""
+        handle, link = self._handle, self._link
+        self._handle = self._link = None
+        if link is not None:
+            _close(handle, link)
 
     # --- extents ----------------------------------------------------------------------------------
 
@@ -144,17 +169,18 @@ class SmbFile:
 
     def _ranges(self, offset: int, length: int) -> list[tuple[int, int]] | None:
         """Return the allocated ranges of a window; None if there are too many for one answer."""
-        if not self._sparse_known:
+        if not self._tells_ranges:
             return [(offset, length)]
 
         def ask(link: Link) -> list[tuple[int, int]] | None:
             try:
-                return calls.allocated_ranges(link, self._handle_on(link), offset, length)
+                with self._use(link) as handle:
+                    return calls.allocated_ranges(link, handle, offset, length)
             except SMBResponseException as err:
                 if err.status in _TOO_MANY:
                     return None
                 if err.status in _CANNOT:
-                    self._sparse_known = False
+                    self._tells_ranges = False
                     return [(offset, length)]
                 raise
 
@@ -179,6 +205,15 @@ class SmbFile:
     def _read_only(self) -> Exception:
         self._require_open()
         return ReadOnlyDevice(f"{self._label} is open for reading", path=self._label)
+
+
+def _close(handle: LibOpen, link: Link) -> None:
+    """Close a handle if its link still lives; else the server has dropped it, or will."""
+    if link.alive:
+        try:
+            handle.close()
+        except WIRE_ERRORS:
+            link.connection.cut()
 
 
 def _describe(offset: int, length: int, ranges: list[tuple[int, int]]) -> Iterator[Extent]:

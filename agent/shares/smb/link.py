@@ -170,6 +170,7 @@ def _log_on(
     doing = f"logging on to {ref.server} as {credential.principal}"
     try:
         session.connect()
+        connection.verify_logon(session)
     except WIRE_ERRORS as err:
         if (
             type(err) is SMBException
