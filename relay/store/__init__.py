@@ -1,0 +1,1 @@
+"""What the relay keeps: one interface, a memory reference and SQLite."""
