@@ -15,8 +15,7 @@ ImagingError                 imaging.error
 │   ├── BlockOverlap         imaging.block-overlap
 │   └── FormatMismatch       imaging.format-mismatch
 ├── UnsupportedImage         imaging.unsupported
-│   ├── ParentNeeded         imaging.parent-needed
-│   └── LogReplayNeeded      imaging.log-replay-needed
+│   └── ParentNeeded         imaging.parent-needed
 ├── DigestIncomplete         imaging.digest-incomplete
 └── Stopped                  imaging.stopped
 """
@@ -151,13 +150,6 @@ class ParentNeeded(UnsupportedImage):
 
     code = "imaging.parent-needed"
     fix = "Merge the checkpoint into its parent with the hypervisor's tools first."
-
-
-class LogReplayNeeded(UnsupportedImage):
-    """The VHDX log holds changes that are not in the image yet: its writer did not close it."""
-
-    code = "imaging.log-replay-needed"
-    fix = "Mount and detach the image once on its Hyper-V host, which replays the log."
 
 
 class DigestIncomplete(ImagingError):

@@ -10,7 +10,6 @@ from typing import TypeVar
 from imaging.device import BlockDevice, read_bytes
 from imaging.errors import (
     InvalidImage,
-    LogReplayNeeded,
     ParentNeeded,
     Truncated,
     UnsupportedImage,
@@ -41,6 +40,7 @@ from imaging.formats.vhdx_layout import (
     parse_parameters,
     parse_region_table,
 )
+from imaging.formats.vhdx_log import replay_log
 from imaging.units import SECTOR_SIZE, MiB
 
 _T = TypeVar("_T")
@@ -53,34 +53,39 @@ def open_vhdx(file: BlockDevice) -> MappedImage:
 
     Raises:
         InvalidImage: The file breaks the format's rules; nothing of the disk was read.
-        ParentNeeded, LogReplayNeeded, UnsupportedImage: It is sound but more than we read.
+        ParentNeeded, UnsupportedImage: It is sound but more than we read.
     """
+    file_size = file.size
     _require_signature(file)
     header, warnings = _read_header(file)
     log = _log_range(header)
-    if header.log_guid != NO_GUID:
-        raise LogReplayNeeded(
-            f"the VHDX log at file offset {header.log_offset} holds changes that are not in the"
-            " image yet",
-            offset=header.log_offset,
-        )
+    # Nothing outside the first MiB may be looked at before the log was replayed.
+    dirty = header.log_guid != NO_GUID
+    if dirty:
+        require_apart([FileRange(0, HEADER_AREA_SIZE, "the headers"), log], file.size)
+        file = replay_log(file, header)
+        warnings += ("its writer did not close the image: the changes in its log were applied",)
     regions, table_warnings = _read_regions(file)
     reserved = require_apart(_reserved(regions, log), file.size)
     disk = _read_parameters(file, regions[REGION_METADATA])
     table = _read_bat(file, regions[REGION_BAT], disk)
     table.claim_all(SpanMap(file.size, span=disk.block_size, unit=MiB, reserved=reserved))
     warnings += table_warnings + _doubts(disk)
-    return MappedImage(file, _describe(file, disk, warnings), table)
+    info = _describe(disk, file_size=file_size, dirty=dirty, warnings=warnings)
+    return MappedImage(file, info, table)
 
 
-def _describe(file: BlockDevice, disk: DiskParameters, warnings: tuple[str, ...]) -> ImageInfo:
+def _describe(
+    disk: DiskParameters, *, file_size: int, dirty: bool, warnings: tuple[str, ...]
+) -> ImageInfo:
     return ImageInfo(
         format="vhdx",
         subformat="fixed" if disk.is_fixed else "dynamic",
         virtual_size=disk.virtual_size,
-        file_size=file.size,
+        file_size=file_size,
         block_size=disk.block_size,
         sector_size=disk.sector_size,
+        dirty=dirty,
         warnings=warnings,
     )
 

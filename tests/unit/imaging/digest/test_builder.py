@@ -1,3 +1,5 @@
+"""The digest builder: the contract formula, and no root for a disk with a block missing."""
+
 import hashlib
 import struct
 from concurrent.futures import ThreadPoolExecutor

@@ -1,3 +1,5 @@
+"""The digest of a device: threads, holes, progress, stop and errors."""
+
 import hashlib
 import struct
 import threading

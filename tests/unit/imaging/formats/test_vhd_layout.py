@@ -1,3 +1,5 @@
+"""VHD footers and dynamic headers: what is built, parsed and refused."""
+
 import struct
 
 import pytest

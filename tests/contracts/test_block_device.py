@@ -1,0 +1,221 @@
+"""The contract of BlockDevice, asked of every device: memory, file, overlay, and the disk inside each format."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from imaging.device import BlockDevice, read_bytes
+from imaging.errors import DeviceClosed, OutOfRange, ReadOnlyDevice
+from imaging.filedev import FileDevice
+from imaging.formats import open_image
+from imaging.memory import MemoryDevice
+from imaging.overlay import OverlayDevice
+from tests.support.disks import DynamicVhd, KiB, MiB, Vhdx, fixed_vhd, pattern, write_sparse
+
+SIZE = 3 * MiB + 512 * KiB
+FIRST, LAST = pattern(70_000, 1), pattern(MiB, 2)
+PARTS = {100: FIRST, 2 * MiB + 512 * KiB: LAST}
+"""A first and a last piece, and zeros between them."""
+
+
+def content() -> bytes:
+    disk = bytearray(SIZE)
+    for offset, data in PARTS.items():
+        disk[offset : offset + len(data)] = data
+    return bytes(disk)
+
+
+def _memory(_folder: Path) -> BlockDevice:
+    device = MemoryDevice(SIZE)
+    for offset, data in PARTS.items():
+        device.write(offset, data)
+    return device
+
+
+def _file(folder: Path) -> BlockDevice:
+    return FileDevice(write_sparse(folder / "disk.raw", SIZE, PARTS), writable=True)
+
+
+def _read_only_file(folder: Path) -> BlockDevice:
+    return FileDevice(write_sparse(folder / "disk.raw", SIZE, PARTS))
+
+
+def _raw(folder: Path) -> BlockDevice:
+    return open_image(_read_only_file(folder), format="raw")
+
+
+def _fixed_vhd(_folder: Path) -> BlockDevice:
+    return open_image(MemoryDevice(fixed_vhd(content())))
+
+
+def _dynamic_vhd(_folder: Path) -> BlockDevice:
+    disk, size = content(), 512 * KiB
+    blocks = {block: disk[block * size : (block + 1) * size] for block in (6, 0, 5)}
+    return open_image(MemoryDevice(DynamicVhd(SIZE, blocks).build()))
+
+
+def _vhdx(_folder: Path) -> BlockDevice:
+    disk = content()
+    blocks = {block: disk[block * MiB : (block + 1) * MiB] for block in (2, 3, 0)}
+    return open_image(MemoryDevice(Vhdx(SIZE, blocks, states={1: 2}).build()))
+
+
+def _overlay(_folder: Path) -> BlockDevice:
+    device = OverlayDevice(MemoryDevice(pattern(MiB)), size=SIZE)
+    device.zero(0, MiB)
+    for offset, data in PARTS.items():
+        device.write(offset, data)
+    return device
+
+
+@dataclass
+class Case:
+    """One way to get a device that holds `content()`."""
+
+    make: Callable[[Path], BlockDevice]
+    writable: bool = False
+
+
+CASES = {
+    "memory": Case(_memory, writable=True),
+    "memory-read-only": Case(lambda _folder: MemoryDevice(content(), read_only=True)),
+    "file": Case(_file, writable=True),
+    "file-read-only": Case(_read_only_file),
+    "overlay": Case(_overlay, writable=True),
+    "raw": Case(_raw),
+    "vhd-fixed": Case(_fixed_vhd),
+    "vhd-dynamic": Case(_dynamic_vhd),
+    "vhdx": Case(_vhdx),
+}
+_ALL = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+_WRITABLE = pytest.mark.parametrize(
+    "case",
+    [case for case in CASES.values() if case.writable],
+    ids=[name for name, case in CASES.items() if case.writable],
+)
+_READ_ONLY = pytest.mark.parametrize(
+    "case",
+    [case for case in CASES.values() if not case.writable],
+    ids=[name for name, case in CASES.items() if not case.writable],
+)
+WINDOWS = [(0, SIZE), (0, 1), (SIZE - 1, 1), (99, 2), (MiB - 7, 2 * MiB + 9), (4096, 0), (SIZE, 0)]
+
+
+@pytest.fixture
+def device(case: Case, tmp_path: Path) -> Iterator[BlockDevice]:
+    with closing(case.make(tmp_path)) as made:
+        yield made
+
+
+@_ALL
+def test_is_a_block_device_of_the_right_size(device: BlockDevice) -> None:
+    assert isinstance(device, BlockDevice)
+    assert device.size == SIZE
+
+
+@_ALL
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_reads_exactly_the_window(device: BlockDevice, window: tuple[int, int]) -> None:
+    offset, length = window
+    assert read_bytes(device, offset, length) == content()[offset : offset + length]
+
+
+@_ALL
+def test_a_read_fills_dirty_buffers_and_leaves_their_neighbours(device: BlockDevice) -> None:
+    buffer = bytearray(b"\xee" * (SIZE + 20))
+    device.read_into(0, memoryview(buffer)[10:-10])
+    assert buffer == b"\xee" * 10 + content() + b"\xee" * 10
+
+
+@_ALL
+@pytest.mark.parametrize("window", [(-1, 1), (SIZE, 1), (SIZE - 1, 2), (1 << 62, 1)], ids=str)
+def test_ranges_outside_the_disk_are_refused(device: BlockDevice, window: tuple[int, int]) -> None:
+    offset, length = window
+    with pytest.raises(OutOfRange):
+        device.read_into(offset, memoryview(bytearray(length)))
+    with pytest.raises(OutOfRange):
+        list(device.extents(offset, length))
+
+
+@_ALL
+@pytest.mark.parametrize("window", WINDOWS, ids=str)
+def test_extents_tile_the_window(device: BlockDevice, window: tuple[int, int]) -> None:
+    offset, length = window
+    position = offset
+    for extent in device.extents(offset, length):
+        assert extent.offset == position
+        assert extent.length > 0
+        position = extent.end
+    assert position == offset + length
+
+
+@_ALL
+def test_what_is_not_data_reads_as_zeros(device: BlockDevice) -> None:
+    for extent in device.extents(0, SIZE):
+        if not extent.is_data:
+            assert not any(read_bytes(device, extent.offset, extent.length))
+
+
+@_ALL
+def test_many_threads_may_read(device: BlockDevice) -> None:
+    step = 37_001
+
+    def check(offset: int) -> bool:
+        length = min(step, SIZE - offset)
+        return read_bytes(device, offset, length) == content()[offset : offset + length]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(check, range(0, SIZE, step)))
+
+
+@_ALL
+def test_a_closed_device_does_nothing(device: BlockDevice) -> None:
+    device.close()
+    device.close()
+    calls: list[Callable[[], object]] = [
+        lambda: device.read_into(0, memoryview(bytearray(1))),
+        lambda: list(device.extents(0, 1)),
+        lambda: device.write(0, b"x"),
+        lambda: device.zero(0, 1),
+        device.flush,
+    ]
+    for call in calls:
+        with pytest.raises(DeviceClosed):
+            call()
+
+
+@_READ_ONLY
+def test_a_read_only_device_cannot_be_changed(device: BlockDevice) -> None:
+    for call in (lambda: device.write(0, b"x"), lambda: device.zero(0, 1), device.flush):
+        with pytest.raises(ReadOnlyDevice):
+            call()
+    assert read_bytes(device, 0, SIZE) == content()
+
+
+@_WRITABLE
+def test_writes_and_zeros_are_read_back(device: BlockDevice) -> None:
+    expected = bytearray(content())
+    for offset, data in ((0, b"first"), (MiB + 3, pattern(9000, 3)), (SIZE - 4, b"last")):
+        device.write(offset, memoryview(data))
+        expected[offset : offset + len(data)] = data
+    for offset, length in ((50, 10_000), (3 * MiB, MiB // 2), (7, 0)):
+        device.zero(offset, length)
+        expected[offset : offset + length] = bytes(length)
+    device.flush()
+    assert read_bytes(device, 0, SIZE) == bytes(expected)
+    assert device.size == SIZE
+
+
+@_WRITABLE
+@pytest.mark.parametrize("window", [(-1, 1), (SIZE, 1), (SIZE - 1, 2)], ids=str)
+def test_writes_outside_the_disk_are_refused(device: BlockDevice, window: tuple[int, int]) -> None:
+    offset, length = window
+    with pytest.raises(OutOfRange):
+        device.write(offset, bytes(length))
+    with pytest.raises(OutOfRange):
+        device.zero(offset, length)
+    assert read_bytes(device, 0, SIZE) == content()

@@ -1,0 +1,127 @@
+"""Real images and images made by qemu-img: `imageport disk` must find what independent readers found."""
+
+import hashlib
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from appliance.cli.main import main
+from imaging.formats.vhd_layout import build_fixed_footer
+from tests.support.disks import (
+    DATA_DIR,
+    SHARED_DIR,
+    GiB,
+    MiB,
+    convert,
+    needs_qemu_img,
+    pattern,
+    qemu_img,
+    root_of,
+    unpack,
+    write_sparse,
+)
+
+pytestmark = pytest.mark.interop
+
+
+def _samples() -> list[Any]:
+    """List the VHD and VHDX samples of this repository, and those of a shared folder beside it."""
+    found: dict[str, Any] = {}
+    for folder in (DATA_DIR, SHARED_DIR):
+        if not (folder / "refs.json").is_file():
+            continue
+        for ref in json.loads((folder / "refs.json").read_text(encoding="utf-8")):
+            if ref["format"] in ("vhd", "vhdx"):
+                found.setdefault(ref["file"], (folder / ref["file"], ref))
+    return [pytest.param(path, ref, id=name) for name, (path, ref) in sorted(found.items())]
+
+
+def _digest(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, Any]:
+    code = main(["disk", "digest", "--json", *map(str, arguments)])
+    return code, json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(("packed", "ref"), _samples())
+def test_sample(
+    packed: Path, ref: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, answer = _digest(capsys, unpack(packed, tmp_path))
+    if ref["expect"] == "refuse":
+        assert code in (65, 66)
+        assert answer["schema"] == "error/1"
+    else:
+        assert code == 0, answer
+        assert answer == {
+            "schema": "disk-digest/1",
+            "virtual_size": ref["virtual_size"],
+            "block_size": 524288,
+            "root": ref["root_digest"],
+        }
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A raw disk whose size no CHS geometry has, with holes, a short last block and written zeros."""
+    size = 37 * MiB + 5 * 512
+    parts = {0: b"MBR".ljust(512, b"\1"), 5 * MiB + 512: pattern(3 * MiB), 20 * MiB: bytes(2 * MiB)}
+    parts[size - 700] = pattern(700, 2)
+    return write_sparse(tmp_path_factory.mktemp("source") / "disk.raw", size, parts)
+
+
+FORMS = {
+    "vhd-fixed-exact": ("vpc", "subformat=fixed,force_size=on", "vhd", "fixed"),
+    "vhd-fixed-rounded": ("vpc", "subformat=fixed", "vhd", "fixed"),
+    "vhd-dynamic-exact": ("vpc", "subformat=dynamic,force_size=on", "vhd", "dynamic"),
+    "vhd-dynamic-rounded": ("vpc", "subformat=dynamic", "vhd", "dynamic"),
+    "vhdx-dynamic": ("vhdx", "subformat=dynamic", "vhdx", "dynamic"),
+    "vhdx-dynamic-1M": ("vhdx", "subformat=dynamic,block_size=1M", "vhdx", "dynamic"),
+    "vhdx-fixed": ("vhdx", "subformat=fixed", "vhdx", "fixed"),
+    "raw": ("raw", "", "raw", ""),
+}
+
+
+@needs_qemu_img
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+def test_images_of_qemu_hold_the_disk_they_were_made_from(
+    form: tuple[str, str, str, str], disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, options, family, subformat = form
+    image = convert(disk, tmp_path / "image", name, options)
+    assert main(["disk", "info", "--json", str(image)]) == 0
+    info = json.loads(capsys.readouterr().out)
+    assert (info["format"], info["subformat"], info["dirty"]) == (family, subformat, False)
+    assert info["file_size"] == image.stat().st_size
+    content = disk.read_bytes()
+    rounded = name == "vpc" and "force_size" not in options
+    if rounded:  # qemu rounds up to a geometry: the disk is longer, and its root another one
+        assert info["virtual_size"] > len(content)
+        content = content.ljust(info["virtual_size"], b"\0")
+    assert info["virtual_size"] == len(content)
+    code, answer = _digest(capsys, image)
+    assert (code, answer["root"]) == (0, root_of(content))
+
+
+@needs_qemu_img
+def test_a_big_sparse_vhdx_of_qemu_costs_only_its_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / "big.vhdx"
+    qemu_img("create", "-q", "-f", "vhdx", image, "64G")
+    code, answer = _digest(capsys, image)
+    zero = hashlib.sha256(bytes(524288)).digest()
+    head = b"imageport-digest/1\0" + struct.pack(">QQ", 64 * GiB, 524288)
+    assert (code, answer["virtual_size"]) == (0, 64 * GiB)
+    assert answer["root"] == "sha256:" + hashlib.sha256(head + zero * 131072).hexdigest()
+
+
+@needs_qemu_img
+def test_a_footer_of_ours_is_a_vhd_of_exactly_that_size_to_qemu(tmp_path: Path) -> None:
+    size = 3 * MiB
+    image = tmp_path / "ours.vhd"
+    footer = build_fixed_footer(size, unique_id=bytes(range(16)), timestamp=0)
+    image.write_bytes(pattern(size) + footer)
+    info = json.loads(qemu_img("info", "-f", "vpc", "--output=json", image))
+    assert info["virtual-size"] == size
