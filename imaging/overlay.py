@@ -94,6 +94,8 @@ class OverlayDevice:
         self._patches[first:last] = kept
 
     def _touching(self, offset: int, end: int) -> list[_Patch]:
+        if offset == end:
+            return []
         first = bisect_right(self._patches, offset, key=lambda patch: patch.end)
         last = bisect_left(self._patches, end, key=lambda patch: patch.offset)
         return self._patches[first:last]
