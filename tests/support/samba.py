@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from smbprotocol.ioctl import CtlCode, IOCTLFlags, SMB2IOCTLRequest
@@ -18,7 +19,7 @@ from smbprotocol.open import (
     ShareAccess,
 )
 
-from agent.shares.smb.link import establish, new_connection
+from agent.shares.smb.link import Link, establish, new_connection
 from agent.shares.smb.policy import Encryption, SmbPolicy
 from agent.shares.smb.ref import SmbCredential, SmbShareRef
 from agent.shares.smb.share import SmbShare
@@ -81,8 +82,9 @@ class Rig:
         file.chmod(0o666)
         return file
 
-    def mark_sparse(self, name: str) -> None:
-        """Set the sparse attribute over SMB, as Windows does; without it Samba reports one full range."""
+    @contextmanager
+    def writing(self, name: str) -> Iterator[tuple[Link, Any]]:
+        """Hold a file open for writing over SMB, as the program of somebody else."""
         ref = SmbShareRef("127.0.0.1", "plain", self.server.port)
         link = establish(new_connection(ref, IMPATIENT), ref, self.credential(), IMPATIENT)
         try:
@@ -96,15 +98,19 @@ class Rig:
                 CreateDisposition.FILE_OPEN,
                 CreateOptions.FILE_NON_DIRECTORY_FILE,
             )
+            yield link, handle
+        finally:
+            link.close()
+
+    def mark_sparse(self, name: str) -> None:
+        """Set the sparse attribute over SMB, as Windows does; without it Samba reports one full range."""
+        with self.writing(name) as (link, handle):
             request = SMB2IOCTLRequest()
             request["ctl_code"] = CtlCode.FSCTL_SET_SPARSE
             request["file_id"] = handle.file_id
             request["flags"] = IOCTLFlags.SMB2_0_IOCTL_IS_FSCTL
             request["buffer"] = b"\x01"
             link.ask(request)
-            handle.close()
-        finally:
-            link.close()
 
 
 @contextmanager

@@ -30,6 +30,8 @@ class SmbProxy:
     port: int = 0
     to_client: int = 0
     to_server: int = 0
+    _stalled: bool = False
+    _resume: threading.Event = field(default_factory=threading.Event)
     _sockets: list[socket.socket] = field(default_factory=list)
     _threads: list[threading.Thread] = field(default_factory=list)
 
@@ -45,6 +47,7 @@ class SmbProxy:
         value: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._resume.set()
         _end(self._listener)
         for sock in list(self._sockets):
             _end(sock)
@@ -75,9 +78,22 @@ class SmbProxy:
             while frame := _receive(source):
                 self._count(direction, len(frame))
                 for changed in self.rule(direction, frame):
-                    sink.sendall(changed if changed is RAW else _framed(changed))
+                    self._send(sink, changed)
         _end(source)
         _end(sink)
+
+    def _send(self, sink: socket.socket, frame: bytes) -> None:
+        if frame is HUGE_FRAME:
+            sink.sendall(frame)
+        elif self._stalled:
+            sink.sendall(_framed(frame)[: len(frame) // 2])
+            self._resume.wait()
+        else:
+            sink.sendall(_framed(frame))
+
+    def stall(self) -> None:
+        """Stop in the middle of the next frame, on every connection, until the proxy ends."""
+        self._stalled = True
 
     def _count(self, direction: str, length: int) -> None:
         if direction == TO_CLIENT:
@@ -86,8 +102,8 @@ class SmbProxy:
             self.to_server += length
 
 
-RAW = b"\x7f\xff\xff\xff"
-"""A frame length of 2 GiB, sent as it is."""
+HUGE_FRAME = b"\x7f\xff\xff\xff"
+"""The length of a frame of 2 GiB, sent as it is."""
 
 
 def is_read_answer(direction: str, frame: bytes) -> bool:
