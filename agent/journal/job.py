@@ -64,7 +64,8 @@ class JobJournal:
             return (row[0] if row else None), intents
 
         data, intents = await self._writer.commit(read, essential=True)
-        self._checkpoint = decode_plain(data, limit=MAX_CHECKPOINT) if data is not None else None
+        plain = decode_plain(data, limit=MAX_CHECKPOINT) if data is not None else None
+        self._checkpoint = plain if isinstance(plain, dict) else None
         self._intents = {(kind, scope, name): oid for kind, scope, name, oid in intents}
 
     # --- receipts -----------------------------------------------------------------------------------------

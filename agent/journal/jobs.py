@@ -46,11 +46,20 @@ class Job:
 
 
 def insert(
-    conn: sqlite3.Connection, command: Command, *, digest: bytes, kid: bytes, now: int
+    conn: sqlite3.Connection, command: Command, *, digest: bytes, kid: bytes, now: int, joins: bool
 ) -> Job:
-    """Add a consumed command as `accepted`; a retry joins the line of what it retries."""
+    """Add a consumed command as `accepted`.
+
+    Args:
+        conn: The writer's connection.
+        command: The command.
+        digest: Its digest.
+        kid: Id of the key that signed it: looked at again at start and resume.
+        now: Best known time.
+        joins: A retry joins the line of what it retries; not if it is about to be refused.
+    """
     origin = command.id
-    if command.retry_of is not None:
+    if joins and command.retry_of is not None:
         retried = get(conn, command.retry_of.digest)
         origin = retried.origin if retried is not None else origin
         conn.execute("UPDATE jobs SET retried = 1 WHERE digest = ?", (command.retry_of.digest,))

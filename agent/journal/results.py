@@ -122,7 +122,7 @@ def of_digest(conn: sqlite3.Connection, digest: bytes) -> tuple[int, Result, byt
     row = conn.execute(
         "SELECT n, envelope, report FROM results WHERE digest = ?", (digest,)
     ).fetchone()
-    return (row[0], _open(row[1]), row[2]) if row else None
+    return (row[0], opened(row[1]), row[2]) if row else None
 
 
 def backlog(conn: sqlite3.Connection, state: InboxState) -> tuple[int, int]:
@@ -141,7 +141,7 @@ def renumber(
     """Sign every unconfirmed result again under a new life of the journal, in the old order."""
     for n, envelope, _ in after(conn, old.journal, old.confirmed, MAX_UNCONFIRMED):
         new, number = number_result(new)
-        result = _replace(_open(envelope), journal=new.journal, n=number)
+        result = _replace(opened(envelope), journal=new.journal, n=number)
         conn.execute(
             "UPDATE results SET journal = ?, n = ?, envelope = ? WHERE journal = ? AND n = ?",
             (new.journal, number, sign(Kind.RESULT, result, author.device), old.journal, n),
@@ -168,7 +168,8 @@ def forget_old(conn: sqlite3.Connection, state: InboxState, *, now: int) -> None
     conn.execute(f"DELETE FROM results WHERE digest IN ({old})", facts)  # noqa: S608 - constants
 
 
-def _open(envelope: bytes) -> Result:
+def opened(envelope: bytes) -> Result:
+    """Decode one of our own results."""
     return decode(parse_envelope(envelope, limit=MAX_RESULT).p, Result, limit=MAX_RESULT)
 
 

@@ -1,4 +1,4 @@
-"""Journal: opens the agent's durable memory, guards it against a second agent, hands out its parts. No rules of its own."""
+"""Journal: opens the agent's durable memory, guards it against a second agent, hands out its parts. Has no rules."""
 
 import fcntl
 import os

@@ -77,13 +77,13 @@ class Writer:
         return done
 
     async def commit(self, run: Transaction[T], *, essential: bool = False) -> T:
-        """Run one function and return its value once it is durable.
+        """Run one function and return its value once it is durable; a cancelled caller does not take it back.
 
         Raises:
             JournalFull: The disk is full; nothing of `run` was written.
             JournalUnusable: The disk failed; nothing of `run` counts.
         """
-        return await self.submit(run, essential=essential)
+        return await asyncio.shield(self.submit(run, essential=essential))
 
     def scrub(self) -> None:
         """Ask for the WAL to be emptied after this transaction, so that erased secrets are gone from it too."""
