@@ -21,10 +21,12 @@ MAX_FRAME = MAX_INVENTORY + 64 * 1024
 MAX_DELAY_S = 300
 """Upper bound of going_away.after + going_away.spread, in seconds: an unsigned frame may not send us away for long."""
 MIN_CREDIT = 4
-"""Statements that an agent may always have in flight, whatever credit it was given."""
+"""Results or commands that may always be in flight, whatever credit was given."""
 
 CLOSE_SUPERSEDED = 4001
 """Websocket close code: a newer verified connection of this appliance took over."""
+CLOSE_PROTOCOL = 4002
+"""Websocket close code: what came is no frame that this state allows (reason = error code)."""
 CLOSE_REFUSED = 4003
 """Websocket close code: the hello was not accepted (reason = error code)."""
 CLOSE_GOING_AWAY = 4004
@@ -157,7 +159,11 @@ class Stored(Frame, frozen=True, kw_only=True, tag="stored"):
 
 
 class Credit(Frame, frozen=True, kw_only=True, tag="credit"):
-    """The receiver of this frame may send `n` more statements (agent) or commands (relay)."""
+    """The sender of this frame takes up to `n` unanswered things at a time.
+
+    From the relay: results that it has not called `stored`. From the agent: commands that it has not acknowledged. The
+    newest one holds (it is a window, no account to add up), and less than MIN_CREDIT counts as MIN_CREDIT.
+    """
 
     n: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
 

@@ -73,7 +73,7 @@ class KeyRing:
         manifest = decode(envelope.p, Manifest, limit=MAX_MANIFEST)
         _check_keys(manifest)
         if trusted is not None:
-            _check_newer(manifest, data, trusted)
+            _check_newer(manifest, trusted)
         return cls(root, manifest, data)
 
     def key(self, envelope: Envelope, kind: Kind, *, tenant: str | None = None) -> ManifestKey:
@@ -138,8 +138,9 @@ def _check_keys(manifest: Manifest) -> None:
         raise BadField(msg, serial=manifest.serial)
 
 
-def _check_newer(manifest: Manifest, data: bytes, trusted: KeyRing) -> None:
+def _check_newer(manifest: Manifest, trusted: KeyRing) -> None:
     have = trusted.manifest.serial
-    if manifest.serial < have or (manifest.serial == have and data != trusted.raw):
+    other = manifest != trusted.manifest
+    if manifest.serial < have or (manifest.serial == have and other):
         msg = f"key manifest {manifest.serial} offered, {have} is trusted"
         raise ManifestRollback(msg, offered=manifest.serial, trusted=have)
