@@ -1,12 +1,14 @@
 """DiskTarget: the plug-in seam for a cloud that holds disks, and what the upload stage hands to it.
 
 Pure asyncio. One file a target. A target never reads the share, never hashes, never retries beyond one call: the
-pump does that and decides by error class (Retryable, NeedsOperator, Permanent)."""
+pump does that and decides by error class (Retryable, NeedsOperator, Permanent).
+"""
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+from agent.targets.tags import Tagger
 from imaging.extent import Extent
 
 
@@ -33,25 +35,19 @@ class TargetLimits:
 
 @dataclass(frozen=True, slots=True)
 class DiskSpec:
-    """The disk to make: everything that names it or marks it as ours.
+    """The disk to make.
 
     Attributes:
-        name: Object name in the target, deterministic for (job origin).
         virtual_size: Bytes of the source disk; the digest's root is over these.
         padded_size: Bytes of the target disk, `virtual_size` rounded up to the target's granularity.
-        if_exists: fail | resume | replace | new-version.
-        origin: Id of the first command of this line of retries.
-        attempt: Which attempt writes (fences a restored journal).
-        tag: The owner tag's fields as strings, to be stored with the object.
+        if_exists: fail | resume | replace | new-version (protocol.ops.IfExists).
+        tagger: Makes and reads the owner tags of this line of jobs.
     """
 
-    name: str
     virtual_size: int
     padded_size: int
     if_exists: str
-    origin: str
-    attempt: int
-    tag: dict[str, str] = field(default_factory=dict)
+    tagger: Tagger
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +56,7 @@ class Intent:
 
     Attributes:
         kind: Object kind in the provider's words ("azure.disk", "azure.page-blob", "local.file").
-        scope: Where, flat: provider/account/region/group, as the owner tag's mac takes them.
+        scope: Where, flat; always `provider`, `account` and `region`, which the owner tag's mac binds.
         name: Deterministic object name.
     """
 
@@ -117,8 +113,8 @@ class TargetDisk(Protocol):
         """
         ...
 
-    async def finish(self) -> Artifact:
-        """Complete the object (footer, state change). Point of no return; may be called again after a crash."""
+    async def seal(self) -> None:
+        """End the writing (footer, state change, flush), so that the disk can be read. May be called again."""
         ...
 
     def allocated(self, offset: int, length: int) -> AsyncIterator[Extent]:
@@ -126,11 +122,14 @@ class TargetDisk(Protocol):
         ...
 
     async def read(self, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer` from the finished disk (for the read-back verification)."""
+        """Fill `buffer` from the sealed disk (for the read-back verification)."""
         ...
 
-    async def discard(self) -> list[str]:
-        """Delete what this job created; return descriptions of what could not be deleted. Safe to call twice."""
+    async def finish(self) -> Artifact:
+        """Put the verified disk in its place (swap it in for what it replaces) and mark it final.
+
+        Called only behind the job's point of no return; may be called again after a crash.
+        """
         ...
 
     async def close(self) -> None:
@@ -150,6 +149,14 @@ class DiskTarget(Protocol):
         Raises:
             Permanent `target.exists` when an object of that name is there and `if_exists` is fail;
             `target.size-differs`, `target.not-ours`, ... each with its own code.
+        """
+        ...
+
+    async def discard(self, intent: Intent, object_id: str, tagger: Tagger) -> str | None:
+        """Delete one object that this line of jobs created; None when it is gone (or never was).
+
+        Deletes only what carries this line's own owner tag, has the stable id `object_id` (if the provider gave
+        one) and is attached to nothing; else returns why it is left, in words for people. May be called twice.
         """
         ...
 

@@ -1,0 +1,226 @@
+"""Target `local`: a folder of this machine that behaves like a cloud. The reference implementation.
+
+Disk = `<name>.raw`, sparse, beside `<name>.json` with size, state and owner tags. A disk being written is
+`<name>.part`; finishing renames it, so a name without `.part` is always a whole disk.
+"""
+
+import json
+import os
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog, TargetLimits
+from agent.targets.errors import DiskLost, NotOurs, SizeDiffers, TargetExists, TargetNotFound
+from agent.targets.tags import Tagger
+from imaging.extent import Extent
+from imaging.filedev import FileDevice
+from imaging.units import MiB, TiB
+
+KIND = "local.disk"
+
+
+@dataclass(frozen=True, slots=True)
+class _Meta:
+    """What `<name>.json` holds."""
+
+    id: str
+    size: int
+    final: bool
+    tags: dict[str, str]
+
+
+class LocalDisk:
+    """One disk being written."""
+
+    def __init__(self, folder: "LocalTarget", name: str, meta: _Meta, *, resumed: bool) -> None:
+        self._folder = folder
+        self._name = name
+        self._meta = meta
+        self.resumed = resumed
+        self._file = FileDevice(folder.data_path(name, final=meta.final), writable=not meta.final)
+
+    async def put(self, offset: int, data: memoryview) -> None:
+        """Write one range."""
+        self._file.write(offset, data)
+
+    async def seal(self) -> None:
+        """Flush."""
+        if not self._meta.final:
+            self._file.flush()
+
+    async def allocated(self, offset: int, length: int) -> AsyncIterator[Extent]:
+        """Describe what was written."""
+        for extent in self._file.extents(offset, length):
+            yield extent
+
+    async def read(self, offset: int, buffer: memoryview) -> None:
+        """Read back."""
+        self._file.read_into(offset, buffer)
+
+    async def finish(self) -> Artifact:
+        """Rename data and description: whole or not there."""
+        if not self._meta.final:
+            self._meta = self._folder.make_final(self._name, self._meta)
+        properties: dict[str, str | int | bool] = {"size": self._meta.size, "name": self._name}
+        return Artifact(KIND, self._meta.id, properties)
+
+    async def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class LocalTarget:
+    """One folder."""
+
+    kind: ClassVar[str] = "local"
+    limits = TargetLimits(
+        chunk=4 * MiB,
+        alignment=512,
+        granularity=512,
+        min_size=512,
+        max_size=64 * TiB,
+        inflight_start=4,
+        inflight_max=8,
+    )
+
+    def __init__(self, folder: Path, name: str) -> None:
+        """Use `folder`; `name` is the disk to make.
+
+        Raises:
+            TargetNotFound: The folder is not there.
+        """
+        if not folder.is_dir():
+            msg = f"{folder} is no folder"
+            raise TargetNotFound(msg, path=str(folder))
+        self._folder = folder
+        self._name = name
+        self._scope = {"provider": "local", "account": str(folder), "region": "-"}
+
+    async def open(self, spec: DiskSpec, intents: IntentLog) -> LocalDisk:
+        """Create the disk or find this line's own."""
+        name = self._choose_name(spec, intents)
+        intent = Intent(KIND, self._scope, name)
+        known = intents.known(intent)
+        meta = self._own_meta(name, spec.tagger) if known is not None else None
+        if meta is None:
+            meta = await self._create(name, spec, intents, intent)
+            return LocalDisk(self, name, meta, resumed=False)
+        self._check(name, meta, spec, known)
+        return LocalDisk(self, name, meta, resumed=True)
+
+    async def discard(self, intent: Intent, object_id: str, tagger: Tagger) -> str | None:
+        """Delete an unfinished or finished disk of this line."""
+        for final in (False, True):
+            meta = self._read_meta(intent.name, final=final)
+            if meta is None or (object_id and meta.id != object_id):
+                continue  # nothing, or the disk that was to be replaced
+            if not tagger.is_this_line(meta.tags, self._scope, intent.name):
+                return f"{self._folder / intent.name} carries another owner tag"
+            self.data_path(intent.name, final=final).unlink(missing_ok=True)
+            self._meta_path(intent.name, final=final).unlink(missing_ok=True)
+        return None
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    def data_path(self, name: str, *, final: bool) -> Path:
+        """Return where a disk's bytes are."""
+        return self._folder / (f"{name}.raw" if final else f"{name}.part")
+
+    def make_final(self, name: str, meta: _Meta) -> _Meta:
+        """Swap a flushed disk in. Every step may have happened already in an attempt that was killed."""
+        part = self.data_path(name, final=False)
+        if part.exists():
+            part.rename(self.data_path(name, final=True))
+        meta = replace(meta, final=True)
+        self._write_meta(name, meta)
+        self._meta_path(name, final=False).unlink(missing_ok=True)
+        return meta
+
+    def _write_meta(self, name: str, meta: _Meta) -> None:
+        path = self._meta_path(name, final=meta.final)
+        fresh = path.with_name(path.name + ".new")
+        with fresh.open("w") as file:
+            json.dump(asdict(meta), file)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _choose_name(self, spec: DiskSpec, intents: IntentLog) -> str:
+        names = self._names(spec)
+        for name in names:
+            if intents.known(Intent(KIND, self._scope, name)) is not None:
+                return name
+        for name in names:
+            if self._is_free(name, spec):
+                return name
+        raise TargetExists("no free version number is left", name=self._name)
+
+    def _is_free(self, name: str, spec: DiskSpec) -> bool:
+        meta = self._read_meta(name, final=True)
+        if meta is None and not self.data_path(name, final=True).exists():
+            return True
+        if spec.if_exists == "fail":
+            msg = f"{self._folder / name} exists"
+            raise TargetExists(msg, name=name)
+        if spec.if_exists == "new-version":
+            return False
+        if meta is None or spec.tagger.read(meta.tags, self._scope, name) is None:
+            msg = f"{self._folder / name} exists and carries no owner tag of this appliance"
+            raise NotOurs(msg, name=name)
+        return True
+
+    def _names(self, spec: DiskSpec) -> list[str]:
+        if spec.if_exists != "new-version":
+            return [self._name]
+        return [self._name, *(f"{self._name}-v{number}" for number in range(2, 1000))]
+
+    async def _create(self, name: str, spec: DiskSpec, intents: IntentLog, intent: Intent) -> _Meta:
+        await intents.record(intent)
+        tags = spec.tagger.tags(self._scope, name)
+        meta = _Meta(uuid.uuid4().hex, spec.padded_size, final=False, tags=tags)
+        with self.data_path(name, final=False).open("wb") as file:
+            file.truncate(spec.padded_size)
+        self._write_meta(name, meta)
+        await intents.created(intent, meta.id)
+        return meta
+
+    def _own_meta(self, name: str, tagger: Tagger) -> _Meta | None:
+        """Return the description of this line's own disk, unfinished or finished."""
+        for final in (False, True):
+            meta = self._read_meta(name, final=final)
+            if meta is not None and tagger.is_this_line(meta.tags, self._scope, name):
+                # killed between the two renames of make_final: the data is in its place already
+                moved = not final and not self.data_path(name, final=False).exists()
+                return self.make_final(name, meta) if moved else meta
+        return None
+
+    def _check(self, name: str, meta: _Meta, spec: DiskSpec, known: str | None) -> None:
+        if known and known != meta.id:
+            msg = f"{self._folder / name} is not the disk that this job created"
+            raise DiskLost(msg, name=name)
+        if meta.size != spec.padded_size:
+            msg = f"{self._folder / name} has {meta.size} bytes, the disk needs {spec.padded_size}"
+            raise SizeDiffers(msg, name=name, found=meta.size, expected=spec.padded_size)
+
+    def _meta_path(self, name: str, *, final: bool) -> Path:
+        return self._folder / (f"{name}.json" if final else f"{name}.part.json")
+
+    def _read_meta(self, name: str, *, final: bool) -> _Meta | None:
+        path = self._meta_path(name, final=final)
+        try:
+            plain: dict[str, Any] = json.loads(path.read_text())
+            return _Meta(plain["id"], plain["size"], plain["final"], plain["tags"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as err:
+            msg = f"{path} is damaged: {err}"
+            raise DiskLost(msg, name=name) from err

@@ -1,0 +1,93 @@
+"""Retry: which error is tried again, and after how long. Decides on the class, never on text.
+
+`RetryPolicy` is pure; `Retrier` is the one loop that sleeps.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from agent.errors import Retryable
+from agent.transfer.errors import Throttled, TransferStalled
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Full jitter: a random wait below min(cap, base * 2**n), for at most `patience_s` since the first failure.
+
+    Attributes:
+        base_s: First upper bound of the wait.
+        cap_s: Highest upper bound; short, because an appliance that sleeps for minutes looks dead.
+        patience_s: How long one request may keep failing before the job stops.
+    """
+
+    base_s: float = 0.5
+    cap_s: float = 30.0
+    patience_s: float = 900.0
+
+    def delay(
+        self, failures: int, error: Exception, *, failing_s: float, random: float
+    ) -> float | None:
+        """Return the seconds to wait before the next try, None to give up.
+
+        Args:
+            failures: How often this request failed in a row, this time included (1 at first).
+            error: What it failed with.
+            failing_s: Seconds since its first failure.
+            random: In [0, 1).
+        """
+        if not isinstance(error, Retryable) or failing_s > self.patience_s:
+            return None
+        bound = min(self.cap_s, self.base_s * 2.0 ** min(failures - 1, 16))
+        return max(random * bound, error.retry_after or 0.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrier:
+    """Runs one request until it succeeds or the policy gives up."""
+
+    policy: RetryPolicy
+    now: Callable[[], float]
+    random: Callable[[], float]
+
+    async def call(
+        self,
+        request: Callable[[], Awaitable[T]],
+        *,
+        throttled: Callable[[], None] | None = None,
+        retried: Callable[[], None] | None = None,
+    ) -> T:
+        """Return what `request` returns in the end.
+
+        Args:
+            request: Called again for every try; must be idempotent.
+            throttled: Called when the service asked to slow down.
+            retried: Called before every wait.
+
+        Raises:
+            TransferStalled: It kept failing with retryable errors for longer than `patience_s`.
+            Exception: Whatever else the request raises, at once.
+        """
+        failures, since = 0, 0.0
+        while True:
+            try:
+                return await request()
+            except Retryable as err:
+                now = self.now()
+                failures, since = failures + 1, since if failures else now
+                if throttled is not None and isinstance(err, Throttled):
+                    throttled()
+                wait = self.policy.delay(failures, err, failing_s=now - since, random=self.random())
+                if wait is None:
+                    raise _stalled(err, failures, now - since) from err
+            if retried is not None:
+                retried()
+            await asyncio.sleep(wait)
+
+
+def _stalled(err: Retryable, failures: int, failing_s: float) -> TransferStalled:
+    msg = f"one request failed {failures} times in {failing_s:.0f} s, last with {err.code}: {err}"
+    return TransferStalled(msg, last=err.code, failures=failures, **err.fields)
