@@ -68,7 +68,8 @@ from protocol.messages import (
     Nack,
     Result,
 )
-from protocol.session import HANDSHAKE_S, Close
+from protocol.session import HANDSHAKE_S
+from protocol.session_events import Close
 from protocol.signed import open_statement
 
 RESULT_WINDOW = 256

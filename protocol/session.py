@@ -19,14 +19,12 @@ with CLOSE_PROTOCOL and the error's code, and the agent connects anew.
 from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TypeAlias
 
 from protocol.clock import MAX_ROUND_TRIP_S, SignedClock
 from protocol.errors import FrameError, OutOfOrder
 from protocol.frames import (
     CLOSE_GOING_AWAY,
     CLOSE_PROTOCOL,
-    MAX_DELAY_S,
     MIN_CREDIT,
     AckFrame,
     Challenge,
@@ -51,6 +49,17 @@ from protocol.frames import (
     Welcome,
     frame_bytes,
     parse_from_relay,
+)
+from protocol.session_events import (
+    Came,
+    Close,
+    FetchWanted,
+    HelloWanted,
+    ResultsWanted,
+    SessionEvent,
+    TimeWanted,
+    Welcomed,
+    cap_delay,
 )
 
 HANDSHAKE_S = 10.0
@@ -86,76 +95,6 @@ FRAMES: dict[SessionState, tuple[type[FromRelay], ...]] = {
     _S.CLOSED: (),
 }
 """Which frame each state allows."""
-
-
-# --- events -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class HelloWanted:
-    """Sign a hello over `challenge` with a fresh nonce and the journal's state, and give it to `send_hello`."""
-
-    challenge: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Welcomed:
-    """The relay verified the hello. Call `unproven` now if the site accepts without signed time."""
-
-    frame: Welcome
-
-
-@dataclass(frozen=True, slots=True)
-class TimeWanted:
-    """Make a nonce and give it to `ask_time`."""
-
-
-@dataclass(frozen=True, slots=True)
-class ResultsWanted:
-    """Give `send_result` the results after number `above`, in order, at most `room` of them."""
-
-    above: int
-    room: int
-
-
-@dataclass(frozen=True, slots=True)
-class FetchWanted:
-    """Call `fetch` with the journal's head: a gap may still be open."""
-
-
-@dataclass(frozen=True, slots=True)
-class Came:
-    """A signed thing came: judge it. Its frame type says its kind."""
-
-    frame: CommandFrame | EpochFrame | ReceiptFrame | ManifestFrame | RecordFrame | TimeFrame
-
-
-@dataclass(frozen=True, slots=True)
-class ComeBack:
-    """The relay goes away: connect again after `after` seconds and a random part of `spread` (both capped)."""
-
-    after: float
-    spread: float
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """Close the websocket with this code and reason; the session is over."""
-
-    code: int
-    reason: str
-
-
-SessionEvent: TypeAlias = (
-    HelloWanted | Welcomed | TimeWanted | FetchWanted | ResultsWanted | Came | ComeBack | Close
-)
-
-
-def cap_delay(after: float, spread: float) -> ComeBack:
-    """Return a going_away that keeps nobody away for more than MAX_DELAY_S, whatever numbers came."""
-    after = after if 0 <= after <= MAX_DELAY_S else float(MAX_DELAY_S)
-    room = MAX_DELAY_S - after
-    return ComeBack(after, spread if 0 <= spread <= room else room)
 
 
 # --- the session ------------------------------------------------------------------------------------------
@@ -299,8 +238,16 @@ class AgentSession:
         self.results_last = last
         return self._results()
 
+    def next_results(self) -> tuple[int, int] | None:
+        """Return (above, room): send the results after number `above`, in order, at most `room`; None: not now."""
+        room = self._window - (self._sent - self._stored)
+        open_ = self.state in {_S.PROVING, _S.OPEN, _S.DRAINING}
+        if not open_ or room <= 0 or self._sent >= self.results_last:
+            return None
+        return self._sent, min(room, self.results_last - self._sent)
+
     def send_result(self, n: int, frame: ResultFrame) -> None:
-        """Send result number `n`; only as `ResultsWanted` asked."""
+        """Send result number `n`, the next one that `next_results` named."""
         if n != self._sent + 1:
             msg = f"result {n} sent out of turn, {self._sent + 1} is next"
             raise OutOfOrder(msg)
@@ -340,11 +287,7 @@ class AgentSession:
         return self._results()
 
     def _results(self) -> list[SessionEvent]:
-        room = self._window - (self._sent - self._stored)
-        open_ = self.state in {_S.PROVING, _S.OPEN, _S.DRAINING}
-        if not open_ or room <= 0 or self._sent >= self.results_last:
-            return []
-        return [ResultsWanted(above=self._sent, room=min(room, self.results_last - self._sent))]
+        return [ResultsWanted()] if self.next_results() is not None else []
 
     def _time_due(self, boot_s: float, wall_s: float) -> bool:
         if self._asked_s is None or boot_s - self._asked_s < MAX_ROUND_TRIP_S:
