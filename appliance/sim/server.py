@@ -77,9 +77,9 @@ class SimServer:
         server = web.Server(
             self._handle, access_log=None, read_bufsize=READ_BUFFER, auto_decompress=False
         )
-        self._runner = web.ServerRunner(server)
+        self._runner = web.ServerRunner(server, shutdown_timeout=1.0)
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port, ssl_context=tls, shutdown_timeout=1.0).start()
+        await web.TCPSite(self._runner, host, port, ssl_context=tls).start()
         return int(self._runner.addresses[0][1])
 
     async def stop(self) -> None:

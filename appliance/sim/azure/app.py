@@ -25,7 +25,7 @@ from appliance.sim.azure.diskplane import DiskPlane
 from appliance.sim.azure.disks import Disks
 from appliance.sim.azure.lro import Operations
 from appliance.sim.azure.sas import SasVerifier, service_sas
-from appliance.sim.azure.state import DiskRecord, Identity, State, new_identity
+from appliance.sim.azure.state import Container, DiskRecord, Identity, State, new_identity
 from appliance.sim.azure.tokens import MANAGEMENT, TokenPlane
 from appliance.sim.azure.unknown import UnknownPlane
 from appliance.sim.azure.vault import PageBlob, Vault
@@ -214,6 +214,11 @@ class AzureSim:
     def token(self, audience: str = MANAGEMENT, *, lifetime: float = 3600.0) -> str:
         """Return a bearer token for ARM, or for storage with `tokens.STORAGE`."""
         return self._tokens.issue(audience, now=self.clock(), lifetime=lifetime)
+
+    def make_container(self, name: str) -> None:
+        """Make a container, for clients that have a SAS only."""
+        self.vault.state.containers[name] = Container(created=self.clock())
+        self.vault.save()
 
     def blob(self, container: str, name: str) -> PageBlob:
         """Return a blob as stored, for tests to look at or to damage."""
