@@ -1,19 +1,25 @@
 """msgpack in and out, strict: limits on size and depth, duplicate keys refused, then a typed decode. No I/O.
 
-Two libraries on purpose: `msgpack` shows us every map before it becomes a dict (a second key of the same name would
-vanish silently, facts/relay.md 2), `msgspec` turns the result into a frozen struct and refuses unknown fields.
+Two libraries on purpose: `msgpack` shows every map before it becomes a dict (a second key of the same name would vanish
+silently, facts/relay.md 2), `msgspec` decodes into a frozen struct and refuses unknown fields.
+
+Memory: a small value is unpacked whole first, so that each fault has its own code. A large one could unpack to 60 times
+its size (one byte is an empty list), so there the typed decode goes first: it allocates no more than its type has.
 """
 
 from collections.abc import Iterable
-from typing import Any, NoReturn, TypeVar
+from functools import lru_cache
+from typing import Any, NoReturn, TypeVar, cast
 
 import msgpack
 import msgspec
 
-from protocol.errors import BadField, DuplicateKey, Malformed, Oversized, TooDeep
+from protocol.errors import BadField, DuplicateKey, FrameError, Malformed, Oversized, TooDeep
 
 MAX_DEPTH = 16
 """Containers inside containers (PROTOCOL 2)."""
+SMALL = 64 * 1024
+"""Up to here a value may be unpacked before its type is looked at: 4 MiB at worst."""
 
 T = TypeVar("T")
 _encoder = msgspec.msgpack.Encoder()
@@ -29,31 +35,55 @@ def decode(data: bytes, type_: type[T], *, limit: int) -> T:
 
     Args:
         data: One msgpack value and nothing behind it.
-        type_: A frozen `msgspec.Struct`, or any type that msgspec can convert to.
+        type_: A frozen `msgspec.Struct`, or any type that msgspec decodes.
         limit: Most bytes that this kind may have; checked before anything is decoded.
 
     Raises:
         Oversized, Malformed, TooDeep, DuplicateKey, BadField.
     """
-    if len(data) > limit:
-        msg = f"{len(data)} bytes, at most {limit} allowed"
-        raise Oversized(msg, size=len(data), limit=limit)
-    plain = _unpack(data)
-    _check_depth(plain)
+    _check_size(data, limit)
+    if len(data) <= SMALL:
+        _check_depth(_unpack(data))
+        return _typed(data, type_)
     try:
-        return msgspec.convert(plain, type_, strict=True)
-    except (msgspec.ValidationError, ValueError) as err:
-        raise BadField(str(err), type=getattr(type_, "__name__", str(type_))) from err
+        value = _typed(data, type_)
+    except FrameError:
+        _name_the_fault(data[:SMALL])
+        raise
+    _check_depth(_unpack(data))
+    return value
 
 
 def decode_plain(data: bytes, *, limit: int) -> object:
     """Decode hostile bytes into plain dicts, lists, strings, bytes and numbers, with the same limits."""
-    if len(data) > limit:
-        msg = f"{len(data)} bytes, at most {limit} allowed"
-        raise Oversized(msg, size=len(data), limit=limit)
+    _check_size(data, limit)
     plain = _unpack(data)
     _check_depth(plain)
     return plain
+
+
+def _check_size(data: bytes, limit: int) -> None:
+    if len(data) > limit:
+        msg = f"{len(data)} bytes, at most {limit} allowed"
+        raise Oversized(msg, size=len(data), limit=limit)
+
+
+@lru_cache(maxsize=128)
+def _decoder(type_: Any) -> msgspec.msgpack.Decoder[Any]:  # noqa: ANN401  # any type, unions too
+    return msgspec.msgpack.Decoder(type_)
+
+
+def _typed(data: bytes, type_: type[T]) -> T:
+    decoder: msgspec.msgpack.Decoder[T] = _decoder(cast("Any", type_))
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError as err:
+        raise BadField(str(err), type=getattr(type_, "__name__", str(type_))) from err
+    except RecursionError as err:
+        raise TooDeep("nested too deep to decode", limit=MAX_DEPTH) from err
+    except (msgspec.DecodeError, ValueError) as err:
+        msg = f"not msgpack: {err}"
+        raise Malformed(msg) from err
 
 
 def _unpack(data: bytes) -> object:
@@ -71,13 +101,21 @@ def _unpack(data: bytes) -> object:
             max_bin_len=size,
             max_ext_len=0,
         )
-    except (DuplicateKey, Malformed):
+    except FrameError:
         raise
     except (msgpack.exceptions.StackError, RecursionError) as err:
         raise TooDeep("nested too deep to decode", limit=MAX_DEPTH) from err
     except (ValueError, TypeError, msgpack.exceptions.UnpackException) as err:
         msg = f"not msgpack: {err}"
         raise Malformed(msg) from err
+
+
+def _name_the_fault(start: bytes) -> None:
+    """Raise TooDeep or DuplicateKey if the first bytes of a large value show it; else return."""
+    try:
+        _check_depth(_unpack(start))
+    except Malformed:
+        return  # cut at SMALL, so that says nothing
 
 
 def _pairs(pairs: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
@@ -100,7 +138,7 @@ def _refuse_ext(code: int, _data: bytes) -> NoReturn:
 
 def _check_depth(value: object) -> None:
     layer: list[Any] = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         inner: list[Any] = []
         for item in layer:
             if isinstance(item, dict):

@@ -5,6 +5,10 @@ The signer is the truth about orders, the relay's store is a cache: on each conn
 confirmed (`pushed`) once they are durable at the relay. `call`/`reply` pass a caller's HTTP request through as opaque
 bytes: the signer authenticates it itself (PROTOCOL 4, 7; DESIGN 6).
 
+Statements of one appliance are handed on in the order in which they came from it, also after a time without a signer:
+an ack that is newer than a hello, sent before it, would look like a restored journal (`protocol.standing`). The hello
+of a session that lasts may be sent again after `attached`; the signer knows it by its nonce.
+
 | direction | frame | carries |
 |---|---|---|
 | signer -> relay | attach | first frame: api key, and (appliance, epoch, pushed, journal, n) of every appliance |

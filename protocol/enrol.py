@@ -8,13 +8,16 @@ never sees, and SHA-256 of the root key (base32) that the appliance pins. MAC = 
 import base64
 import hashlib
 import hmac
+import re
 from dataclasses import dataclass, field
+from typing import Literal
 
 from protocol.codec import encode
 from protocol.errors import EnrolmentRejected
 from protocol.ids import Bytes16, Bytes32, Digest, IdText
 from protocol.messages import Layout
 
+_ID = re.compile(r"[a-z0-9-]{1,64}")
 _DOMAIN = "imageport/enrol/v1"
 
 
@@ -51,7 +54,7 @@ def parse_token(text: str) -> Token:
         )
     except ValueError as err:
         raise EnrolmentRejected("the token is not of the form id.secret.fingerprint") from err
-    if not token_id or len(secret) != 32 or len(fingerprint) != 52:
+    if not _ID.fullmatch(token_id) or len(secret) != 32 or len(fingerprint) != 52:
         raise EnrolmentRejected("the token is not of the form id.secret.fingerprint, or was cut")
     return Token(token_id, secret, fingerprint)
 
@@ -59,7 +62,7 @@ def parse_token(text: str) -> Token:
 class EnrolRequest(Layout, frozen=True, kw_only=True):
     """What the appliance sends; the relay passes it to the signer unread."""
 
-    v: int
+    v: Literal[1]
     token: IdText
     device_key: Bytes32
     seal_key: Bytes32
@@ -71,7 +74,7 @@ class EnrolRequest(Layout, frozen=True, kw_only=True):
 class EnrolAnswer(Layout, frozen=True, kw_only=True):
     """What the signer answers: its key manifest, the appliance's record (both envelopes) and the root key itself."""
 
-    v: int
+    v: Literal[1]
     root: Bytes32
     manifest: bytes
     record: bytes

@@ -15,9 +15,14 @@ import msgspec
 
 from protocol.codec import decode, encode
 from protocol.ids import U63, Bytes16, Bytes32, IdText
-from protocol.messages import MAX_INVENTORY, MAX_RESULT, ResultsThrough
+from protocol.messages import MAX_EPOCH_ORDER, MAX_INVENTORY, MAX_RESULT, ResultsThrough
 
 MAX_FRAME = MAX_INVENTORY + 64 * 1024
+"""Largest frame either way: an inventory."""
+MAX_FRAME_TO_AGENT = MAX_EPOCH_ORDER + 64 * 1024
+"""Largest frame of the relay: an epoch order."""
+MAX_HELLO_FRAME = 64 * 1024
+"""Largest frame before the hello was verified."""
 MAX_DELAY_S = 300
 """Upper bound of going_away.after + going_away.spread, in seconds: an unsigned frame may not send us away for long."""
 MIN_CREDIT = 4
@@ -203,12 +208,12 @@ FromAgent: TypeAlias = (
 
 def parse_from_relay(data: bytes) -> FromRelay:
     """Decode one frame that came from a relay. Raises FrameError."""
-    return decode(data, FromRelay, limit=MAX_FRAME)  # type: ignore[arg-type]  # a union is no type[T]
+    return decode(data, FromRelay, limit=MAX_FRAME_TO_AGENT)  # type: ignore[arg-type]  # a union is no type[T]
 
 
-def parse_from_agent(data: bytes) -> FromAgent:
+def parse_from_agent(data: bytes, *, limit: int = MAX_FRAME) -> FromAgent:
     """Decode one frame that came from an agent. Raises FrameError."""
-    return decode(data, FromAgent, limit=MAX_FRAME)  # type: ignore[arg-type]  # a union is no type[T]
+    return decode(data, FromAgent, limit=limit)  # type: ignore[arg-type]  # a union is no type[T]
 
 
 def frame_bytes(frame: Frame) -> bytes:

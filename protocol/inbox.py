@@ -31,6 +31,7 @@ from protocol.codec import decode
 from protocol.errors import BadField, FrameError, KeyNotValid, NotAuthentic, OutOfOrder
 from protocol.ids import digest_of
 from protocol.messages import (
+    MAX_EPOCH_ORDER,
     MAX_STATEMENT,
     Epoch,
     Kind,
@@ -45,8 +46,6 @@ JOURNAL_BEHIND = "appliance.journal-behind"
 """Lock: the signer has seen more of this appliance than its journal holds, so the journal is an older copy."""
 EPOCH_RAISED = "protocol.epoch-raised"
 """Result code of commands that an epoch order ended before they were started."""
-MAX_EPOCH_ORDER = 1024 * 1024
-"""Room for 10,000 final marks of about 90 bytes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,8 @@ MAX_RESULT = 64 * 1024
 MAX_STATEMENT = 64 * 1024
 """Hello, ack, nack, event: small by nature."""
 MAX_INVENTORY = 4 * 1024 * 1024
+MAX_EPOCH_ORDER = 1024 * 1024
+"""Room for 10,000 final marks of about 90 bytes."""
 MAX_MANIFEST = 256 * 1024
 MAX_AFTER = 16
 

@@ -6,10 +6,12 @@ origin id]).
 
 import hashlib
 import hmac
+import re
 from dataclasses import dataclass
 
 from protocol.codec import encode
 
+_HEX = re.compile(r"[0-9a-f]{32}")
 TAG_PREFIX = "imageport-"
 
 
@@ -60,8 +62,9 @@ def read_tag(tags: dict[str, str], key: bytes, place: ObjectPlace) -> OwnerTag |
         )
     except (KeyError, ValueError):
         return None
-    expected = _mac(key, place, tag.origin)
-    return tag if hmac.compare_digest(expected.encode(), tag.mac.encode()) else None
+    if not _HEX.fullmatch(tag.mac) or not tag.origin.isascii():
+        return None
+    return tag if hmac.compare_digest(_mac(key, place, tag.origin), tag.mac) else None
 
 
 def _mac(key: bytes, place: ObjectPlace, origin: str) -> str:

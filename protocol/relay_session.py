@@ -31,6 +31,8 @@ from protocol.errors import (
 from protocol.frames import (
     CLOSE_PROTOCOL,
     CLOSE_REFUSED,
+    MAX_FRAME,
+    MAX_HELLO_FRAME,
     MIN_CREDIT,
     AckFrame,
     Challenge,
@@ -194,7 +196,8 @@ class RelaySession:
     def feed(self, data: bytes) -> list[RelayEvent]:
         """Take one websocket message and return what it means."""
         try:
-            frame = parse_from_agent(data)
+            limit = MAX_HELLO_FRAME if self.state is _R.CHALLENGING else MAX_FRAME
+            frame = parse_from_agent(data, limit=limit)
             if not isinstance(frame, FRAMES[self.state]):
                 msg = f"a connection that is {self.state.value} takes no {type(frame).__name__}"
                 raise OutOfOrder(msg, state=self.state.value)

@@ -79,10 +79,18 @@ class SealScope:
 
 
 def seal(clear: bytes, public: bytes, scope: SealScope) -> Sealed:
-    """Seal `clear` to a raw public key within `scope`."""
+    """Seal `clear` to a raw public key within `scope`.
+
+    Raises:
+        SealBroken: The public key is none that anything can be sealed to.
+    """
     kid = key_id(public)
-    key = X25519PublicKey.from_public_bytes(public)
-    return Sealed(kid=kid, ct=_SUITE.encrypt(clear, key, info=scope.info(kid)))
+    try:
+        key = X25519PublicKey.from_public_bytes(public)
+        return Sealed(kid=kid, ct=_SUITE.encrypt(clear, key, info=scope.info(kid)))
+    except ValueError as err:
+        msg = f"key {kid.hex()} cannot take a secret"
+        raise SealBroken(msg, path=scope.path, kid=kid.hex()) from err
 
 
 def unseal(sealed: Sealed, keys: "list[SealKey] | tuple[SealKey, ...]", scope: SealScope) -> bytes:
