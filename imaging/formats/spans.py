@@ -82,7 +82,7 @@ class SpanMap:
         self._span = span
         self._unit = unit
         self._reserved = require_apart(reserved, file_size)
-        self._reserved_offsets = [item.offset for item in self._reserved]
+        self._reserved_ends = [item.end for item in self._reserved]
         # Slot n holds the begin of its block in units, plus one so that 0 means free.
         self._slots = memoryview(mmap.mmap(-1, slots * 4)).cast("I")
 
@@ -106,9 +106,9 @@ class SpanMap:
         self._slots[offset // self._span + 1] = offset // self._unit + 1
 
     def _require_unreserved(self, block: int, offset: int, length: int) -> None:
-        index = bisect_right(self._reserved_offsets, offset + length - 1)
-        if index and self._reserved[index - 1].end > offset:
-            item = self._reserved[index - 1]
+        index = bisect_right(self._reserved_ends, offset)
+        if index < len(self._reserved) and self._reserved[index].offset < offset + length:
+            item = self._reserved[index]
             raise BlockOverlap(
                 f"block {block} at file offset {offset} overlaps {item.name}"
                 f" ({item.offset} to {item.end})",

@@ -43,7 +43,9 @@ def open_vhd(file: BlockDevice) -> ReadOnlyImage:
     """
     footer, footer_offset, warnings = find_footer(file)
     if footer.disk_type is DiskType.DIFFERENCING:
-        raise ParentNeeded("a differencing VHD: the rest of the disk is in its parent")
+        raise ParentNeeded(
+            "a differencing VHD: the rest of the disk is in its parent", offset=footer_offset
+        )
     warnings += tuple(_doubts(footer))
     if footer.disk_type is DiskType.FIXED:
         return _open_fixed(file, footer, footer_offset, warnings)

@@ -208,7 +208,9 @@ def _read_parameters(file: BlockDevice, region: Region) -> DiskParameters:
             contents[item.guid] = read_bytes(file, region.offset + item.offset, item.length)
     disk = parse_parameters(contents, region.offset)
     if disk.has_parent:
-        raise ParentNeeded("a differencing VHDX: the rest of the disk is in its parent")
+        raise ParentNeeded(
+            "a differencing VHDX: the rest of the disk is in its parent", offset=region.offset
+        )
     return disk
 
 

@@ -1,0 +1,88 @@
+"""Probing: the order of the rules, and that nothing of a container is ever uploaded as a raw disk."""
+
+import pytest
+
+from imaging.errors import FormatMismatch, UnsupportedImage
+from imaging.formats.probe import probe
+from imaging.memory import MemoryDevice
+from tests.support.disks import DynamicVhd, MiB, Vhdx, fixed_vhd, pattern, vhd_footer
+
+RAW = pattern(MiB)
+VHDX = Vhdx(MiB, {0: RAW}).build()
+FIXED = fixed_vhd(RAW)
+DYNAMIC = DynamicVhd(MiB, {0: RAW[: MiB // 2]}).build()
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (RAW, "raw"),
+        (VHDX, "vhdx"),
+        (FIXED, "vhd"),
+        (FIXED[:-1], "vhd"),
+        (DYNAMIC, "vhd"),
+        (DYNAMIC[:-512], "vhd"),
+        (VHDX + vhd_footer(MiB), "vhdx"),
+        (b"vhdxfile".ljust(512) + FIXED[512:], "vhdx"),
+        (b"", "raw"),
+        (b"x", "raw"),
+        (RAW + fixed_vhd(RAW), "raw"),
+        (RAW + DYNAMIC, "raw"),
+        (RAW + VHDX, "raw"),
+        (FIXED[:-100] + b"?" + FIXED[-99:], "raw"),
+        (b"conectix" + RAW, "raw"),
+    ],
+    ids=[
+        "raw",
+        "vhdx",
+        "vhd-fixed",
+        "vhd-fixed-511",
+        "vhd-dynamic",
+        "vhd-dynamic-by-its-copy",
+        "vhdx-before-footer",
+        "vhdx-before-all",
+        "empty",
+        "one-byte",
+        "raw-with-a-vhd-nested-at-its-end",
+        "raw-with-a-dynamic-vhd-nested-at-its-end",
+        "raw-with-a-vhdx-nested-at-its-end",
+        "bad-footer-and-no-name",
+        "cookie-alone",
+    ],
+)
+def test_content_decides(content: bytes, expected: str) -> None:
+    assert probe(MemoryDevice(content)) == expected
+
+
+@pytest.mark.parametrize(
+    ("magic", "offset"),
+    [
+        (b"QFI\xfb\0\0\0\3", 0),
+        (b"QFI\xfb\0\0\0\1", 0),
+        (b"KDMV", 0),
+        (b"COWD", 0),
+        (b"# Disk DescriptorFile", 0),
+        (b"\x7f\x10\xda\xbe", 64),
+        (b"ustar", 257),
+        (b"\x1f\x8b\x08", 0),
+        (b"\xfd7zXZ\0", 0),
+    ],
+    ids=["qcow2", "qcow", "vmdk", "cowd", "descriptor", "vdi", "tar", "gzip", "xz"],
+)
+def test_known_containers_are_refused_by_name(magic: bytes, offset: int) -> None:
+    content = bytes(offset) + magic + RAW
+    with pytest.raises(UnsupportedImage):
+        probe(MemoryDevice(content), "disk.raw")
+
+
+@pytest.mark.parametrize("name", ["a.vhd", "A.VHDX", "a.avhdx", "x/b.vmdk", "c.qcow2"])
+def test_a_name_that_promises_more_than_raw_is_no_raw_disk(name: str) -> None:
+    with pytest.raises(FormatMismatch, match="promises"):
+        probe(MemoryDevice(RAW), name)
+
+
+def test_a_name_makes_a_damaged_footer_a_vhd() -> None:
+    damaged = FIXED[:-100] + b"?" + FIXED[-99:]
+    assert probe(MemoryDevice(damaged), "a.vhd") == "vhd"
+    assert probe(MemoryDevice(RAW + FIXED), "a.vhd") == "vhd"
+    assert probe(MemoryDevice(RAW), "a.img") == "raw"
