@@ -54,7 +54,7 @@ def open_beneath(root_fd: int, path: str, flags: int) -> int:
 def open_by_steps(root_fd: int, path: str, flags: int) -> int:
     """Do the same name by name, without following any symbolic link."""
     names = path.split("/") if path else ["."]
-    if ".." in names:
+    if {"", ".."} & set(names):
         raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
     folder = os.dup(root_fd)
     try:

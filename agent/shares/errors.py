@@ -118,7 +118,7 @@ class BadPath(Permanent):
     """The path is not a plain relative path below the share."""
 
     code = "share.bad-path"
-    exit_code = 64
+    exit_code = 2
     http_status = 400
     fix = "Give a relative path with / between the names, without .., drive letters or streams."
 
