@@ -24,7 +24,7 @@ def test_given_content_is_data_even_where_it_is_zeros() -> None:
 
 def test_only_whole_zeroed_pages_become_holes() -> None:
     device = MemoryDevice(b"x" * (3 * PAGE + 100))
-    device.zero(PAGE - 1, 2 * PAGE + 101)
+    device.zero(PAGE - 1, 2 * PAGE + 51)
     assert list(device.extents(0, device.size)) == [
         Extent(0, PAGE, Kind.DATA),
         Extent(PAGE, 2 * PAGE, Kind.HOLE),

@@ -1,0 +1,69 @@
+"""Whatever blocks an image has, extents tile every window and tell the truth about it."""
+
+import tempfile
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imaging.device import BlockDevice, read_bytes
+from imaging.filedev import FileDevice
+from imaging.formats import open_image
+from imaging.memory import MemoryDevice
+from tests.support.disks import DynamicVhd, KiB, MiB, Vhdx, pattern, write_sparse
+
+
+def check(device: BlockDevice, expected: bytes, one: int, two: int) -> None:
+    first, second = one % (device.size + 1), two % (device.size + 1)
+    offset, length = min(first, second), abs(first - second)
+    assert read_bytes(device, offset, length) == expected[offset : offset + length]
+    position = offset
+    for extent in device.extents(offset, length):
+        assert extent.offset == position
+        assert extent.length > 0
+        if not extent.is_data:
+            assert not any(expected[extent.offset : extent.end])
+        position = extent.end
+    assert position == offset + length
+
+
+windows = st.integers(0, 1 << 30)
+places = st.permutations(range(8)).flatmap(
+    lambda order: st.integers(0, 8).map(lambda count: order[:count])
+)
+
+
+@given(places, st.dictionaries(st.integers(0, 7), st.sampled_from([0, 1, 2, 3])), windows, windows)
+def test_vhdx(order: list[int], states: dict[int, int], one: int, two: int) -> None:
+    size = 7 * MiB + 512
+    blocks = {block: pattern(MiB, block) for block in order}
+    image = Vhdx(size, blocks, states={b: s for b, s in states.items() if b not in blocks})
+    disk = b"".join(blocks.get(block, bytes(MiB)) for block in range(8))[:size]
+    check(open_image(MemoryDevice(image.build()), format="vhdx"), disk, one, two)
+
+
+@given(places, windows, windows)
+def test_dynamic_vhd(order: list[int], one: int, two: int) -> None:
+    size, block_size = 7 * 4096 + 512, 4096
+    blocks = {block: pattern(block_size, block) for block in order}
+    disk = b"".join(blocks.get(block, bytes(block_size)) for block in range(8))[:size]
+    image = DynamicVhd(size, blocks, block_size=block_size).build()
+    check(open_image(MemoryDevice(image), format="vhd"), disk, one, two)
+
+
+@given(st.dictionaries(st.integers(0, 63), st.integers(1, 3)), windows, windows)
+def test_sparse_file(pages: dict[int, int], one: int, two: int) -> None:
+    size, disk = 256 * KiB - 100, bytearray(256 * KiB)
+    parts = {
+        page * 4096: pattern(count * 4096, page)[: size - page * 4096]
+        for page, count in pages.items()
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_sparse(Path(folder) / "disk", size, parts)
+        for offset, data in parts.items():
+            disk[offset : offset + len(data)] = data
+        file = FileDevice(path)
+        try:
+            check(file, bytes(disk[:size]), one, two)
+        finally:
+            file.close()
