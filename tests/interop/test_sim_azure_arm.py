@@ -117,7 +117,10 @@ def test_read_url_does_not_write(compute: ComputeManagementClient) -> None:
     _create(compute)
     _upload(_grant(compute, "Write"), vhd_footer(SIZE))
     compute.disks.begin_revoke_access(GROUP, "golden").result()
-    with BlobClient.from_blob_url(_grant(compute, "Read")) as blob, pytest.raises(HttpResponseError) as caught:
+    with (
+        BlobClient.from_blob_url(_grant(compute, "Read")) as blob,
+        pytest.raises(HttpResponseError) as caught,
+    ):
         blob.upload_page(bytes(512), 0, 512)
     assert caught.value.error_code == "AuthorizationPermissionMismatch"
 
@@ -159,7 +162,10 @@ def test_wrong_disk_is_refused(
 
 
 def test_expired_token_is_refused(sim: AzureSim) -> None:
-    with compute_client(sim, sim.token(lifetime=-1)) as compute, pytest.raises(HttpResponseError) as caught:
+    with (
+        compute_client(sim, sim.token(lifetime=-1)) as compute,
+        pytest.raises(HttpResponseError) as caught,
+    ):
         compute.disks.get(GROUP, "golden")
     assert caught.value.status_code == 401
 

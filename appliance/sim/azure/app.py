@@ -22,7 +22,8 @@ from appliance.sim.azure.admin import PREFIX as ADMIN_PREFIX
 from appliance.sim.azure.admin import AdminPlane
 from appliance.sim.azure.arm import ArmPlane
 from appliance.sim.azure.diskplane import DiskPlane
-from appliance.sim.azure.disks import Disks
+from appliance.sim.azure.disks import Disks, NewDisk
+from appliance.sim.azure.footer import FOOTER_SIZE
 from appliance.sim.azure.lro import Operations
 from appliance.sim.azure.sas import SasVerifier, service_sas
 from appliance.sim.azure.state import Container, DiskRecord, Identity, State, new_identity
@@ -219,6 +220,13 @@ class AzureSim:
         """Make a container, for clients that have a SAS only."""
         self.vault.state.containers[name] = Container(created=self.clock())
         self.vault.save()
+
+    def upload_disk(self, name: str, size: int, *, seconds: int = 3600) -> str:
+        """Make a managed disk of `size` bytes ready for upload; return its URL with a write SAS."""
+        wanted = NewDisk(LOCATION, "Premium_LRS", size + FOOTER_SIZE, "", "", [], {})
+        disk = self.disks.create(self.resource_group, name, wanted, self.clock())
+        self.disks.provisioned(disk)
+        return self.disks.grant(disk, "Write", seconds, self.clock())
 
     def blob(self, container: str, name: str) -> PageBlob:
         """Return a blob as stored, for tests to look at or to damage."""
