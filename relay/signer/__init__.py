@@ -1,0 +1,1 @@
+"""The signer: the control plane's own process with its keys, its vault and the truth about orders."""
