@@ -215,9 +215,9 @@ class Acceptance:
         if target is None or found.step is None:
             return found.found
         if found.found == "running":
-            self._effects.stop.append(target.digest)
-            if target.no_return:  # its own end stands, so it stays what it is
+            if target.no_return:  # its own end stands, so it goes on as if nothing had come
                 return found.found
+            self._effects.stop.append(target.digest)
         target = jobs.move(self._conn, target, found.step.event, code=found.step.code)
         if target.state is State.CANCELLED:
             self._finish(target, Ending(code=found.step.code))

@@ -11,15 +11,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from agent import ending as tx
 from agent.acceptance import Acceptance, Desk, Effects, statement_facts
 from agent.config import AgentConfig
 from agent.journal import jobs, results
 from agent.journal.errors import JournalUnusable
+from agent.journal.jobs import Job
 from agent.journal.results import Author, Ending, Row
 from agent.journal.state import (
     FLOOR,
     LINK,
     MANIFEST,
+    RECORD,
+    RECORD_SERIAL,
     count,
     get_value,
     load_state,
@@ -29,6 +33,7 @@ from agent.journal.state import (
 from agent.journal.store import Journal
 from agent.trust import Trust
 from protocol.acceptor import Hold, Reject
+from protocol.errors import WrongAudience
 from protocol.inbox import (
     EpochAgain,
     EpochRaise,
@@ -39,6 +44,7 @@ from protocol.inbox import (
     open_receipt,
     open_time,
 )
+from protocol.jobs import JobEvent
 from protocol.keys import KeyRing
 from protocol.messages import InventoryItem, Time
 from protocol.outcomes import Close, on_epoch
@@ -181,6 +187,31 @@ class Orders:
             trust.clock.set_floor(floor)
         return True
 
+    async def record(self, envelope: bytes) -> bool:
+        """Keep a newer record of this appliance; return whether it was news.
+
+        Raises:
+            FrameError, NotAuthentic: Not a record of this very appliance by the record key.
+        """
+        record = self.trust.ring.open_record(envelope)
+        author = self.author
+        if (record.tenant, record.id, record.device_key) != (
+            author.tenant,
+            author.appliance,
+            author.device.public,
+        ):
+            raise WrongAudience(f"the record is of {record.tenant}/{record.id}")
+
+        def store(conn: sqlite3.Connection, _state: InboxState) -> bool:
+            serial = get_value(conn, RECORD_SERIAL)
+            if isinstance(serial, int) and serial >= record.serial:
+                return False
+            set_value(conn, RECORD_SERIAL, record.serial)
+            set_value(conn, RECORD, envelope)
+            return True
+
+        return await self._change(store, _nothing)
+
     async def results_after(self, n: int) -> list[Row]:
         """Return the next page of results above `n` of this journal's life."""
         return await self._change(
@@ -201,6 +232,28 @@ class Orders:
             return [*waiting, *final][:MAX_INVENTORY_ITEMS]
 
         return tuple(await self._change(run, _nothing))
+
+    async def end(self, digest: bytes, event: JobEvent, ending: Ending) -> Job | None:
+        """Make a job final: state, numbered result and erased secrets in one transaction.
+
+        Returns:
+            The final row, None if it was final already (the signer closed it).
+        """
+        now = self.trust.now_ms()
+
+        def run(conn: sqlite3.Connection, state: InboxState) -> tuple[Job, InboxState] | None:
+            ended = tx.end(conn, state, digest, event, ending=ending, author=self.author, now=now)
+            if ended is not None:
+                self.journal.scrub()
+            return ended
+
+        def then(ended: tuple[Job, InboxState] | None) -> None:
+            if ended is not None:
+                self.settle(ended[1])
+                self._listener(Effects(ended[1], queued=True, results=True))
+
+        ended = await self._change(run, then)
+        return ended[0] if ended is not None else None
 
     async def persist_counts(self) -> None:
         """Add the counters since the last call to the journal's."""

@@ -100,6 +100,13 @@ class JobJournal:
         for done in waiting:
             await done
 
+    def let_go(self) -> None:
+        """Hand over what is buffered: the stage has ended. Errors no longer matter to anybody, so none is raised."""
+        self._write()
+        for done in self._flushing:
+            done.add_done_callback(_look_at)
+        self._flushing = []
+
     def _write(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -214,6 +221,11 @@ class JobJournal:
 
     async def _execute(self, sql: str, *values: Any, essential: bool = False) -> None:
         await self._writer.commit(lambda conn: _run(conn, sql, values), essential=essential)
+
+
+def _look_at(done: "asyncio.Future[None]") -> None:
+    if not done.cancelled():
+        done.exception()
 
 
 def _mark_fruitful(conn: sqlite3.Connection, digest: bytes) -> None:

@@ -8,6 +8,7 @@ from protocol.inbox import InboxState
 FLOOR = "floor"
 MANIFEST = "manifest"
 RECORD = "record"
+RECORD_SERIAL = "record_serial"
 BANDWIDTH = "bandwidth"
 LINK = "link"
 

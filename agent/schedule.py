@@ -1,0 +1,95 @@
+"""Which waiting jobs may start now: predecessors, last moments, revoked keys. Decides; the runner does.
+
+`survey` reads the journal; `judge_start` is pure. Starts are judged, resumes are not (PROTOCOL 5).
+"""
+
+import sqlite3
+from dataclasses import dataclass
+from enum import StrEnum
+
+from agent.journal import inbox, jobs
+from agent.journal.errors import JournalUnusable
+from agent.journal.jobs import Job
+from agent.trust import Trust
+from protocol.codec import decode
+from protocol.ids import key_id
+from protocol.jobs import FINAL, State
+from protocol.keys import KeyRing
+from protocol.messages import MAX_COMMAND, Command, ManifestKey
+from protocol.outcomes import KEY_REVOKED
+from protocol.signed import parse_envelope
+
+START_BY = "job.start-by"
+EXPIRED = "protocol.expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An open job with what its start depends on.
+
+    Attributes:
+        job: The row.
+        predecessors: State of each predecessor, None if it is not known here.
+    """
+
+    job: Job
+    predecessors: tuple[State | None, ...]
+
+
+class Verdict(StrEnum):
+    """What to do with a job that has not started."""
+
+    START = "start"
+    WAIT = "wait"
+
+
+def survey(conn: sqlite3.Connection) -> list[Candidate]:
+    """Return every open job, oldest first."""
+    return [_candidate(conn, job) for job in jobs.open_jobs(conn)]
+
+
+def judge_start(candidate: Candidate, trust: Trust) -> Verdict | str:
+    """Return START, WAIT, or the code that refuses it for good."""
+    job = candidate.job
+    key = key_of(trust.ring, job.kid)
+    if key is None or key.revoked is not None:
+        return KEY_REVOKED
+    for state in candidate.predecessors:
+        if state is not None and state in FINAL and state is not State.SUCCEEDED:
+            return f"job.predecessor-{state.value}"
+    if job.start_by is not None and trust.expired(job.start_by):
+        return START_BY
+    expired = trust.expired(job.exp)
+    if expired:
+        return EXPIRED
+    ready = all(state is State.SUCCEEDED for state in candidate.predecessors)
+    return Verdict.START if ready and expired is False else Verdict.WAIT
+
+
+def key_of(ring: KeyRing, kid: bytes) -> ManifestKey | None:
+    """Return the command key of this id in the current key manifest, None if it is gone."""
+    return next((key for key in ring.manifest.keys if key_id(key.pub) == kid), None)
+
+
+def command_of(conn: sqlite3.Connection, job: Job) -> Command:
+    """Return an open job's command, as it was judged and stored.
+
+    Raises:
+        JournalUnusable: The inbox lost it.
+    """
+    envelope = inbox.envelope_of(conn, job.epoch, job.seq)
+    if envelope is None:
+        raise JournalUnusable(f"the inbox holds no envelope for {job.epoch}/{job.seq}")
+    return decode(parse_envelope(envelope, limit=MAX_COMMAND).p, Command, limit=MAX_COMMAND)
+
+
+def _candidate(conn: sqlite3.Connection, job: Job) -> Candidate:
+    if job.state is not State.WAITING:
+        return Candidate(job, ())
+    after = command_of(conn, job).after
+    return Candidate(job, tuple(_state(conn, ref.id, ref.digest) for ref in after))
+
+
+def _state(conn: sqlite3.Connection, command_id: bytes, digest: bytes) -> State | None:
+    job = jobs.get(conn, digest)
+    return job.state if job is not None and job.id == command_id else None
