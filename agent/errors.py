@@ -72,3 +72,10 @@ class Cancelled(AgentError):
     code = "job.cancelled"
     exit_code = 1
     http_status = 409
+
+
+class Throttled(Retryable):
+    """The service asks us to slow down; concurrency is cut before the next try."""
+
+    code = "target.throttled"
+    fix = "Nothing to do: the transfer slows down by itself. If it lasts, lower the number of parallel jobs."

@@ -4,7 +4,7 @@ Pure asyncio. One file a target. A target never reads the share, never hashes, n
 pump does that and decides by error class (Retryable, NeedsOperator, Permanent).
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -106,7 +106,11 @@ class TargetDisk(Protocol):
     resumed: bool
     """True when earlier receipts of this job may be trusted: it is the very object that they were written to."""
 
-    async def put(self, offset: int, data: memoryview) -> None:
+    checksum: Callable[[memoryview], str] | None
+    """What the service checks each put with (called in a worker thread); None: nothing, or off. May become None
+    when the service turns out not to take it."""
+
+    async def put(self, offset: int, data: memoryview, checksum: str | None) -> None:
         """Write `data` at `offset`; returns only when the service acknowledged it. Idempotent.
 
         `offset` and `len(data)` obey TargetLimits; the caller owns the buffer until the call returns or raises.

@@ -7,13 +7,14 @@ Disk = `<name>.raw`, sparse, beside `<name>.json` with size, state and owner tag
 import json
 import os
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog, TargetLimits
-from agent.targets.errors import DiskLost, NotOurs, SizeDiffers, TargetExists, TargetNotFound
+from agent.targets.errors import DiskLost, SizeDiffers, TargetNotFound
+from agent.targets.naming import Found, choose_name
 from agent.targets.tags import Tagger
 from imaging.extent import Extent
 from imaging.filedev import FileDevice
@@ -40,9 +41,10 @@ class LocalDisk:
         self._name = name
         self._meta = meta
         self.resumed = resumed
+        self.checksum: Callable[[memoryview], str] | None = None
         self._file = FileDevice(folder.data_path(name, final=meta.final), writable=not meta.final)
 
-    async def put(self, offset: int, data: memoryview) -> None:
+    async def put(self, offset: int, data: memoryview, checksum: str | None) -> None:  # noqa: ARG002 - none here
         """Write one range."""
         self._file.write(offset, data)
 
@@ -101,7 +103,14 @@ class LocalTarget:
 
     async def open(self, spec: DiskSpec, intents: IntentLog) -> LocalDisk:
         """Create the disk or find this line's own."""
-        name = self._choose_name(spec, intents)
+        choice = await choose_name(
+            self._name,
+            spec.if_exists,
+            known=lambda name: intents.known(Intent(KIND, self._scope, name)) is not None,
+            look=lambda name: self._look(name, spec.tagger),
+            can_replace=True,
+        )
+        name = choice.name
         intent = Intent(KIND, self._scope, name)
         known = intents.known(intent)
         meta = self._own_meta(name, spec.tagger) if known is not None else None
@@ -154,34 +163,13 @@ class LocalTarget:
         finally:
             os.close(folder)
 
-    def _choose_name(self, spec: DiskSpec, intents: IntentLog) -> str:
-        names = self._names(spec)
-        for name in names:
-            if intents.known(Intent(KIND, self._scope, name)) is not None:
-                return name
-        for name in names:
-            if self._is_free(name, spec):
-                return name
-        raise TargetExists("no free version number is left", name=self._name)
-
-    def _is_free(self, name: str, spec: DiskSpec) -> bool:
-        meta = self._read_meta(name, final=True)
-        if meta is None and not self.data_path(name, final=True).exists():
-            return True
-        if spec.if_exists == "fail":
-            msg = f"{self._folder / name} exists"
-            raise TargetExists(msg, name=name)
-        if spec.if_exists == "new-version":
-            return False
-        if meta is None or spec.tagger.read(meta.tags, self._scope, name) is None:
-            msg = f"{self._folder / name} exists and carries no owner tag of this appliance"
-            raise NotOurs(msg, name=name)
-        return True
-
-    def _names(self, spec: DiskSpec) -> list[str]:
-        if spec.if_exists != "new-version":
-            return [self._name]
-        return [self._name, *(f"{self._name}-v{number}" for number in range(2, 1000))]
+    async def _look(self, name: str, tagger: Tagger) -> Found | None:
+        for final in (True, False):
+            meta = self._read_meta(name, final=final)
+            if meta is not None or self.data_path(name, final=final).exists():
+                ours = meta is not None and tagger.read(meta.tags, self._scope, name) is not None
+                return Found(ours, final, str(self.data_path(name, final=final)))
+        return None
 
     async def _create(self, name: str, spec: DiskSpec, intents: IntentLog, intent: Intent) -> _Meta:
         await intents.record(intent)

@@ -1,22 +1,6 @@
 """Errors of the copy engine, by what has to happen next."""
 
-from agent.errors import NeedsOperator, Permanent, Retryable
-
-
-class Throttled(Retryable):
-    """The service asks us to slow down; concurrency is cut before the next try."""
-
-    code = "target.throttled"
-    fix = "Nothing to do: the transfer slows down by itself. If it lasts, lower the number of parallel jobs."
-
-
-class TransferStalled(NeedsOperator):
-    """One request failed again and again for longer than the retry policy allows; everything else is kept."""
-
-    code = "transfer.stalled"
-    exit_code = 69
-    http_status = 503
-    fix = "Look at the last error and the network path to the target, then send the job again with retry_of."
+from agent.errors import Permanent
 
 
 class VerifyMismatch(Permanent):

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from agent.errors import AgentError, Cancelled
+from agent.retry import Retrier, RetryPolicy
 from agent.targets.base import TargetDisk, TargetLimits
 from agent.transfer.buffers import BufferPool
 from agent.transfer.gate import Gate
 from agent.transfer.limiter import Limiter
 from agent.transfer.plan import Chunk, Gap, plan_chunks
-from agent.transfer.reader import FilledChunk, fill_chunk
-from agent.transfer.retry import Retrier, RetryPolicy
+from agent.transfer.reader import FilledChunk, Span, fill_chunk
 from imaging.device import BlockDevice
 from imaging.digest import DIGEST_BLOCK, DigestBuilder
 from imaging.errors import ImagingError
@@ -33,8 +33,8 @@ POLL_S = 0.02
 class Receipts(Protocol):
     """The journal's memory of finished chunks of one job."""
 
-    def done(self, offset: int, length: int) -> bytes | None:
-        """Return the block digests of a chunk that an earlier attempt finished, else None. From any thread."""
+    def load(self) -> Iterator[tuple[int, int, bytes]]:
+        """Yield (offset, length, digests) of every chunk that an earlier attempt finished. In a worker thread."""
         ...
 
     def add(self, offset: int, length: int, digests: bytes) -> None:
@@ -71,7 +71,7 @@ class Pump:
         source: Read from `READERS` threads at once.
         disk: Where it goes; `limits` are its target's.
         digest: Gets every block's digest; complete when `run` returns.
-        receipts: Finished chunks, across attempts.
+        receipts: Finished chunks, across attempts; read once before anything else.
         threads: Runs the readers; needs `READERS` free workers.
         progress: Called on the event loop after every chunk.
         buffers: Chunks in memory.
@@ -97,9 +97,11 @@ class Pump:
     _queue: "asyncio.Queue[FilledChunk | None]" = field(init=False)
     _chunks: Iterator[Chunk | Gap] = field(init=False)
     _plan_lock: threading.Lock = field(init=False)
+    _finished_cells: bytearray = field(init=False)
 
     def __post_init__(self) -> None:
-        chunk = -(-self.limits.chunk // DIGEST_BLOCK) * DIGEST_BLOCK
+        chunk = self.chunk_size
+        self._finished_cells = bytearray(-(-self.source.size // chunk))
         self._pool = BufferPool(self.buffers, chunk)
         self._gate = Gate(
             start=self.limits.inflight_start, most=self.limits.inflight_max, now=self.now
@@ -111,6 +113,11 @@ class Pump:
         )
         self._plan_lock = threading.Lock()
 
+    @property
+    def chunk_size(self) -> int:
+        """Bytes of a cell of the grid: receipts of another grid say nothing about this one."""
+        return -(-self.limits.chunk // DIGEST_BLOCK) * DIGEST_BLOCK
+
     async def run(self) -> PumpStats:
         """Copy everything that no receipt names yet; returns when all of it is acknowledged.
 
@@ -118,6 +125,7 @@ class Pump:
             AgentError, ImagingError: The first failure, after everything else has stopped.
         """
         loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self.threads, self._load_receipts)
         readers = [self.threads.submit(self._read_chunks, loop) for _ in range(READERS)]
         try:
             async with asyncio.TaskGroup() as group:
@@ -144,6 +152,14 @@ class Pump:
         for _ in range(self.limits.inflight_max):
             self._queue.put_nowait(None)
 
+    def _load_receipts(self) -> None:
+        for offset, length, digests in self.receipts.load():
+            if offset % self.chunk_size == 0 and length == min(
+                self.chunk_size, self.source.size - offset
+            ):
+                self.digest.set_blocks(offset // DIGEST_BLOCK, digests)
+                self._finished_cells[offset // self.chunk_size] = 1
+
     # --- worker threads -----------------------------------------------------------------------------------
 
     def _read_chunks(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -165,16 +181,20 @@ class Pump:
         self.digest.set_zero(gap.offset // DIGEST_BLOCK, -(-gap.length // DIGEST_BLOCK))
 
     def _settle_receipt(self, chunk: Chunk, loop: asyncio.AbstractEventLoop) -> bool:
-        digests = self.receipts.done(chunk.offset, chunk.length)
-        if digests is None:
+        if not self._finished_cells[chunk.offset // self.chunk_size]:
             return False
-        self.digest.set_blocks(chunk.offset // DIGEST_BLOCK, digests)
         loop.call_soon_threadsafe(self._skipped, chunk)
         return True
 
     def _fill(self, chunk: Chunk, loop: asyncio.AbstractEventLoop) -> None:
         buffer = self._pool.take()
-        filled = fill_chunk(self.source, chunk, buffer, alignment=self.limits.alignment)
+        filled = fill_chunk(
+            self.source,
+            chunk,
+            buffer,
+            alignment=self.limits.alignment,
+            checksum=self.disk.checksum,
+        )
         self.digest.set_blocks(chunk.offset // DIGEST_BLOCK, filled.digests)
         loop.call_soon_threadsafe(self._queue.put_nowait, filled)
 
@@ -183,16 +203,18 @@ class Pump:
     async def _write_chunks(self) -> None:
         while (filled := await self._queue.get()) is not None:
             with memoryview(filled.buffer) as view:
-                for start, length in filled.spans:
-                    await self._put(filled.chunk.offset + start, view[start : start + length])
+                for span in filled.spans:
+                    await self._put(filled.chunk.offset, span, view)
             self._finished(filled)
             self._pool.give(filled.buffer)
 
-    async def _put(self, offset: int, data: memoryview) -> None:
+    async def _put(self, base: int, span: Span, view: memoryview) -> None:
+        offset, data = base + span.start, view[span.start : span.start + span.length]
+
         async def once() -> None:
             await self.limiter.take(len(data))
             async with self._gate.slot():
-                await self.disk.put(offset, data)
+                await self.disk.put(offset, data, span.checksum)
 
         await self._retrier.call(once, throttled=self._gate.throttled, retried=self._retried)
         self._gate.succeeded()

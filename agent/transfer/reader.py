@@ -5,15 +5,27 @@
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from agent.transfer.plan import Chunk
 from imaging.device import BlockDevice
 from imaging.digest import DIGEST_BLOCK, ZERO_BLOCK_DIGEST
 
+Checksum = Callable[[memoryview], str]
+
 _ZEROS = bytes(DIGEST_BLOCK)
 _PROBE = 64
 """Bytes looked at first: nearly every block that holds data shows it there, so the full compare is rare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """One put: (offset in the chunk, length) and the service's checksum of the bytes, if it takes one."""
+
+    start: int
+    length: int
+    checksum: str | None
 
 
 @dataclass(slots=True)
@@ -24,17 +36,22 @@ class FilledChunk:
         chunk: What it is.
         buffer: Pool buffer; its first `chunk.length` bytes are the chunk (padded with zeros to whole blocks).
         digests: 32 bytes for each digest block of the chunk.
-        spans: (offset in the chunk, length) that are not zero and have to be sent.
+        spans: What is not zero and has to be sent.
     """
 
     chunk: Chunk
     buffer: bytearray
     digests: bytes
-    spans: list[tuple[int, int]]
+    spans: list[Span]
 
 
 def fill_chunk(
-    device: BlockDevice, chunk: Chunk, buffer: bytearray, *, alignment: int
+    device: BlockDevice,
+    chunk: Chunk,
+    buffer: bytearray,
+    *,
+    alignment: int,
+    checksum: Checksum | None,
 ) -> FilledChunk:
     """Read a chunk's data into `buffer`, hash it by digest block and find what has to be sent.
 
@@ -43,12 +60,13 @@ def fill_chunk(
         chunk: What to read; its offset is a multiple of 512 KiB.
         buffer: At least as long as the chunk, rounded up to whole digest blocks.
         alignment: Length of every span is rounded up to this (the padding is zeros).
+        checksum: The service's checksum, computed here while the bytes are at hand.
 
     Raises:
         ImagingError, AgentError: Whatever the device raises.
     """
     digests = bytearray()
-    spans: list[tuple[int, int]] = []
+    runs: list[tuple[int, int]] = []
     with memoryview(buffer) as view:
         ranges = list(chunk.ranges)
         for start in range(0, chunk.length, DIGEST_BLOCK):
@@ -61,7 +79,11 @@ def fill_chunk(
                 digests += ZERO_BLOCK_DIGEST
                 continue
             digests += hashlib.sha256(block).digest()
-            _add_span(spans, start, -(-length // alignment) * alignment)
+            _add_run(runs, start, -(-length // alignment) * alignment)
+        spans = [
+            Span(start, length, checksum(view[start : start + length]) if checksum else None)
+            for start, length in runs
+        ]
     return FilledChunk(chunk, buffer, bytes(digests), spans)
 
 
@@ -101,8 +123,8 @@ def _is_zero(buffer: bytearray, start: int) -> bool:
     return buffer[start : start + DIGEST_BLOCK] == _ZEROS
 
 
-def _add_span(spans: list[tuple[int, int]], start: int, length: int) -> None:
-    if spans and spans[-1][0] + spans[-1][1] == start:
-        spans[-1] = (spans[-1][0], spans[-1][1] + length)
+def _add_run(runs: list[tuple[int, int]], start: int, length: int) -> None:
+    if runs and runs[-1][0] + runs[-1][1] == start:
+        runs[-1] = (runs[-1][0], runs[-1][1] + length)
     else:
-        spans.append((start, length))
+        runs.append((start, length))

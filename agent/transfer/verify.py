@@ -11,10 +11,10 @@ from array import array
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
+from agent.retry import Retrier
 from agent.targets.base import TargetDisk
 from agent.transfer.errors import VerifyMismatch
 from agent.transfer.pump import first_failure
-from agent.transfer.retry import Retrier
 from imaging.digest import DIGEST_BLOCK, ZERO_BLOCK_DIGEST, DigestBuilder
 from imaging.units import MiB
 

@@ -8,10 +8,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from agent.errors import Retryable
-from agent.transfer.errors import Throttled, TransferStalled
+from agent.errors import NeedsOperator, Retryable, Throttled
 
 T = TypeVar("T")
+
+
+class TransferStalled(NeedsOperator):
+    """One request failed again and again for longer than the retry policy allows; everything else is kept."""
+
+    code = "transfer.stalled"
+    exit_code = 69
+    http_status = 503
+    fix = "Look at the last error and the network path to the target, then send the job again with retry_of."
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,350 @@
+"""Target `azure-disk`: direct upload to a managed disk, without a storage account of the customer.
+
+Create with `createOption: Upload` -> beginGetAccess(Write) -> pages to the SAS -> footer -> endGetAccess (the service
+looks at the footer) -> beginGetAccess(Read) for reading back. Owner tags and state are the disk's tags. There is no
+rename of managed disks, so `replace` is refused by name; `new-version` does what people want with it.
+"""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from agent.errors import AgentError
+from agent.retry import Retrier
+from agent.secrets import Secret
+from agent.targets.azure.arm import PUBLIC_MANAGEMENT, ArmDisks
+from agent.targets.azure.credentials import Principal, TokenSource, read_credential
+from agent.targets.azure.footer import FOOTER_SIZE, footer_for
+from agent.targets.azure.http import HttpSettings, make_session
+from agent.targets.azure.pages import MAX_PAGE_WRITE, PAGE, PageWire, usable_crc64
+from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog, TargetLimits
+from agent.targets.errors import CredentialRefused, DiskLost, EndpointForbidden, SizeDiffers
+from agent.targets.naming import Found, choose_name
+from agent.targets.tags import Tagger
+from imaging.extent import Extent
+from imaging.units import MiB
+from protocol.ops import AzureDisk
+
+KIND = "azure.disk"
+ACCESS_S = 24 * 3600
+"""SAS life: longer than most uploads, so that renewal is the exception; a renewed one continues the same upload."""
+MIN_UPLOAD = 20_972_032
+MAX_UPLOAD = 35_183_298_347_520
+"""Bounds of uploadSizeBytes, footer included (REST reference of Disks, CreationData)."""
+_STATE = "imageport-state"
+_WRITABLE = ("ReadyToUpload", "ActiveUpload")
+
+
+class SasFromArm:
+    """Authorises page requests on a disk by the SAS that ARM grants; asks for another when it is refused."""
+
+    def __init__(self, target: "AzureDiskTarget", name: str, access: str) -> None:
+        self._target = target
+        self._name = name
+        self._access = access
+        self._url: Secret | None = None
+        self._refused = 0
+
+    async def request(self) -> tuple[str, dict[str, str]]:
+        """Return the SAS URL."""
+        if self._url is None:
+            url = await self._target.disks.grant(self._name, access=self._access, seconds=ACCESS_S)
+            self._target.check_endpoint(url)
+            self._url = Secret(url)
+        return self._url.reveal(), {}
+
+    async def refused(self, error: CredentialRefused) -> None:
+        """Ask for another one; a SAS that is refused right after it was granted is a real refusal."""
+        if self._url is None:
+            raise error
+        self._url = None
+
+    async def end(self) -> None:
+        """Revoke the access if one was granted."""
+        if self._url is not None:
+            self._url = None
+            await self._target.disks.revoke(self._name)
+
+
+class ManagedDisk:
+    """One disk being uploaded."""
+
+    def __init__(
+        self,
+        target: "AzureDiskTarget",
+        name: str,
+        spec: DiskSpec,
+        resource: dict[str, Any],
+        *,
+        resumed: bool,
+    ) -> None:
+        self._target = target
+        self._name = name
+        self._spec = spec
+        self._sealed = _state_of(resource) not in _WRITABLE
+        self._write = SasFromArm(target, name, "Write")
+        self._read = SasFromArm(target, name, "Read")
+        self._writer = PageWire(target.session, self._write, f"disk {name}")
+        self._reader = PageWire(target.session, self._read, f"disk {name}")
+        self.resumed = resumed
+        self.checksum: Callable[[memoryview], str] | None = (
+            usable_crc64() if target.checksums else None
+        )
+
+    async def put(self, offset: int, data: memoryview, checksum: str | None) -> None:
+        """Write pages."""
+        if self._sealed:
+            msg = f"disk {self._name} no longer takes an upload"
+            raise DiskLost(msg, name=self._name)
+        await self._writer.put(offset, data, checksum)
+        if self._writer.checksums is False:
+            self.checksum = None
+
+    async def seal(self) -> None:
+        """Write the footer and end the upload."""
+        if self._sealed:
+            return
+        size = self._spec.padded_size
+        footer = memoryview(
+            footer_for(size, self._spec.tagger.origin, now_ms=self._target.now_ms())
+        )
+        await self._writer.put(size, footer, self.checksum(footer) if self.checksum else None)
+        await self._target.disks.revoke(self._name)
+        self._sealed = True
+        resource = await self._target.must(self._name)
+        if _state_of(resource) in _WRITABLE:
+            msg = f"disk {self._name} is still {_state_of(resource)} after the upload was ended"
+            raise DiskLost(msg, name=self._name)
+
+    def allocated(self, offset: int, length: int) -> AsyncIterator[Extent]:
+        """Ask for the page ranges."""
+        return self._reader.ranges(offset, length)
+
+    async def read(self, offset: int, buffer: memoryview) -> None:
+        """Read pages."""
+        await self._reader.read(offset, buffer)
+
+    async def finish(self) -> Artifact:
+        """End the read access and mark the disk final."""
+        await self._read.end()
+        resource = await self._target.mark_final(self._name, self._spec)
+        return Artifact(
+            KIND,
+            self._target.disks.resource_id(self._name),
+            {
+                "name": self._name,
+                "size": self._spec.padded_size,
+                "unique_id": _unique_id(resource),
+                "state": _state_of(resource),
+                "service_checksum": "crc64" if self._writer.checksums else "none",
+            },
+        )
+
+    async def close(self) -> None:
+        """End the read access; the upload's stays, a later attempt goes on with it."""
+        with contextlib.suppress(AgentError):  # it ends by itself
+            await self._read.end()
+
+
+class AzureDiskTarget:
+    """One resource group, for one job."""
+
+    kind: ClassVar[str] = "azure-disk"
+    limits = TargetLimits(
+        chunk=MAX_PAGE_WRITE,
+        alignment=PAGE,
+        granularity=1 * MiB,
+        min_size=MIN_UPLOAD - FOOTER_SIZE,
+        max_size=MAX_UPLOAD - FOOTER_SIZE,
+        inflight_start=8,
+        inflight_max=16,
+    )
+
+    def __init__(
+        self,
+        ref: AzureDisk,
+        secret: dict[str, Secret],
+        *,
+        http: HttpSettings,
+        retrier: Retrier,
+        allowed: Callable[[str], bool],
+        now_ms: Callable[[], int],
+        clock: Callable[[], float],  # noqa: ARG002 - the factories of all targets take the same
+        checksums: bool = True,
+    ) -> None:
+        """Use one service principal; no request is sent before `open`.
+
+        `allowed` says whether the site's policy lets us send disk bytes to a URL: ARM names the host of the SAS.
+
+        Raises:
+            CredentialRefused: The secret holds no service principal.
+        """
+        credential = read_credential(secret)
+        if not isinstance(credential, Principal):
+            raise CredentialRefused("a managed disk needs tenant_id, client_id and client_secret")
+        self._ref = ref
+        self._http = http
+        self._retrier = retrier
+        self._allowed = allowed
+        self.now_ms = now_ms
+        self.checksums = checksums
+        self._tokens = TokenSource(credential, http, ref.authority)
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """The job's session; made on first use, on the job's loop."""
+        if self._session is None:
+            self._session = make_session(self._http, connections=self.limits.inflight_max + 4)
+        return self._session
+
+    @property
+    def disks(self) -> ArmDisks:
+        """The control plane."""
+        group = f"/subscriptions/{self._ref.subscription}/resourceGroups/{self._ref.resource_group}"
+        management = (self._ref.management or PUBLIC_MANAGEMENT).rstrip("/")
+        return ArmDisks(self.session, self._tokens, management, group, self._retrier)
+
+    def check_endpoint(self, url: str) -> None:
+        """Raise EndpointForbidden unless the site's policy allows the host of a SAS."""
+        if not self._allowed(url):
+            msg = f"the service gave an upload URL on {urlsplit(url).hostname}, which [policy] endpoints do not allow"
+            raise EndpointForbidden(msg)
+
+    async def open(self, spec: DiskSpec, intents: IntentLog) -> ManagedDisk:
+        """Create the disk, or find this line's own."""
+        choice = await choose_name(
+            self._ref.disk,
+            spec.if_exists,
+            known=lambda name: intents.known(self._intent(name)) is not None,
+            look=lambda name: self._look(name, spec.tagger),
+            can_replace=False,
+        )
+        name, intent = choice.name, self._intent(choice.name)
+        known = intents.known(intent)
+        resource = await self.disks.get(name)
+        if (
+            known is not None
+            and resource is not None
+            and self._is_line(resource, name, spec.tagger)
+        ):
+            _check(resource, known, spec, name)
+            return ManagedDisk(self, name, spec, resource, resumed=True)
+        if (
+            resource is not None
+        ):  # unfinished, of another line of ours: its bytes are not ours to trust
+            await self._remove(name, resource)
+        resource = await self._create(name, spec, intents, intent)
+        return ManagedDisk(self, name, spec, resource, resumed=False)
+
+    async def mark_final(self, name: str, spec: DiskSpec) -> dict[str, Any]:
+        """Set the final tags and return the resource."""
+        await self.disks.set_tags(name, self._tags(name, spec, "final"))
+        return await self.must(name)
+
+    async def must(self, name: str) -> dict[str, Any]:
+        """Return a disk that has to be there."""
+        resource = await self.disks.get(name)
+        if resource is None:
+            msg = f"disk {name} is gone"
+            raise DiskLost(msg, name=name)
+        return resource
+
+    async def discard(self, intent: Intent, object_id: str, tagger: Tagger) -> str | None:
+        """Delete a disk of this line that is attached to nothing."""
+        resource = await self.disks.get(intent.name)
+        if resource is None:
+            return None
+        where = f"disk {self._ref.resource_group}/{intent.name}"
+        if not self._is_line(resource, intent.name, tagger):
+            return f"{where} carries another owner tag"
+        if object_id and _unique_id(resource) != object_id:
+            return f"{where} is another disk than the one created"
+        if resource.get("managedBy") or resource.get("managedByExtended"):
+            return f"{where} is attached to a machine"
+        await self._remove(intent.name, resource)
+        return None
+
+    async def close(self) -> None:
+        """Close the sessions."""
+        await self._tokens.close()
+        if self._session is not None:
+            await self._session.close()
+
+    async def _remove(self, name: str, resource: dict[str, Any]) -> None:
+        if _state_of(resource) in ("ActiveUpload", "ActiveSAS"):
+            with contextlib.suppress(
+                AgentError
+            ):  # an upload without a footer ends with an error, and ends
+                await self.disks.revoke(name)
+        await self.disks.delete(name)
+
+    async def _look(self, name: str, tagger: Tagger) -> Found | None:
+        resource = await self.disks.get(name)
+        if resource is None:
+            return None
+        tags = _tags_of(resource)
+        ours = tagger.read(tags, self._scope(), name) is not None
+        where = f"disk {self._ref.resource_group}/{name}"
+        return Found(ours, _state_of(resource) not in _WRITABLE, where)
+
+    async def _create(
+        self, name: str, spec: DiskSpec, intents: IntentLog, intent: Intent
+    ) -> dict[str, Any]:
+        await intents.record(intent)
+        resource = {
+            "location": self._ref.location,
+            "sku": {"name": self._ref.sku},
+            "tags": self._tags(name, spec, "writing"),
+            "properties": {
+                "osType": self._ref.os_type,
+                "hyperVGeneration": self._ref.generation,
+                "creationData": {
+                    "createOption": "Upload",
+                    "uploadSizeBytes": spec.padded_size + FOOTER_SIZE,
+                },
+            },
+        }
+        await self.disks.create(name, resource)
+        made = await self.must(name)
+        await intents.created(intent, _unique_id(made))
+        return made
+
+    def _tags(self, name: str, spec: DiskSpec, state: str) -> dict[str, str]:
+        return {**self._ref.tags, **spec.tagger.tags(self._scope(), name), _STATE: state}
+
+    def _is_line(self, resource: dict[str, Any], name: str, tagger: Tagger) -> bool:
+        return tagger.is_this_line(_tags_of(resource), self._scope(), name)
+
+    def _intent(self, name: str) -> Intent:
+        return Intent(KIND, self._scope(), name)
+
+    def _scope(self) -> dict[str, str]:
+        account = f"{self._ref.subscription}/{self._ref.resource_group}".lower()
+        return {"provider": "azure", "account": account, "region": self._ref.location}
+
+
+def _check(resource: dict[str, Any], known: str, spec: DiskSpec, name: str) -> None:
+    if known and known != _unique_id(resource):
+        msg = f"disk {name} is not the one that this job created"
+        raise DiskLost(msg, name=name)
+    size = resource.get("properties", {}).get("creationData", {}).get("uploadSizeBytes")
+    expected = spec.padded_size + FOOTER_SIZE
+    if size is not None and size != expected:
+        msg = f"disk {name} takes an upload of {size} bytes, this one has {expected}"
+        raise SizeDiffers(msg, name=name, found=size, expected=expected)
+
+
+def _tags_of(resource: dict[str, Any]) -> dict[str, str]:
+    return {str(name).lower(): str(value) for name, value in (resource.get("tags") or {}).items()}
+
+
+def _state_of(resource: dict[str, Any]) -> str:
+    return str(resource.get("properties", {}).get("diskState", ""))
+
+
+def _unique_id(resource: dict[str, Any]) -> str:
+    return str(resource.get("properties", {}).get("uniqueId", ""))

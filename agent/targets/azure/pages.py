@@ -1,0 +1,231 @@
+"""The page wire: Put Page, Get Page Ranges and Get Blob over raw REST, for page blobs and for disks behind a SAS.
+
+Limits by the service ("Put Page" REST reference): 4 MiB a write, 512-byte pages. A refused credential is renewed once
+by the authorizer and the request sent again; every other failure goes to the caller by class.
+"""
+
+import base64
+import xml.etree.ElementTree as ET
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import aiohttp
+
+from agent.errors import AgentError
+from agent.targets.azure.failures import CONNECTION_ERRORS, connection_failure, failure
+from agent.targets.azure.http import BufferBody
+from agent.targets.errors import CredentialRefused, TargetRefused, TargetUnavailable
+from imaging.extent import Extent, Kind
+from imaging.units import MiB
+
+API_VERSION = "2021-12-02"
+MAX_PAGE_WRITE = 4 * MiB
+PAGE = 512
+_MAX_XML = 16 * MiB
+_MAX_ERROR = 64 * 1024
+_NO_CHECKSUM = frozenset(
+    {"FeatureNotSupported", "UnsupportedHeader", "InvalidHeaderValue", "NotImplemented"}
+)
+
+
+class Authorizer(Protocol):
+    """Where the blob is and how a request proves that it may touch it."""
+
+    async def request(self) -> tuple[str, dict[str, str]]:
+        """Return (URL with its query, headers). May ask for a new credential first."""
+        ...
+
+    async def refused(self, error: CredentialRefused) -> None:
+        """The service refused what `request` gave: make a new one, or raise `error`."""
+        ...
+
+
+@dataclass(slots=True)
+class PageWire:
+    """The data plane of one blob.
+
+    Attributes:
+        session: Shared by all requests; owned by the target.
+        authorizer: See there.
+        name: How messages call the blob.
+        checksums: None until the first checked write was answered, then whether the service takes checksums.
+    """
+
+    session: aiohttp.ClientSession
+    authorizer: Authorizer
+    name: str
+    checksums: bool | None = None
+
+    async def put(self, offset: int, data: memoryview, checksum: str | None) -> None:
+        """Write pages; returns when the service has acknowledged them."""
+        what = f"write {len(data)} bytes at byte {offset} of {self.name}"
+        headers = {
+            "x-ms-page-write": "update",
+            "x-ms-range": f"bytes={offset}-{offset + len(data) - 1}",
+        }
+        if checksum is not None and self.checksums is not False:
+            headers["x-ms-content-crc64"] = checksum
+        try:
+            await self._send("PUT", "comp=page", headers, what, body=data, expect=201)
+        except TargetRefused as err:
+            self._no_checksums(err, headers)
+            raise TargetUnavailable(str(err), retry_after=0.0) from err
+        except TargetUnavailable as err:
+            self._no_checksums(err, headers, quiet=True)
+            raise
+        if "x-ms-content-crc64" in headers:
+            self.checksums = True
+
+    def _no_checksums(
+        self, err: AgentError, headers: dict[str, str], *, quiet: bool = False
+    ) -> None:
+        """Learn from the first checked write that the service takes no checksum; else let the error stand."""
+        unsupported = err.fields.get("service_code") in _NO_CHECKSUM
+        if "x-ms-content-crc64" in headers and self.checksums is None and unsupported:
+            self.checksums = False
+        elif not quiet:
+            raise err
+
+    async def read(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer`; a short answer is an error."""
+        what = f"read {len(buffer)} bytes at byte {offset} of {self.name}"
+        headers = {"x-ms-range": f"bytes={offset}-{offset + len(buffer) - 1}"}
+        done = await self._send("GET", "", headers, what, into=buffer, expect=206)
+        if done != len(buffer):
+            msg = f"{what}: only {done} bytes came"
+            raise TargetUnavailable(msg)
+
+    async def ranges(self, offset: int, length: int) -> AsyncIterator[Extent]:
+        """Describe which pages were written, in order, without gaps; what never was is HOLE."""
+        cursor, end, marker = offset, offset + length, ""
+        while True:
+            document = await self._ranges_page(offset, length, marker)
+            for start, stop in _page_ranges(document):
+                if start > cursor:
+                    yield Extent(cursor, start - cursor, Kind.HOLE)
+                if min(stop, end) > start:
+                    yield Extent(start, min(stop, end) - start, Kind.DATA)
+                cursor = max(cursor, min(stop, end))
+            marker = document.findtext("NextMarker") or ""
+            if not marker:
+                break
+        if cursor < end:
+            yield Extent(cursor, end - cursor, Kind.HOLE)
+
+    async def _ranges_page(self, offset: int, length: int, marker: str) -> ET.Element:
+        what = f"list page ranges of {self.name}"
+        query = "comp=pagelist" + (f"&marker={marker}" if marker else "")
+        headers = {"x-ms-range": f"bytes={offset}-{offset + length - 1}"}
+        text = bytearray()
+        await self._send("GET", query, headers, what, collect=text, expect=200)
+        try:
+            return ET.fromstring(bytes(text))  # noqa: S314 - bounded, over TLS, no entities in Python's expat default
+        except ET.ParseError as err:
+            msg = f"{what}: the answer is no XML"
+            raise TargetUnavailable(msg) from err
+
+    async def _send(
+        self,
+        method: str,
+        query: str,
+        headers: Mapping[str, str],
+        what: str,
+        *,
+        expect: int,
+        body: memoryview | None = None,
+        into: memoryview | None = None,
+        collect: bytearray | None = None,
+    ) -> int:
+        """Send, renewing the credential once; return how many bytes of the answer's body were taken."""
+        try:
+            return await self._once(method, query, headers, what, expect, body, into, collect)
+        except CredentialRefused as err:
+            await self.authorizer.refused(err)
+        return await self._once(method, query, headers, what, expect, body, into, collect)
+
+    async def _once(  # noqa: PLR0917 - one call site above
+        self,
+        method: str,
+        query: str,
+        headers: Mapping[str, str],
+        what: str,
+        expect: int,
+        body: memoryview | None,
+        into: memoryview | None,
+        collect: bytearray | None,
+    ) -> int:
+        url, auth = await self.authorizer.request()
+        if query:
+            url += ("&" if "?" in url else "?") + query
+        try:
+            async with self.session.request(
+                method,
+                url,
+                headers={"x-ms-version": API_VERSION, **headers, **auth},
+                data=None if body is None else BufferBody(body),
+                allow_redirects=False,
+            ) as response:
+                if response.status != expect:
+                    raise await refusal(response, what)
+                return await _take(response, into, collect)
+        except CONNECTION_ERRORS as err:
+            raise connection_failure(err, what=what) from err
+
+
+async def _take(
+    response: aiohttp.ClientResponse, into: memoryview | None, collect: bytearray | None
+) -> int:
+    done = 0
+    async for piece in response.content.iter_any():
+        if into is not None:
+            room = into[done : done + len(piece)]
+            room[:] = piece[: len(room)]
+        elif collect is not None:
+            collect += piece
+            if len(collect) > _MAX_XML:
+                msg = f"an answer of more than {_MAX_XML} bytes"
+                raise TargetRefused(msg)
+        done += len(piece)
+    return done
+
+
+async def refusal(response: aiohttp.ClientResponse, what: str) -> AgentError:
+    """Read an error answer (XML body or header) and return the error for it."""
+    code = response.headers.get("x-ms-error-code", "")
+    text = (await response.content.read(_MAX_ERROR)).decode("utf-8", "replace")
+    message = ""
+    if text.lstrip("\ufeff").startswith("<"):
+        try:
+            document = ET.fromstring(text.lstrip("\ufeff"))  # noqa: S314 - bounded above
+        except ET.ParseError:
+            document = ET.Element("Error")
+        code = code or document.findtext("Code") or ""
+        message = (document.findtext("Message") or "").split("\n")[0]
+    return failure(response.status, code, message, response.headers, what=what)
+
+
+def _page_ranges(document: ET.Element) -> list[tuple[int, int]]:
+    """Return [start, stop) of every written range, ordered; ClearRange elements are holes."""
+    found = []
+    for element in document.iter("PageRange"):
+        try:
+            start, last = int(element.findtext("Start") or ""), int(element.findtext("End") or "")
+        except ValueError as err:
+            raise TargetUnavailable("a page range without numbers") from err
+        found.append((start, last + 1))
+    return sorted(found)
+
+
+def usable_crc64() -> Callable[[memoryview], str] | None:
+    """Return a function for the value of `x-ms-content-crc64` (CRC-64/NVME, 8 little-endian bytes in base64).
+
+    None where azure-storage-extensions is not installed: in Python it would be slower than the network.
+    """
+    try:
+        from azure.storage.extensions.checksums import crc64  # noqa: PLC0415 - optional
+    except ImportError:
+        return None
+    return lambda data: base64.b64encode(
+        crc64.compute(bytes(data), 0).to_bytes(8, "little")
+    ).decode()
