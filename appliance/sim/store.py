@@ -34,6 +34,7 @@ class PageFile:
         self.pages = PageMap()
         self.writes = 0
         self.size = size
+        self.closed = False
         self._data = os.open(self._data_path, flags, 0o600)
         os.ftruncate(self._data, size)
         if not create:
@@ -98,9 +99,11 @@ class PageFile:
         self.size = size
 
     def close(self) -> None:
-        """Close both files; they stay."""
-        os.close(self._data)
-        os.close(self._journal)
+        """Close both files; they stay. Late readers and writers must look at `closed` first."""
+        if not self.closed:
+            self.closed = True
+            os.close(self._data)
+            os.close(self._journal)
 
     def delete(self) -> None:
         """Close both files and remove them."""

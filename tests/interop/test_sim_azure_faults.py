@@ -178,7 +178,7 @@ async def test_controls_flip_attach_expire_and_issue(
     assert disk.stored()[0] != PAGE
     status, token = await _control(http, "POST", f"{sim.url}/sim/token")
     assert status == 200
-    path = f"/subscriptions/{sim.subscription}/providers/Microsoft.Compute/disks?api-version=1"
+    path = f"/subscriptions/{sim.subscription}/providers/Microsoft.Compute/disks?api-version=2024-03-02"
     bearer = {"Authorization": f"Bearer {token['access_token']}"}
     async with http.get(sim.url + path, headers=bearer) as answer:
         assert [found["name"] for found in (await answer.json())["value"]] == ["golden"]

@@ -279,12 +279,12 @@ async def test_write_without_length_is_refused(sim: AzureSim, http: aiohttp.Clie
     ("path", "headers", "expected"),
     [
         (
-            "/subscriptions/{sub}/resourceGroups/g/providers/Microsoft.Compute/disks/d?api-version=1",
+            "/subscriptions/{sub}/resourceGroups/g/providers/Microsoft.Compute/disks/d?api-version=2024-03-02",
             {},
             (401, "AuthenticationFailed"),
         ),
         (
-            "/subscriptions/{sub}/resourceGroups/g/providers/Microsoft.Compute/disks/d?api-version=1",
+            "/subscriptions/{sub}/resourceGroups/g/providers/Microsoft.Compute/disks/d?api-version=2024-03-02",
             {"Authorization": "Bearer a.b.c"},
             (401, "InvalidAuthenticationToken"),
         ),
@@ -294,17 +294,17 @@ async def test_write_without_length_is_refused(sim: AzureSim, http: aiohttp.Clie
             (400, "MissingApiVersionParameter"),
         ),
         (
-            "/subscriptions/other/resourceGroups/g/providers/Microsoft.Compute/disks/d?api-version=1",
+            "/subscriptions/other/resourceGroups/g/providers/Microsoft.Compute/disks/d?api-version=2024-03-02",
             {"Authorization": "Bearer {token}"},
             (404, "SubscriptionNotFound"),
         ),
         (
-            "/subscriptions/{sub}/resourceGroups/g/providers/Microsoft.Compute/disks/d?api-version=1",
+            "/subscriptions/{sub}/resourceGroups/g/providers/Microsoft.Compute/disks/d?api-version=2024-03-02",
             {"Authorization": "Bearer {token}"},
             (404, "ResourceGroupNotFound"),
         ),
         (
-            "/subscriptions/{sub}/providers/Microsoft.Compute/virtualMachines?api-version=1",
+            "/subscriptions/{sub}/providers/Microsoft.Compute/virtualMachines?api-version=2024-03-02",
             {"Authorization": "Bearer {token}"},
             (404, "InvalidResourceType"),
         ),

@@ -7,7 +7,7 @@ from xml.sax.saxutils import escape
 
 from appliance.sim.azure import pageblob, storage
 from appliance.sim.azure.access import AccountAccess
-from appliance.sim.azure.conditions import check_conditions, invalid_header
+from appliance.sim.azure.conditions import check_conditions, invalid_header, whole_number
 from appliance.sim.azure.containers import Containers
 from appliance.sim.azure.sas import Resource
 from appliance.sim.azure.vault import PageBlob, Vault
@@ -17,6 +17,8 @@ from appliance.sim.stats import Stats
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+SEQUENCE_MOST = (1 << 63) - 1
+BLOB_NAME_MOST = 1024
 _METADATA_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 CONTENT_HEADERS = {
     "x-ms-blob-cache-control": "Cache-Control",
@@ -132,6 +134,7 @@ class AccountPlane:
                 "Content-Length", str(call.length), "a page blob is created without a body"
             )
         size = pageblob.check_size(call.header("x-ms-blob-content-length"))
+        _check_name(key.partition("/")[2])
         self._check_replaced(call, key)
         blob = self._vault.new_blob(size, call.now)
         blob.record.content = content_headers(call)
@@ -199,6 +202,13 @@ def split(path: str) -> Resource:
     return Resource(kind, container, blob)
 
 
+def _check_name(name: str) -> None:
+    if len(name) > BLOB_NAME_MOST or not name.isprintable():
+        raise Refusal(
+            400, "InvalidResourceName", "The specified resource name contains invalid characters."
+        )
+
+
 def metadata(call: Call) -> dict[str, str]:
     """Return the request's x-ms-meta- headers.
 
@@ -210,7 +220,7 @@ def metadata(call: Call) -> dict[str, str]:
         if not header.lower().startswith("x-ms-meta-"):
             continue
         name = header[len("x-ms-meta-") :]
-        if not _METADATA_NAME.fullmatch(name):
+        if not _METADATA_NAME.fullmatch(name) or not value.isascii():
             raise Refusal(
                 400,
                 "InvalidMetadata",
@@ -223,7 +233,11 @@ def metadata(call: Call) -> dict[str, str]:
 
 def content_headers(call: Call) -> dict[str, str]:
     """Return the x-ms-blob-* content headers under the names that reads answer with."""
-    return {name: call.header(sent) for sent, name in CONTENT_HEADERS.items() if call.header(sent)}
+    found = {name: call.header(sent) for sent, name in CONTENT_HEADERS.items() if call.header(sent)}
+    for name, value in found.items():
+        if not value.isascii():
+            raise invalid_header(name, value, "not ASCII")
+    return found
 
 
 def sequence_number(call: Call, default: int) -> int:
@@ -231,9 +245,10 @@ def sequence_number(call: Call, default: int) -> int:
     text = call.header("x-ms-blob-sequence-number")
     if not text:
         return default
-    if not text.isdigit() or int(text) >= 1 << 63:
-        raise invalid_header("x-ms-blob-sequence-number", text, "0 to 2^63 - 1")
-    return int(text)
+    number = whole_number(text)
+    if number is None or number > SEQUENCE_MOST:
+        raise invalid_header("x-ms-blob-sequence-number", text, f"0 to {SEQUENCE_MOST}")
+    return number
 
 
 def new_sequence(call: Call, action: str, old: int) -> int:

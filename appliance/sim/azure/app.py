@@ -97,7 +97,7 @@ class AzureSim:
             port = await self._server.start(self._host, self._port, self._tls)
             stack.push_async_callback(self._server.stop)
             scheme = "https" if self._tls else "http"
-            self.url = self.url or f"{scheme}://{self._host}:{port}"
+            self.url = self.url or f"{scheme}://{_reachable(self._host)}:{port}"
             self._tokens.base_url = self._arm.base_url = self.url
             self._stack = stack.pop_all()
         return self
@@ -251,3 +251,9 @@ class AzureSim:
             "client_id": identity.client_id,
             "client_secret": identity.client_secret,
         }
+
+
+def _reachable(host: str) -> str:
+    """Return how clients of this machine write a listening address in a URL."""
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (compared, not bound)
+    return f"[{address}]" if ":" in address else address

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 
 import msgspec
 
-from appliance.sim.azure.armrequest import read_access, read_disk
+from appliance.sim.azure.armrequest import read_access, read_disk, read_group, read_tags
 from appliance.sim.azure.disks import Disks
 from appliance.sim.azure.footer import FOOTER_SIZE
 from appliance.sim.azure.lro import Operation, Operations
@@ -27,6 +27,7 @@ _OPERATION = re.compile(
     r"/subscriptions/([^/]+)/providers/microsoft\.compute/locations/([^/]+)/diskoperations/([^/]+)",
     re.IGNORECASE,
 )
+_API_VERSION = re.compile(r"20\d\d-\d\d-\d\d(?:-preview)?", re.ASCII)
 _GIB = 1 << 30
 
 
@@ -65,7 +66,7 @@ class ArmPlane:
     async def answer(self, call: Call) -> Reply:
         """Authorize, end what is due, and do."""
         self._tokens.check(call, MANAGEMENT)
-        if "api-version" not in call.query:
+        if not _API_VERSION.fullmatch(call.query.get("api-version", "")):
             raise Refusal(
                 400,
                 "MissingApiVersionParameter",
@@ -100,8 +101,7 @@ class ArmPlane:
 
     async def _group(self, call: Call, name: str) -> Reply:
         if call.method == "PUT":
-            wanted = msgspec.json.decode(b"".join(await call.body.read()))
-            self._vault.state.groups[name.lower()] = str(wanted.get("location", ""))
+            self._vault.state.groups[name.lower()] = read_group(await _body(call))
             self._vault.save()
         self._require_group(name)
         location = self._vault.state.groups[name.lower()]
@@ -143,7 +143,7 @@ class ArmPlane:
         raise Refusal(405, "MethodNotAllowed", f"{call.method} is not allowed on a disk.")
 
     async def _create(self, call: Call, group: str, name: str) -> Reply:
-        wanted = read_disk(b"".join(await call.body.read()))
+        wanted = read_disk(await _body(call))
         disk = self._disks.create(group, name, wanted, call.now)
 
         def work() -> dict[str, Any]:
@@ -157,13 +157,7 @@ class ArmPlane:
 
     async def _patch(self, call: Call, group: str, name: str) -> Reply:
         disk = self._disks.get(group, name)
-        wanted = msgspec.json.decode(b"".join(await call.body.read()))
-        unknown = set(wanted) - {"tags"}
-        if unknown:
-            raise Refusal(
-                400, "FeatureNotSupported", f"Updating {sorted(unknown)} is not simulated."
-            )
-        self._disks.tag(disk, dict(wanted.get("tags") or {}))
+        self._disks.tag(disk, read_tags(await _body(call)))
         return _json(200, self._shape(disk))
 
     def _delete(self, call: Call, group: str, name: str) -> Reply:
@@ -185,7 +179,7 @@ class ArmPlane:
         disk = self._disks.get(group, name)
         if action == "endgetaccess":
             return self._accepted(call, lambda: self._disks.revoke(disk), disk.location)
-        access, seconds = read_access(b"".join(await call.body.read()))
+        access, seconds = read_access(await _body(call))
         url = self._disks.grant(disk, access, seconds, call.now)
         return self._accepted(call, lambda: {"accessSAS": url}, disk.location)
 
@@ -254,6 +248,10 @@ class ArmPlane:
         """Put a refusal into ARM's JSON."""
         body = {"error": {"code": refusal.code, "message": refusal.message}}
         return _json(refusal.status, body, refusal.headers)
+
+
+async def _body(call: Call) -> bytes:
+    return b"".join(await call.body.read())
 
 
 def _managed(disk: DiskRecord) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Bodies of the ARM requests that the simulator takes: read, checked, everything unknown refused by name."""
 
-from typing import Any
+import re
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -11,17 +12,69 @@ from appliance.sim.call import Refusal
 _TAGS_MOST = 50
 _TAG_NAME_MOST, _TAG_VALUE_MOST = 512, 256
 _TAG_NAME_FORBIDDEN = set("<>%&\\?/")
-_DISK_KEYS = {"location", "sku", "tags", "zones", "properties", "id", "name", "type"}
-_PROPERTY_KEYS = {
-    "creationData",
-    "osType",
-    "hyperVGeneration",
-    "networkAccessPolicy",
-    "publicNetworkAccess",
-    "supportedCapabilities",
-    "dataAccessAuthMode",
-}
+_LOCATION = re.compile(r"[a-z0-9]{1,40}")
+_SECONDS_MOST = 0xFFFFFFFF
 _PAGE = 512
+
+
+class _Model(msgspec.Struct, rename="camel", forbid_unknown_fields=True, kw_only=True):
+    """A JSON object of the REST model: what is not declared is not simulated."""
+
+
+class _Sku(_Model):
+    name: str = "Premium_LRS"
+
+
+class _Creation(_Model):
+    create_option: str
+    upload_size_bytes: int | None = None
+
+
+class _Properties(_Model):
+    creation_data: _Creation
+    os_type: Literal["", "Windows", "Linux"] = ""
+    hyper_v_generation: Literal["", "V1", "V2"] = msgspec.field(default="", name="hyperVGeneration")
+    network_access_policy: str = "AllowAll"
+    public_network_access: str = "Enabled"
+
+
+class _Disk(_Model):
+    location: str
+    properties: _Properties
+    sku: _Sku = msgspec.field(default_factory=_Sku)
+    tags: dict[str, str] = {}
+    zones: list[str] = []
+    id: str = ""
+    name: str = ""
+    type: str = ""
+
+
+class _Access(_Model):
+    access: Literal["Read", "Write"]
+    duration_in_seconds: int
+
+
+class _Tags(_Model):
+    tags: dict[str, str] = {}
+
+
+class _Group(_Model):
+    location: str
+    tags: dict[str, str] = {}
+
+
+_T = TypeVar("_T", bound=_Model)
+
+
+def _read(body: bytes, model: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(body, type=model)
+    except (msgspec.DecodeError, UnicodeDecodeError) as err:
+        raise Refusal(
+            400,
+            "InvalidRequestContent",
+            f"The request content was invalid or is not simulated: {err}.",
+        ) from err
 
 
 def _invalid(name: str, value: object, why: str) -> Refusal:
@@ -30,105 +83,83 @@ def _invalid(name: str, value: object, why: str) -> Refusal:
     )
 
 
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        found = msgspec.json.decode(body)
-    except msgspec.DecodeError as err:
-        raise Refusal(
-            400, "InvalidRequestContent", f"The request content was invalid: {err}"
-        ) from err
-    if not isinstance(found, dict):
-        raise Refusal(400, "InvalidRequestContent", "The request content is no JSON object.")
-    return found
-
-
 def read_disk(body: bytes) -> NewDisk:
     """Return a checked PUT of a disk.
 
     Raises:
         Refusal: 400, naming the parameter.
     """
-    wanted = _object(body)
-    properties = wanted.get("properties") or {}
-    _refuse_unknown(set(wanted) - _DISK_KEYS, set(properties) - _PROPERTY_KEYS)
-    if not wanted.get("location"):
-        raise Refusal(
-            400, "LocationRequired", "The location property is required for this definition."
-        )
-    sku = (wanted.get("sku") or {}).get("name", "Premium_LRS")
-    _one_of("sku.name", sku, SKUS)
-    os_type, generation = properties.get("osType", ""), properties.get("hyperVGeneration", "")
-    _one_of("osType", os_type, ("", "Windows", "Linux"))
-    _one_of("hyperVGeneration", generation, ("", "V1", "V2"))
+    wanted = _read(body, _Disk)
+    if wanted.sku.name not in SKUS:
+        raise _invalid("sku.name", wanted.sku.name, f"one of {', '.join(SKUS)}")
     return NewDisk(
-        location=str(wanted["location"]).lower().replace(" ", ""),
-        sku=sku,
-        upload_size=_upload_size(properties.get("creationData") or {}),
-        os_type=os_type,
-        generation=generation,
-        zones=list(wanted.get("zones") or []),
-        tags=_tags(wanted.get("tags") or {}),
+        location=_location(wanted.location),
+        sku=wanted.sku.name,
+        upload_size=_upload_size(wanted.properties.creation_data),
+        os_type=wanted.properties.os_type,
+        generation=wanted.properties.hyper_v_generation,
+        zones=wanted.zones,
+        tags=_checked_tags(wanted.tags),
     )
 
 
-def _refuse_unknown(outer: set[str], inner: set[str]) -> None:
-    if outer or inner:
+def _location(text: str) -> str:
+    name = text.lower().replace(" ", "")
+    if not _LOCATION.fullmatch(name):
         raise Refusal(
-            400, "FeatureNotSupported", f"Not simulated on a disk: {sorted(outer | inner)}."
+            400, "LocationNotAvailableForResourceType", f"The location {text!r} is not available."
         )
+    return name
 
 
-def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise _invalid(name, value, f"one of {', '.join(word for word in allowed if word)}")
-
-
-def _upload_size(creation: dict[str, Any]) -> int:
-    option = creation.get("createOption")
-    if option != "Upload":
-        raise Refusal(
-            400, "FeatureNotSupported", f"createOption {option!r} is not simulated, only 'Upload'."
+def _upload_size(creation: _Creation) -> int:
+    name = "creationData.uploadSizeBytes"
+    if creation.create_option != "Upload":
+        raise _invalid(
+            "creationData.createOption", creation.create_option, "only Upload is simulated"
         )
-    size = creation.get("uploadSizeBytes")
-    if not isinstance(size, int):
-        raise _invalid("creationData.uploadSizeBytes", size, "required for createOption Upload")
+    size = creation.upload_size_bytes
+    if size is None:
+        raise _invalid(name, size, "required for createOption Upload")
     if not SIZE_MIN <= size <= SIZE_MAX:
-        raise _invalid("creationData.uploadSizeBytes", size, f"{SIZE_MIN} to {SIZE_MAX}")
+        raise _invalid(name, size, f"{SIZE_MIN} to {SIZE_MAX}")
     if (size - FOOTER_SIZE) % _PAGE:
-        raise _invalid("creationData.uploadSizeBytes", size, "a whole number of 512-byte pages")
+        raise _invalid(name, size, f"a whole number of {_PAGE}-byte pages")
     return size
 
 
-def _tags(tags: dict[str, Any]) -> dict[str, str]:
+def _checked_tags(tags: dict[str, str]) -> dict[str, str]:
     if len(tags) > _TAGS_MOST:
-        raise Refusal(
-            400, "TooManyTags", f"A resource has at most {_TAGS_MOST} tags, not {len(tags)}."
-        )
+        raise Refusal(400, "TooManyTags", f"At most {_TAGS_MOST} tags, not {len(tags)}.")
     for name, value in tags.items():
-        if len(name) > _TAG_NAME_MOST or set(name) & _TAG_NAME_FORBIDDEN:
+        if not 0 < len(name) <= _TAG_NAME_MOST or set(name) & _TAG_NAME_FORBIDDEN:
             raise Refusal(
                 400,
                 "InvalidTagNameCharacters",
-                f"The tag name {name!r} is too long or has <>%&\\?/.",
+                f"The tag name {name!r} is empty, too long or has <>%&\\?/.",
             )
-        if not isinstance(value, str) or len(value) > _TAG_VALUE_MOST:
+        if len(value) > _TAG_VALUE_MOST:
             raise Refusal(
-                400, "InvalidTagValueLength", f"The value of tag {name!r} is no string of 256."
+                400,
+                "InvalidTagValueLength",
+                f"Tag {name!r}: more than {_TAG_VALUE_MOST} characters.",
             )
-    return dict(tags)
+    return tags
+
+
+def read_tags(body: bytes) -> dict[str, str]:
+    """Return the tags of a checked PATCH of a disk; nothing else of a disk can be patched here."""
+    return _checked_tags(_read(body, _Tags).tags)
+
+
+def read_group(body: bytes) -> str:
+    """Return the location of a checked PUT of a resource group."""
+    return _location(_read(body, _Group).location)
 
 
 def read_access(body: bytes) -> tuple[str, int]:
     """Return (access, seconds) of a checked beginGetAccess."""
-    wanted = _object(body)
-    unknown = set(wanted) - {"access", "durationInSeconds"}
-    if unknown - {"getSecureVMGuestStateSAS"} or wanted.get("getSecureVMGuestStateSAS"):
-        raise Refusal(
-            400, "FeatureNotSupported", f"Not simulated in beginGetAccess: {sorted(unknown)}."
-        )
-    access, seconds = wanted.get("access"), wanted.get("durationInSeconds")
-    if access not in ("Read", "Write"):
-        raise _invalid("access", access, "Read or Write")
-    if not isinstance(seconds, int) or not 1 <= seconds <= 0xFFFFFFFF:
-        raise _invalid("durationInSeconds", seconds, "1 to 4294967295")
-    return access, seconds
+    wanted = _read(body, _Access)
+    if not 1 <= wanted.duration_in_seconds <= _SECONDS_MOST:
+        raise _invalid("durationInSeconds", wanted.duration_in_seconds, f"1 to {_SECONDS_MOST}")
+    return wanted.access, wanted.duration_in_seconds

@@ -17,7 +17,13 @@ CONDITION_HEADERS = (
 )
 PAGE = 512
 
-_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
+_RANGE = re.compile(r"bytes=([0-9]{1,19})-([0-9]{0,19})")
+_WHOLE_NUMBER = re.compile(r"[0-9]{1,19}")
+
+
+def whole_number(text: str) -> int | None:
+    """Return a decimal number of at most 19 ASCII digits, None for any other text."""
+    return int(text) if _WHOLE_NUMBER.fullmatch(text) else None
 
 
 def invalid_header(name: str, value: str, why: str) -> Refusal:
@@ -80,9 +86,10 @@ def _check_sequence(call: Call, sequence: int) -> None:
         text = call.header(name)
         if not text:
             continue
-        if not text.isdigit():
+        number = whole_number(text)
+        if number is None:
             raise invalid_header(name, text, "no whole number")
-        if not holds(int(text)):
+        if not holds(number):
             raise Refusal(
                 412,
                 "SequenceNumberConditionNotMet",

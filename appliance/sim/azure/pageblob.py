@@ -8,7 +8,6 @@ from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Iterator
 from email.utils import formatdate
-from xml.sax.saxutils import escape
 
 from appliance.sim.azure.conditions import (
     PAGE,
@@ -16,6 +15,7 @@ from appliance.sim.azure.conditions import (
     check_conditions,
     invalid_header,
     page_range,
+    whole_number,
     window,
 )
 from appliance.sim.azure.vault import PageBlob
@@ -110,6 +110,9 @@ async def _update(call: Call, blob: PageBlob, offset: int, length: int, stats: S
 
 
 def _check(call: Call, blob: PageBlob) -> None:
+    """Decide on a write at the last moment: while the body came, the blob may have changed or gone."""
+    if blob.file.closed:
+        raise Refusal(404, "BlobNotFound", "The specified blob does not exist.")
     check_conditions(
         call, etag=blob.etag, modified=blob.record.modified, sequence=blob.record.sequence
     )
@@ -234,6 +237,8 @@ def get(call: Call, blob: PageBlob, stats: Stats) -> Reply:
 def _pieces(blob: PageBlob, offset: int, length: int) -> Iterator[bytes]:
     end = offset + length
     for start in range(offset, end, MAX_HASHED_READ):
+        if blob.file.closed:
+            raise ConnectionResetError("the blob was deleted while it was read")
         yield blob.file.read(start, min(MAX_HASHED_READ, end - start))
 
 
@@ -278,28 +283,29 @@ def page_ranges(call: Call, blob: PageBlob) -> Reply:
 
 
 def _limit(call: Call) -> int:
-    text = call.query.get("maxresults", str(MAX_RANGES))
-    if not text.isdigit() or int(text) < 1:
+    number = whole_number(call.query.get("maxresults", str(MAX_RANGES)))
+    if not number:
         raise Refusal(
             400,
             "OutOfRangeQueryParameterValue",
             "One of the query parameters specified in the request URI is outside the permissible range.",
         )
-    return min(int(text), MAX_RANGES)
+    return min(number, MAX_RANGES)
 
 
 def _marker(call: Call, first: int, end: int) -> int:
     text = call.query.get("marker", "")
     if not text:
         return first
-    if not text.isdigit() or not first <= int(text) <= end:
+    number = whole_number(text)
+    if number is None or not first <= number <= end:
         raise Refusal(
             400,
             "InvalidQueryParameterValue",
             "Value for one of the query parameters specified in the request URI is invalid.",
-            detail=f"marker {escape(text)}",
+            detail="marker",
         )
-    return int(text)
+    return number
 
 
 def xml(text: str) -> bytes:
@@ -312,6 +318,7 @@ def check_size(text: str) -> int:
     name = "x-ms-blob-content-length"
     if not text:
         raise missing_header(name)
-    if not text.isdigit() or int(text) % PAGE or int(text) > MAX_BLOB:
+    size = whole_number(text)
+    if size is None or size % PAGE or size > MAX_BLOB:
         raise invalid_header(name, text, f"a multiple of {PAGE}, at most {MAX_BLOB}")
-    return int(text)
+    return size

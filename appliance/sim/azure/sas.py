@@ -37,7 +37,12 @@ class Resource:
 
 def sign(key: str, text: str) -> str:
     """Return the base64 HMAC-SHA256 of a string to sign under a base64 key."""
-    return b64encode(hmac.digest(b64decode(key), text.encode(), "sha256")).decode()
+    return b64encode(hmac.digest(b64decode(key), text.encode(errors="replace"), "sha256")).decode()
+
+
+def same(first: str, second: str) -> bool:
+    """Compare two secrets in constant time, whatever characters a client sent."""
+    return hmac.compare_digest(first.encode(errors="replace"), second.encode(errors="replace"))
 
 
 def refuse_authentication(detail: str) -> Refusal:
@@ -110,7 +115,7 @@ class SasVerifier:
             raise refuse_authentication(f"sv is missing or older than {OLDEST_VERSION}.")
         is_account = "ss" in query or "srt" in query
         text = account_text(query, self._account) if is_account else self._service(query, resource)
-        if not hmac.compare_digest(sign(self._key, text), query["sig"]):
+        if not same(sign(self._key, text), query["sig"]):
             raise refuse_authentication(f"Signature did not match. String to sign used was {text}")
         self.known.add(query["sig"])
         if query["sig"] in self._voided:

@@ -3,12 +3,11 @@
 Written from "Authorize with Shared Key" (2009-09-19 and later form). SharedKeyLite is refused by name.
 """
 
-import hmac
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from appliance.sim.azure.sas import refuse_authentication, sign
+from appliance.sim.azure.sas import refuse_authentication, same, sign
 from appliance.sim.call import Call
 
 CLOCK_SKEW = 15 * 60.0
@@ -69,7 +68,7 @@ def verify(call: Call, account: str, key: str) -> None:
         raise refuse_authentication(f"The account {name} is not the one addressed ({account}).")
     _check_date(call)
     text = string_to_sign(call, account)
-    if not hmac.compare_digest(sign(key, text), signature):
+    if not same(sign(key, text), signature):
         raise refuse_authentication(
             f"The MAC signature found in the HTTP request is not the same as any computed signature. "
             f"Server used following string to sign: '{text}'."

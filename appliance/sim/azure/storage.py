@@ -29,7 +29,7 @@ def finish(call: Call, reply: Reply) -> Reply:
     headers["x-ms-request-id"] = f"00000000-0000-4000-8000-{next(_ids):012x}"
     headers["x-ms-version"] = call.header("x-ms-version") or DEFAULT_VERSION
     client_id = call.header("x-ms-client-request-id")
-    if client_id:
+    if client_id.isascii() and client_id:
         headers["x-ms-client-request-id"] = client_id
     return reply
 

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 
 import msgspec
 
+from appliance.sim.azure.sas import same
 from appliance.sim.azure.state import Identity
 from appliance.sim.call import Call, Refusal, Reply
 
@@ -43,7 +44,9 @@ class TokenPlane:
             raise Refusal(404, "invalid_request", "AADSTS90019: No such endpoint in the simulator.")
         form = {
             name: values[0]
-            for name, values in parse_qs(b"".join(await call.body.read()).decode()).items()
+            for name, values in parse_qs(
+                b"".join(await call.body.read()).decode(errors="replace")
+            ).items()
         }
         return _json(200, self._grant(form, call.now))
 
@@ -60,12 +63,12 @@ class TokenPlane:
             raise Refusal(
                 400, "unsupported_grant_type", "AADSTS70003: Only client_credentials is simulated."
             )
-        known = hmac.compare_digest(form.get("client_id", ""), self._identity.client_id)
+        known = same(form.get("client_id", ""), self._identity.client_id)
         if not known:
             raise Refusal(
                 400, "unauthorized_client", "AADSTS700016: Application not found in the directory."
             )
-        if not hmac.compare_digest(form.get("client_secret", ""), self._identity.client_secret):
+        if not same(form.get("client_secret", ""), self._identity.client_secret):
             raise Refusal(401, "invalid_client", "AADSTS7000215: Invalid client secret provided.")
         audience = self.audience(form.get("scope", ""))
         token = self.issue(audience, now=now, lifetime=LIFETIME)
@@ -90,7 +93,9 @@ class TokenPlane:
         return f"{body}.{self._sign(body)}"
 
     def _sign(self, body: str) -> str:
-        return _b64(hmac.digest(self._identity.token_secret.encode(), body.encode(), sha256))
+        return _b64(
+            hmac.digest(self._identity.token_secret.encode(), body.encode(errors="replace"), sha256)
+        )
 
     def check(self, call: Call, audience: str) -> None:
         """Check the request's bearer token.
@@ -104,7 +109,7 @@ class TokenPlane:
                 "AuthenticationFailed", "The 'Authorization' header is not present or is no bearer."
             )
         body, _, signature = token.rpartition(".")
-        if not hmac.compare_digest(self._sign(body), signature):
+        if not same(self._sign(body), signature):
             raise _unauthorized(
                 "InvalidAuthenticationToken", "The access token is invalid: signature."
             )
