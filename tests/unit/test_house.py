@@ -18,9 +18,9 @@ _MAX_LINES = 400
 SDK_HOMES = {
     "azure": ("agent/targets/azure/*.py", "tests/*"),
     "azure.storage.extensions": ("agent/targets/azure/*.py", "appliance/sim/*", "tests/*"),
-    "boto3": ("agent/targets/aws_*.py", "tests/*"),
-    "botocore": ("agent/targets/aws_*.py", "tests/*"),
-    "google": ("agent/targets/gcp_*.py", "tests/*"),
+    "boto3": ("agent/targets/aws*.py", "tests/*"),
+    "botocore": ("agent/targets/aws*.py", "tests/*"),
+    "google": ("agent/targets/gcp*.py", "tests/*"),
     "pyVmomi": ("agent/sources/vsphere*.py", "tests/*"),
     "smbclient": ("agent/shares/smb*.py", "tests/*"),
     "smbprotocol": ("agent/shares/smb*.py", "tests/*"),
