@@ -81,6 +81,20 @@ class LocalFolders(_Section, frozen=True, kw_only=True):
     local: dict[Name, Folder] = {}
 
 
+class UploadsConfig(_Section, frozen=True, kw_only=True):
+    """[uploads]: how the clouds are reached; apart from [relay], because sites often route the two differently."""
+
+    # PEM file of further roots of trust (a proxy that opens TLS). Default none: the system's.
+    ca_file: Folder | None = None
+    # HTTP proxy, `http://proxy.example:3128`. Default none; the environment is never looked at.
+    proxy: ProxyUrl | None = None
+    # File with `user:password` for the proxy (Basic), mode 0600. Default none.
+    proxy_credentials_file: Folder | None = None
+    # Send a CRC-64 with every write, which the service checks. Costs 0.7 CPU seconds a GiB; TLS protects the bytes on
+    # their way as well, and the read-back proves them in the end. Default: on.
+    service_checksum: bool = True
+
+
 class LimitsConfig(_Section, frozen=True, kw_only=True):
     """[limits]: what the agent takes of the machine."""
 
@@ -116,6 +130,7 @@ class AgentConfig(_Section, frozen=True, kw_only=True):
     policy: PolicyConfig = PolicyConfig()
     shares: LocalFolders = LocalFolders()
     targets: LocalFolders = LocalFolders()
+    uploads: UploadsConfig = UploadsConfig()
     limits: LimitsConfig = LimitsConfig()
     journal: JournalConfig = JournalConfig()
 

@@ -60,10 +60,10 @@ def target_rule(target: TargetRef, config: AgentConfig) -> str | None:
         case LocalTarget():
             return None if target.name in config.targets.local else TARGET_UNKNOWN
         case AzurePageBlob():
-            return None if _endpoint_allowed(target.endpoint, config) else TARGET_FORBIDDEN
+            return None if endpoint_allowed(target.endpoint, config) else TARGET_FORBIDDEN
         case AzureDisk():
             urls = [url for url in (target.management, target.authority) if url is not None]
-            allowed = all(_endpoint_allowed(url, config) for url in urls) and _matches(
+            allowed = all(endpoint_allowed(url, config) for url in urls) and _matches(
                 target.subscription, config.policy.subscriptions
             )
             return None if allowed else TARGET_FORBIDDEN
@@ -71,7 +71,8 @@ def target_rule(target: TargetRef, config: AgentConfig) -> str | None:
             assert_never(target)
 
 
-def _endpoint_allowed(url: str, config: AgentConfig) -> bool:
+def endpoint_allowed(url: str, config: AgentConfig) -> bool:
+    """Whether disk bytes and credentials may be sent to the origin of this URL."""
     parts = urlsplit(url)
     return _matches(f"{parts.scheme}://{parts.netloc}".lower(), config.policy.endpoints)
 

@@ -172,7 +172,6 @@ class AzureDiskTarget:
         retrier: Retrier,
         allowed: Callable[[str], bool],
         now_ms: Callable[[], int],
-        clock: Callable[[], float],  # noqa: ARG002 - the factories of all targets take the same
         checksums: bool = True,
     ) -> None:
         """Use one service principal; no request is sent before `open`.

@@ -1,0 +1,123 @@
+"""From a command's references to plug-ins: the one place that knows which arguments each kind takes."""
+
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_never
+
+from agent.policy import endpoint_allowed
+from agent.proxy import read_proxy_credentials
+from agent.retry import Retrier, RetryPolicy
+from agent.shares import open_share
+from agent.shares.base import Share
+from agent.stages.base import StageContext
+from agent.stages.errors import CredentialIncomplete, FolderUnknown
+from agent.targets.base import DiskTarget
+from protocol.ops import (
+    AzureDisk,
+    AzurePageBlob,
+    LocalShare,
+    LocalTarget,
+    ShareRef,
+    SmbShare,
+    TargetRef,
+)
+
+if TYPE_CHECKING:
+    from agent.targets.azure.http import HttpSettings
+
+SOURCE_SECRET = "source.credential"  # noqa: S105 - a field path
+TARGET_SECRET = "target.credential"  # noqa: S105 - a field path
+
+
+def make_share(ref: ShareRef, job: StageContext) -> Share:
+    """Return the share that a command names; nothing is connected yet.
+
+    Raises:
+        FolderUnknown: A local name that the configuration does not hold.
+        CredentialIncomplete: An SMB credential without username or password.
+    """
+    match ref:
+        case LocalShare():
+            return open_share("local", _folder(job.config.shares.local, ref.name, "shares"))
+        case SmbShare():
+            return _smb_share(ref, job)
+        case _:
+            assert_never(ref)
+
+
+def make_target(ref: TargetRef, job: StageContext) -> DiskTarget:
+    """Return the target that a command names; nothing is connected yet."""
+    match ref:
+        case LocalTarget():
+            from agent.targets.local import LocalTarget as Folder  # noqa: PLC0415 - first use
+
+            return Folder(_folder(job.config.targets.local, ref.name, "targets"), ref.disk)
+        case AzurePageBlob():
+            return _page_blob(ref, job)
+        case AzureDisk():
+            return _managed_disk(ref, job)
+        case _:
+            assert_never(ref)
+
+
+def make_retrier(job: StageContext) -> Retrier:
+    """Return the retry loop of a job."""
+    return Retrier(policy=RetryPolicy(), now=job.clock, random=random.random)
+
+
+def _smb_share(ref: SmbShare, job: StageContext) -> Share:
+    from agent.shares.smb.ref import SmbCredential, SmbShareRef  # noqa: PLC0415 - first use
+
+    secret = job.secret(SOURCE_SECRET)
+    if "username" not in secret or "password" not in secret:
+        msg = f"the credential of \\\\{ref.server}\\{ref.share} holds no username and password"
+        raise CredentialIncomplete(msg)
+    domain = secret["domain"].reveal() if "domain" in secret else ""
+    credential = SmbCredential(secret["username"].reveal(), secret["password"], domain)
+    return open_share("smb", SmbShareRef(ref.server, ref.share, ref.port, ref.folder), credential)
+
+
+def _page_blob(ref: AzurePageBlob, job: StageContext) -> DiskTarget:
+    from agent.targets.azure.page_blob import PageBlobTarget  # noqa: PLC0415 - first use
+
+    return PageBlobTarget(
+        ref,
+        job.secret(TARGET_SECRET),
+        http=_http(job),
+        now_ms=job.now_ms,
+        clock=job.clock,
+        checksums=job.config.uploads.service_checksum,
+    )
+
+
+def _managed_disk(ref: AzureDisk, job: StageContext) -> DiskTarget:
+    from agent.targets.azure.disk import AzureDiskTarget  # noqa: PLC0415 - first use
+
+    return AzureDiskTarget(
+        ref,
+        job.secret(TARGET_SECRET),
+        http=_http(job),
+        retrier=make_retrier(job),
+        allowed=lambda url: endpoint_allowed(url, job.config),
+        now_ms=job.now_ms,
+        checksums=job.config.uploads.service_checksum,
+    )
+
+
+def _http(job: StageContext) -> "HttpSettings":
+    from agent.targets.azure.http import HttpSettings  # noqa: PLC0415 - first use
+
+    uploads = job.config.uploads
+    auth = None
+    if uploads.proxy_credentials_file:
+        user, password = read_proxy_credentials(uploads.proxy_credentials_file)
+        auth = f"{user}:{password}"
+    return HttpSettings(uploads.proxy, auth, uploads.ca_file)
+
+
+def _folder(folders: dict[str, str], name: str, section: str) -> Path:
+    try:
+        return Path(folders[name])
+    except KeyError as err:
+        msg = f"the appliance's configuration has no [{section}] local.{name}"
+        raise FolderUnknown(msg, name=name) from err

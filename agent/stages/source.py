@@ -1,0 +1,105 @@
+"""The source of a job: a file on a share, opened and checked, and the virtual disk inside it.
+
+All of it is blocking work, done in a pool of its own.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+from agent.shares.base import FileIdentity, Share, ShareFile
+from agent.stages.base import StageContext
+from agent.stages.plugins import make_share
+from agent.threads import Pool, run_blocking
+from agent.transfer.errors import SourceChanged
+from agent.transfer.pump import READERS
+from imaging.extent import data_bytes
+from imaging.formats import DiskImage, open_image
+from protocol.ops import ShareRef
+
+T = TypeVar("T")
+
+_CONTROL_THREADS = 1
+"""Beside the readers: asks for identity and closes while they read."""
+
+
+@dataclass(slots=True)
+class Source:
+    """An open source disk.
+
+    Attributes:
+        image: The virtual disk; read from the pool's threads.
+        identity: Of the file, when it was opened.
+        pool: Threads for all blocking calls on this share: the readers and one more.
+    """
+
+    image: DiskImage
+    identity: FileIdentity
+    pool: Pool
+    _share: Share
+    _file: ShareFile
+    _path: str
+
+    @classmethod
+    async def open(
+        cls, ref: ShareRef, path: str, job: StageContext, *, image_format: str | None
+    ) -> "Source":
+        """Connect, open the file so that it cannot change, and check all of the image's metadata.
+
+        Raises:
+            AgentError: The share's. ImagingError: the image's, before the first byte goes anywhere.
+        """
+        share = make_share(ref, job)
+        pool = Pool(f"share-{job.command_id[:8]}", READERS + _CONTROL_THREADS)
+
+        def blocking() -> "Source":
+            try:
+                file = share.open_read(path)
+                identity = file.identity()
+                image = open_image(file, format=image_format, name=path)
+            except BaseException:
+                share.close()
+                raise
+            return cls(image, identity, pool, share, file, path)
+
+        try:
+            return await run_blocking(pool, blocking, stop=job.stop)
+        except BaseException:
+            pool.close()
+            raise
+
+    async def data_bytes(self, job: StageContext) -> int:
+        """Return the bytes of the disk that are data."""
+        return await self._run(lambda: data_bytes(self.image.extents(0, self.image.size)), job)
+
+    async def check_unchanged(self, job: StageContext) -> None:
+        """Ask the share again whether the file is still the one that was opened; raises SourceChanged."""
+        now = await self._run(self._file.identity, job)
+        require_same(self._path, asdict(self.identity), asdict(now))
+
+    def abort(self) -> None:
+        """Make blocked reads end now."""
+        self._share.abort()
+
+    async def close(self) -> None:
+        """Disconnect; also after an abort."""
+
+        def blocking() -> None:
+            self.image.close()
+            self._file.close()
+            self._share.close()
+
+        await run_blocking(self.pool, blocking)
+        self.pool.close()
+
+    async def _run(self, fn: Callable[[], T], job: StageContext) -> T:
+        return await run_blocking(self.pool, fn, stop=job.stop)
+
+
+def require_same(path: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise SourceChanged, naming what differs, unless two identities are equal."""
+    differing = [name for name in now if before.get(name) != now[name]]
+    if differing:
+        told = ", ".join(f"{name} was {before.get(name)}, is {now[name]}" for name in differing)
+        msg = f"{path} changed while the job ran: {told}"
+        raise SourceChanged(msg, path=path, fields_changed=differing)

@@ -1,0 +1,248 @@
+"""Stage `upload`: an image on a share -> a disk at a target, block by block, digest and proof included.
+
+    share -> file -> image (format) -> pump -> target disk -> seal -> read back -> point of no return -> finish
+
+What survives a crash is in the journal: the checkpoint (which source, which grid), a receipt for every acknowledged
+chunk, an intent for every created object. A resumed attempt reads and sends only what has no receipt.
+"""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+from agent.errors import Permanent
+from agent.retry import RetryPolicy
+from agent.stages.base import StageContext, StageOutcome
+from agent.stages.plugins import make_retrier, make_target
+from agent.stages.source import Source, require_same
+from agent.targets.base import Artifact, DiskSpec, DiskTarget, Intent, TargetDisk, TargetLimits
+from agent.targets.errors import SizeUnsupported
+from agent.targets.tags import Tagger
+from agent.transfer.limiter import Limiter
+from agent.transfer.pump import Pump, PumpStats
+from agent.transfer.verify import Verified, Verifier
+from imaging.digest import DigestBuilder
+from imaging.units import round_up
+from protocol.messages import Output
+from protocol.ops import UploadArgs
+
+TRANSFER, VERIFY = "transfer", "verify"
+CHECKPOINT_V = 1
+
+
+@dataclass(slots=True)
+class _Run:
+    """One attempt: what its steps share.
+
+    Attributes:
+        seconds: Step -> seconds, for the report.
+    """
+
+    job: StageContext
+    args: UploadArgs
+    source: Source
+    target: DiskTarget
+    spec: DiskSpec
+    digest: DigestBuilder
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time one step."""
+        began = self.job.clock()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.job.clock() - began, 3)
+
+
+class UploadStage:
+    """See the module."""
+
+    op: ClassVar[str] = "upload"
+
+    async def run(self, job: StageContext) -> StageOutcome:
+        """Upload, or go on with it."""
+        args = _narrow(job)
+        async with _source(job, args) as source, _target(job, args) as target:
+            _require_same_source(job, args, source)
+            spec = _spec(job, args, source, target.limits)
+            run = _Run(job, args, source, target, spec, DigestBuilder(source.image.size))
+            disk = await target.open(spec, job.journal)
+            try:
+                return await _upload(run, disk)
+            finally:
+                await disk.close()
+
+    async def clean_up(self, job: StageContext) -> list[str]:
+        """Delete what this line of jobs created."""
+        args = _narrow(job)
+        left: list[str] = []
+        async with _target(job, args) as target:
+            for known in job.journal.intents():
+                intent = Intent(known.kind, known.scope, known.name)
+                reason = await target.discard(intent, known.object_id, _tagger(job))
+                if reason is None:
+                    await job.journal.removed(intent)
+                else:
+                    left.append(reason)
+        return left
+
+
+async def _upload(run: _Run, disk: TargetDisk) -> StageOutcome:
+    job = run.job
+    await _take_up(run, disk)
+    with run.step(TRANSFER):
+        stats = await _transfer(run, disk)
+        await run.source.check_unchanged(job)
+        await job.journal.flush()
+        await disk.seal()
+    with run.step(VERIFY):
+        verified = await _verify(run, disk)
+    await job.journal.point_of_no_return()
+    artifact = await disk.finish()
+    return _outcome(run, stats, verified, artifact)
+
+
+async def _take_up(run: _Run, disk: TargetDisk) -> None:
+    """Decide what earlier attempts are worth: the same grid and object, or nothing."""
+    job = run.job
+    now = _checkpoint(run)
+    before = job.journal.load_checkpoint()
+    if not disk.resumed or before is None or before.get("grid") != now["grid"]:
+        await job.journal.forget_receipts()
+    await job.journal.checkpoint(now)
+
+
+def _require_same_source(job: StageContext, args: UploadArgs, source: Source) -> None:
+    """Before anything is created or written: is it the file that this line of jobs began with?"""
+    before = job.journal.load_checkpoint()
+    if before is not None and before.get("v") == CHECKPOINT_V:
+        require_same(args.path, before.get("source", {}), asdict(source.identity))
+
+
+def _checkpoint(run: _Run) -> dict[str, Any]:
+    grid = {"chunk": run.target.limits.chunk, "virtual_size": run.spec.virtual_size}
+    return {"v": CHECKPOINT_V, "source": asdict(run.source.identity), "grid": grid}
+
+
+async def _transfer(run: _Run, disk: TargetDisk) -> PumpStats:
+    job = run.job
+    total = await run.source.data_bytes(job)
+
+    def report(stats: PumpStats) -> None:
+        job.progress(TRANSFER, stats.done, total, retries=stats.retries)
+
+    pump = Pump(
+        source=run.source.image,
+        disk=disk,
+        limits=run.target.limits,
+        digest=run.digest,
+        receipts=job.journal,
+        threads=run.source.pool.executor,
+        limiter=Limiter(run.args.bandwidth, now=job.clock, parent=job.limiter),
+        retry=RetryPolicy(),
+        now=job.clock,
+        random=random.random,
+        progress=report,
+    )
+    pump.stats.total = total
+    report(pump.stats)
+    try:
+        return await pump.run()
+    except asyncio.CancelledError:
+        run.source.abort()
+        raise
+
+
+async def _verify(run: _Run, disk: TargetDisk) -> Verified | None:
+    if run.args.verify == "none":
+        run.job.warn("upload.not-verified", "the disk was not read back (verify = none)")
+        return None
+    verifier = Verifier(
+        disk=disk,
+        expected=run.digest,
+        padded_size=run.spec.padded_size,
+        retrier=make_retrier(run.job),
+        progress=lambda done: run.job.progress(VERIFY, done, max(done, run.spec.virtual_size)),
+    )
+    if run.args.verify == "sample":
+        return await verifier.sample(random.sample)
+    return await verifier.full()
+
+
+def _outcome(
+    run: _Run, stats: PumpStats, verified: Verified | None, artifact: Artifact
+) -> StageOutcome:
+    root = run.digest.root()
+    value: dict[str, str | int | bool] = {
+        **artifact.properties,
+        "id": artifact.object_id,
+        "virtual_size": run.spec.virtual_size,
+        "padded_size": run.spec.padded_size,
+        "root": root,
+    }
+    info = run.source.image.info
+    report: dict[str, Any] = {
+        "source": {"path": run.args.path, "format": info.format, "subformat": info.subformat},
+        "virtual_size": run.spec.virtual_size,
+        "padded_size": run.spec.padded_size,
+        "transfer": asdict(stats),
+        "verified": None if verified is None else asdict(verified),
+        "seconds": run.seconds,
+    }
+    return StageOutcome((Output(name="disk", type=artifact.kind, value=value),), root, report)
+
+
+def _spec(job: StageContext, args: UploadArgs, source: Source, limits: TargetLimits) -> DiskSpec:
+    size = source.image.size
+    padded = max(round_up(size, limits.granularity), round_up(limits.min_size, limits.granularity))
+    if padded > limits.max_size:
+        kind = args.target.__struct_config__.tag
+        msg = f"{args.path} is a disk of {size} bytes, {kind} takes at most {limits.max_size}"
+        raise SizeUnsupported(msg, virtual_size=size, most=limits.max_size)
+    for warning in source.image.info.warnings:
+        job.warn("image.warning", str(warning))
+    return DiskSpec(size, padded, args.if_exists, _tagger(job))
+
+
+def _tagger(job: StageContext) -> Tagger:
+    return Tagger(job.tag_key, job.appliance, job.origin, job.attempt)
+
+
+def _narrow(job: StageContext) -> UploadArgs:
+    if not isinstance(job.args, UploadArgs):
+        raise UploadArgsExpected(f"the upload stage was given {type(job.args).__name__}")
+    return job.args
+
+
+class UploadArgsExpected(Permanent):
+    """The stage was started for another op: a defect of the agent."""
+
+    code = "job.wrong-stage"
+    exit_code = 70
+    fix = "Report this with the appliance's support bundle."
+
+
+@asynccontextmanager
+async def _source(job: StageContext, args: UploadArgs) -> AsyncIterator[Source]:
+    source = await Source.open(args.source, args.path, job, image_format=args.format)
+    try:
+        yield source
+    finally:
+        await source.close()
+
+
+@asynccontextmanager
+async def _target(job: StageContext, args: UploadArgs) -> AsyncIterator[DiskTarget]:
+    target = make_target(args.target, job)
+    try:
+        yield target
+    finally:
+        await target.close()
+
+
+STAGE = UploadStage()
