@@ -1,10 +1,12 @@
 """MappedImage: reads and extents through a table, compared with the disk spelled out."""
 
+from collections.abc import Iterator
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from imaging.device import read_bytes
-from imaging.extent import Kind
+from imaging.extent import Extent, Kind
 from imaging.formats.base import ImageInfo
 from imaging.formats.mapped import BlockRun, MappedImage
 from imaging.memory import MemoryDevice
@@ -58,3 +60,29 @@ def test_any_window_reads_and_tiles(places: list[int | None], one: int, two: int
         assert extent.is_data == (expected[position] != 0)
         position = extent.end
     assert position == offset + length
+
+
+class Asked(MemoryDevice):
+    """Remembers how often it was asked for its extents."""
+
+    questions = 0
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        self.questions += 1
+        return super().extents(offset, length)
+
+
+def test_a_file_is_not_asked_for_the_holes_of_every_block() -> None:
+    class Gaps:
+        def lookup(self, block: int, limit: int) -> BlockRun:
+            return BlockRun(1, Kind.DATA, block * 2 * 4096)  # a gap behind every block
+
+    blocks = 1000
+    file = Asked(blocks * 2 * 4096)
+    file.write(0, b"data")
+    image = MappedImage(file, ImageInfo("test", "", blocks * 4096, file.size, 4096), Gaps())
+    assert list(image.extents(0, image.size)) == [
+        Extent(0, 4096, Kind.DATA),
+        Extent(4096, image.size - 4096, Kind.ZERO),
+    ]
+    assert file.questions == 1
