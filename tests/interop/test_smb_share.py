@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from agent.secrets import Secret
 from agent.shares.errors import (
     AccessDenied,
     InUse,
@@ -94,7 +95,7 @@ def test_a_guest_session_is_refused() -> None:
     with samba_rig(
         shares={"open": {"guest ok": "yes"}}, options={"map to guest": "bad user"}
     ) as guests:
-        stranger = SmbCredential("nobody-knows-me", "x")
+        stranger = SmbCredential("nobody-knows-me", Secret("x"))
         for policy in (IMPATIENT, SIGNED):
             with pytest.raises((SecurityRefused, LogonFailed)):
                 guests.share("open", policy=policy, credential=stranger).connect()
@@ -104,7 +105,7 @@ def test_a_guest_session_is_refused() -> None:
 
 
 def test_a_wrong_password_is_named_and_not_shown(rig: Rig) -> None:
-    wrong = SmbCredential(rig.server.user.name, "not-the-password-8472")
+    wrong = SmbCredential(rig.server.user.name, Secret("not-the-password-8472"))
     with pytest.raises(LogonFailed) as caught:
         rig.share(credential=wrong).connect()
     assert caught.value.code == "share.logon-failed"
@@ -149,9 +150,9 @@ def test_one_tenants_session_never_serves_another(rig: Rig) -> None:
     with pytest.raises(AccessDenied):
         rig.share("mine", credential=theirs).connect()
     with pytest.raises(LogonFailed):
-        rig.share("mine", credential=SmbCredential(mine.username, "wrong")).connect()
+        rig.share("mine", credential=SmbCredential(mine.username, Secret("wrong"))).connect()
     with pytest.raises(LogonFailed):
-        rig.share("mine", credential=SmbCredential(mine.username, "")).connect()
+        rig.share("mine", credential=SmbCredential(mine.username, Secret(""))).connect()
 
 
 def test_nobody_can_write_a_file_while_it_is_read(rig: Rig) -> None:

@@ -19,6 +19,7 @@ from smbprotocol.open import (
     ShareAccess,
 )
 
+from agent.secrets import Secret
 from agent.shares.smb.link import Link, establish, new_connection
 from agent.shares.smb.policy import Encryption, SmbPolicy
 from agent.shares.smb.ref import SmbCredential, SmbShareRef
@@ -57,7 +58,7 @@ class Rig:
     def credential(self, user: SambaUser | None = None) -> SmbCredential:
         """Who logs on; the first account if none is given."""
         chosen = user or self.server.user
-        return SmbCredential(chosen.name, chosen.password)
+        return SmbCredential(chosen.name, Secret(chosen.password))
 
     def share(
         self,
@@ -119,6 +120,7 @@ def samba_rig(
     users: int = 1,
     shares: Mapping[str, Mapping[str, str]] | None = None,
     options: Mapping[str, str] | None = None,
+    place: Path | None = None,
 ) -> Iterator[Rig]:
     """Run a server; skips the test by name where none can be had.
 
@@ -126,12 +128,13 @@ def samba_rig(
         users: How many accounts.
         shares: Further shares on the same folder, with their smb.conf keys.
         options: Further [global] keys.
+        place: Where its files lie; the system's folder for temporary files if none is given.
     """
     reason = why_unavailable()
     if reason:
         pytest.skip(reason)
     # Not tmp_path: its parents are closed to the users that smbd becomes.
-    home = Path(tempfile.mkdtemp(prefix="imageport-samba-"))
+    home = Path(tempfile.mkdtemp(prefix="imageport-samba-", dir=place))
     home.chmod(0o755)
     folder = home / "data"
     folder.mkdir()

@@ -126,15 +126,18 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
         """Wait for the final answer to a request; symbolic links are not followed.
 
         Raises:
-            AnswerTimeout: None came in time; the interim PENDING restarts the clock once.
+            AnswerTimeout: None came in time; the first interim PENDING restarts the clock, no other does.
             SMBResponseException: The answer is an error.
             SMBConnectionClosed: The connection ended first.
             Tampered: The connection ended because of what came over it.
         """
         limit = self.answer_timeout if timeout is None else timeout
-        head = self._next_answer(request, limit)
+        deadline = time.monotonic() + limit
+        head = self._next_answer(request, deadline)
         if head.status == status.PENDING:
-            head = self._next_answer(request, limit)
+            deadline = time.monotonic() + limit
+        while head.status == status.PENDING:
+            head = self._next_answer(request, deadline)
         self.outstanding_requests.pop(head.message_id, None)
         if head.status != status.SUCCESS:
             raise SMBResponseException(request.response)
@@ -145,13 +148,12 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
         self.receive(request)
         return memoryview(request.body)
 
-    def _next_answer(self, request: LibRequest, limit: float) -> Head:
+    def _next_answer(self, request: LibRequest, deadline: float) -> Head:
         """Wait for an answer to arrive and take it; an interim one leaves room for the final one."""
-        deadline = time.monotonic() + limit
         while not request.response_event.wait(min(_SLICE, max(0.0, deadline - time.monotonic()))):
             self._check_worker_running()
             if time.monotonic() >= deadline:
-                raise AnswerTimeout(f"no answer within {limit} s")
+                raise AnswerTimeout("the server did not answer in time")
         with request.response_event_lock:
             head: Head | None = getattr(request, "head", None)
             if head is not None and head.status == status.PENDING:

@@ -163,7 +163,7 @@ def _log_on(
     session = Session(
         connection,
         username=credential.principal,
-        password=credential.password,
+        password=credential.password.reveal(),
         require_encryption=encrypt,
         auth_protocol=policy.auth.value,
     )

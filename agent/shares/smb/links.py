@@ -2,7 +2,10 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, TypeVar
+
+import structlog
 
 from agent.errors import AgentError, Cancelled
 from agent.shares.errors import ShareClosed
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from agent.shares.smb.connection import StrictConnection
 
 T = TypeVar("T")
+log = structlog.get_logger(__name__)
 
 
 class Links:
@@ -65,7 +69,7 @@ class Links:
         except (AgentError, *WIRE_ERRORS) as err:
             meaning = translate(err, doing, share=str(self._ref))
             if isinstance(meaning, LOST) or not link.alive:
-                self._drop(link)
+                self._drop(link, meaning)
             if meaning is err:
                 raise
             raise meaning from err
@@ -81,10 +85,15 @@ class Links:
                 self._newest.cut()
             self._current = establish(self._newest, self._ref, self._credential, self._policy)
             self._was_connected = True
+            log.info("share connected", share=str(self._ref), **asdict(self._current.facts))
             return self._current
 
-    def _drop(self, link: Link) -> None:
+    def _drop(self, link: Link, why: AgentError) -> None:
         """Give up a link: cut its socket, so that every thread on it fails and comes back for the next one."""
+        with self._connecting:
+            if self._current is link:
+                self._current = None
+                log.warning("share lost", share=str(self._ref), code=why.code, error=str(why))
         link.connection.cut()
         link.connection.disconnect(close=False)
 
@@ -103,9 +112,15 @@ class Links:
             newest.cut()
 
     def close(self) -> None:
-        """Log off. May be called twice."""
+        """Log off. May be called twice; ends a connect that is under way."""
         self._closed = True
-        with self._connecting:
+        if not self._connecting.acquire(blocking=False):
+            if self._newest is not None:
+                self._newest.cut()
+            self._connecting.acquire()
+        try:
             link, self._current = self._current, None
+        finally:
+            self._connecting.release()
         if link is not None:
             link.close()

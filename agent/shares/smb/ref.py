@@ -1,7 +1,8 @@
-"""SMB references: which share, and as whom. Values only; the password never shows in a repr or a message."""
+"""SMB references: which share, and as whom. Values only."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from agent.secrets import Secret
 from agent.shares.errors import BadPath
 from agent.shares.paths import normalise
 
@@ -50,12 +51,12 @@ class SmbCredential:
 
     Attributes:
         username: Account name without the domain.
-        password: Kept out of `repr`.
+        password: Revealed to the logon only.
         domain: Windows domain or realm; empty for a local account.
     """
 
     username: str
-    password: str = field(repr=False)
+    password: Secret
     domain: str = ""
 
     @property

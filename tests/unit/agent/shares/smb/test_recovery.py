@@ -41,14 +41,18 @@ class Longest(random.Random):
 
 def _patience(err: AgentError, rng: random.Random) -> list[float]:
     """Wait as told until the error itself comes back; return the pauses."""
-    clock, pauses = Clock(), []
+    clock = Clock()
     recovery = Recovery(POLICY, Timing(clock, rng))
-    try:
+    pauses: list[float] = []
+
+    def wait_for_ever() -> None:
         while True:
             pauses.append(recovery.pause_after(err))
             clock.now += pauses[-1] + 0.01  # The failed try itself.
-    except AgentError as raised:
-        assert raised is err
+
+    with pytest.raises(type(err)) as caught:
+        wait_for_ever()
+    assert caught.value is err
     return pauses
 
 

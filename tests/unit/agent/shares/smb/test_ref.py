@@ -2,6 +2,7 @@
 
 import pytest
 
+from agent.secrets import Secret
 from agent.shares.errors import BadPath
 from agent.shares.smb.ref import SmbCredential, SmbShareRef
 
@@ -35,10 +36,10 @@ def test_a_reference_with_a_second_meaning_is_refused(arguments: tuple[str, str]
 
 
 def test_the_password_is_in_no_repr() -> None:
-    credential = SmbCredential("alice", "s3cr3t-8472", "CORP")
+    credential = SmbCredential("alice", Secret("s3cr3t-8472"), "CORP")
     assert "8472" not in f"{credential!r} {credential}"
 
 
 def test_the_principal_carries_the_domain() -> None:
-    assert SmbCredential("alice", "x", "CORP").principal == r"CORP\alice"
-    assert SmbCredential("alice@corp.example", "x").principal == "alice@corp.example"
+    assert SmbCredential("alice", Secret("x"), "CORP").principal == r"CORP\alice"
+    assert SmbCredential("alice@corp.example", Secret("x")).principal == "alice@corp.example"
