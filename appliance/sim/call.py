@@ -85,9 +85,14 @@ class Refusal(Exception):
         super().__init__(message)
         self.status = status
         self.code = code
-        self.message = message
+        self.message = _writable(message)
         self.headers = headers or {}
-        self.detail = detail
+        self.detail = _writable(detail)
+
+
+def _writable(text: str) -> str:
+    """Replace what a client sent as no valid UTF-8 (aiohttp keeps it as surrogates)."""
+    return text.encode(errors="replace").decode()
 
 
 class Plane(Protocol):

@@ -93,13 +93,19 @@ class ArmPlane:
         found = _DISKS.fullmatch(path)
         if found is None:
             raise Refusal(404, "InvalidResourceType", f"{call.method} {path} is not simulated.")
+        if not found[2] and (found[3] or call.method != "GET"):
+            raise _wrong_method(call)
         if found[2]:
             self._require_group(found[2])
-        if not found[3]:
+        if not found[3] and call.method == "GET":
             return self._list(found[2] or "")
-        return await self._disk(call, found[2] or "", found[3], (found[4] or "").lower())
+        if not found[3]:
+            raise _wrong_method(call)
+        return await self._disk(call, found[2], found[3], (found[4] or "").lower())
 
     async def _group(self, call: Call, name: str) -> Reply:
+        if call.method not in ("GET", "PUT"):
+            raise _wrong_method(call)
         if call.method == "PUT":
             self._vault.state.groups[name.lower()] = read_group(await _body(call))
             self._vault.save()
@@ -140,7 +146,7 @@ class ArmPlane:
                 return await self._patch(call, group, name)
             case "DELETE":
                 return self._delete(call, group, name)
-        raise Refusal(405, "MethodNotAllowed", f"{call.method} is not allowed on a disk.")
+        raise _wrong_method(call)
 
     async def _create(self, call: Call, group: str, name: str) -> Reply:
         wanted = read_disk(await _body(call))
@@ -175,7 +181,7 @@ class ArmPlane:
 
     async def _access(self, call: Call, group: str, name: str, action: str) -> Reply:
         if call.method != "POST":
-            raise Refusal(405, "MethodNotAllowed", f"{call.method} is not allowed on {action}.")
+            raise _wrong_method(call)
         disk = self._disks.get(group, name)
         if action == "endgetaccess":
             return self._accepted(call, lambda: self._disks.revoke(disk), disk.location)
@@ -252,6 +258,10 @@ class ArmPlane:
 
 async def _body(call: Call) -> bytes:
     return b"".join(await call.body.read())
+
+
+def _wrong_method(call: Call) -> Refusal:
+    return Refusal(405, "MethodNotAllowed", f"{call.method} is not simulated here.")
 
 
 def _managed(disk: DiskRecord) -> dict[str, str]:
