@@ -68,7 +68,7 @@ class SpanMap:
 
         Args:
             file_size: Bytes of the image file.
-            span: Bytes of a block in the file.
+            span: Bytes of a block in the file, a multiple of `unit`.
             unit: Every block begins at a multiple of this.
             reserved: Metadata that no block may touch.
         """
@@ -80,6 +80,7 @@ class SpanMap:
             )
         self._file_size = file_size
         self._span = span
+        self._span_units = span // unit
         self._unit = unit
         self._reserved = require_apart(reserved, file_size)
         self._reserved_ends = [item.end for item in self._reserved]
@@ -101,28 +102,27 @@ class SpanMap:
                 offset=offset,
                 file_size=self._file_size,
             )
-        self._require_unreserved(block, offset, length)
-        self._require_free(block, offset)
-        self._slots[offset // self._span + 1] = offset // self._unit + 1
-
-    def _require_unreserved(self, block: int, offset: int, length: int) -> None:
         index = bisect_right(self._reserved_ends, offset)
         if index < len(self._reserved) and self._reserved[index].offset < offset + length:
-            item = self._reserved[index]
-            raise BlockOverlap(
-                f"block {block} at file offset {offset} overlaps {item.name}"
-                f" ({item.offset} to {item.end})",
-                block=block,
-                offset=offset,
-            )
+            raise self._reserved_error(block, offset, self._reserved[index])
+        slots, slot = self._slots, offset // self._span + 1
+        begin, span = offset // self._unit + 1, self._span_units
+        for other in (slots[slot - 1], slots[slot], slots[slot + 1]):
+            if other and -span < other - begin < span:
+                raise self._taken_error(block, offset, (other - 1) * self._unit)
+        slots[slot] = begin
 
-    def _require_free(self, block: int, offset: int) -> None:
-        slot = offset // self._span + 1
-        for stored in self._slots[slot - 1 : slot + 2]:
-            begin = (stored - 1) * self._unit
-            if stored and abs(begin - offset) < self._span:
-                raise BlockOverlap(
-                    f"block {block} at file offset {offset} overlaps another block at {begin}",
-                    block=block,
-                    offset=offset,
-                )
+    def _reserved_error(self, block: int, offset: int, item: FileRange) -> BlockOverlap:
+        return BlockOverlap(
+            f"block {block} at file offset {offset} overlaps {item.name}"
+            f" ({item.offset} to {item.end})",
+            block=block,
+            offset=offset,
+        )
+
+    def _taken_error(self, block: int, offset: int, other: int) -> BlockOverlap:
+        return BlockOverlap(
+            f"block {block} at file offset {offset} overlaps another block at {other}",
+            block=block,
+            offset=offset,
+        )
