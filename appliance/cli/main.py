@@ -35,6 +35,7 @@ class Command:
 
 COMMANDS = (
     Command("disk", "appliance.cli.disk", "look into disk images and compute digests"),
+    Command("relay", "appliance.cli.relay", "run the relay", extra="relay"),
     Command("sim", "appliance.cli.sim", "run a strict simulator of a cloud", extra="agent"),
     Command("key", "appliance.cli.key", "make key files and sign key manifests"),
 )

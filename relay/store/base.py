@@ -19,6 +19,9 @@ RESPONSE_KEPT_MS = 24 * 3600 * 1000
 """How long an Idempotency-Key is remembered."""
 
 KeptKind: TypeAlias = Literal["manifest", "record", "epoch", "receipt", "hello", "ack", "inventory"]
+NEWEST_WINS: frozenset[str] = frozenset({"receipt", "hello", "ack", "inventory"})
+"""Kinds that come without a serial of their own: what came last is the newest."""
+
 JobState: TypeAlias = str
 """A `protocol.jobs.State`, `queued` (stored, not acknowledged) or `quarantined` (the agent's verifier refused it)."""
 
@@ -214,8 +217,7 @@ class Store(Protocol):
     ) -> Literal["new", "same", "stale"]:
         """Keep the newest signed thing of a kind. A lower serial, or other bytes under the same one, is stale.
 
-        `hello`, `ack` and `inventory` come with a serial that always wins. An `epoch` retires undelivered commands of
-        lower epochs.
+        NEWEST_WINS kinds are never stale. An `epoch` retires undelivered commands of lower epochs.
         """
         ...
 

@@ -10,6 +10,7 @@ from relay.errors import EnvelopeQuarantined
 from relay.store import rules
 from relay.store.base import (
     EVERYWHERE,
+    NEWEST_WINS,
     RESPONSE_KEPT_MS,
     Answer,
     Appliance,
@@ -45,7 +46,7 @@ class MemoryStore:
         if item.kind != "manifest":
             shelf = self._s.site(tenant, appliance).kept
         old = shelf.get(item.kind)
-        if item.kind not in ("hello", "ack", "inventory") and old is not None:
+        if item.kind not in NEWEST_WINS and old is not None:
             if old.env == item.env:
                 return "same"
             if item.serial <= old.serial:

@@ -180,3 +180,9 @@ def appliance_data(appliance: str, *, connected: bool, generation: int, at: int)
     """Return the JSON of an `appliance` event."""
     data = {"appliance": appliance, "connected": connected, "generation": generation, "at": at}
     return msgspec.json.encode(data)
+
+
+def state_of(data: bytes) -> str:
+    """Return the job state in a `state` event's JSON."""
+    state: str = msgspec.json.decode(data)["state"]
+    return state

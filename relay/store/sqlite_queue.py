@@ -12,6 +12,7 @@ from relay.store.base import (
     EVERYWHERE,
     MAX_BACKLOG,
     MAX_BACKLOG_BYTES,
+    NEWEST_WINS,
     Appliance,
     Command,
     Head,
@@ -122,7 +123,7 @@ def keep(
     """Keep the newest signed thing of a kind."""
     place = EVERYWHERE if item.kind == "manifest" else appliance
     old = find_kept(ledger.conn, tenant, place, item.kind)
-    if item.kind not in ("hello", "ack", "inventory") and old is not None:
+    if item.kind not in NEWEST_WINS and old is not None:
         if old.env == item.env:
             return "same"
         if item.serial <= old.serial:

@@ -222,7 +222,7 @@ async def test_newer_manifest_replaces_an_older_one_only(store: Store) -> None:
     assert await store.kept("other", "*", "manifest") is None
 
 
-@pytest.mark.parametrize("kind", ["hello", "ack", "inventory"])
+@pytest.mark.parametrize("kind", ["receipt", "hello", "ack", "inventory"])
 async def test_newest_statement_wins_whatever_its_number(store: Store, kind: Any) -> None:
     for serial, env in ((7, b"first"), (3, b"second")):
         await store.keep(TENANT, SITE, Kept(kind, serial, env, NOW), actor="", now=NOW)

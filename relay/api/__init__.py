@@ -1,0 +1,1 @@
+"""The relay's REST interface: routes, models, errors and the OpenAPI document made from them."""
