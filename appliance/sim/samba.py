@@ -3,26 +3,29 @@ throw-away users. Not a simulator (smbd itself answers) and never the system's o
 
 Needs root (smbd maps every session to a Unix user, so users are made with useradd and removed again) and Debian's
 `samba` package. All smbd processes of one server share the session id of the first, which is how they are found.
+A watcher (samba_watch.py) cleans up if the owner is killed.
 """
 
 import contextlib
 import os
-import pwd
 import secrets
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
+from appliance.sim import samba_watch
+
 TOOLS = ("smbd", "smbpasswd", "useradd", "userdel")
 GECOS = "imageport-sim"
-"""Marks our users in /etc/passwd, with the number of the process that owns them behind it."""
+"""Comment of our users in /etc/passwd."""
 
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 5.0
@@ -123,7 +126,7 @@ class Samba:
         """Prepare; nothing is started.
 
         Args:
-            state: Private directory of the server; made if missing, removed by its owner.
+            state: Private directory of the server; made if missing, removed at the end.
             shares: What it serves.
             users: How many accounts it gets.
             options: Further keys for the [global] section.
@@ -135,6 +138,7 @@ class Samba:
         self._user_count = users
         self._options = dict(options or {})
         self._process: subprocess.Popen[bytes] | None = None
+        self._watcher: subprocess.Popen[str] | None = None
 
     @property
     def user(self) -> SambaUser:
@@ -146,7 +150,7 @@ class Samba:
         if reason:
             raise SambaUnavailable(reason)
         try:
-            remove_stale_users()
+            self._start_watcher()
             self._make_folders()
             self.port = _free_port()
             self._write_config()
@@ -166,7 +170,12 @@ class Samba:
     ) -> None:
         self.stop()
         while self.users:
-            _remove_user(self.users.pop().name)
+            samba_watch.remove_user(self.users.pop().name)
+        shutil.rmtree(self._state, ignore_errors=True)
+        self._tell("done")
+        if self._watcher is not None:
+            self._watcher.communicate()
+            self._watcher = None
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -180,6 +189,7 @@ class Samba:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+        self._tell(f"session {self._process.pid}")
         deadline = time.monotonic() + START_TIMEOUT
         while not _accepts(self.port):
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -199,14 +209,11 @@ class Samba:
     def kill(self) -> None:
         """End every process of this server with SIGKILL, as a power cut would, and wait until they are gone."""
         process, self._process = self._process, None
-        if process is None:
-            return
-        deadline = time.monotonic() + STOP_TIMEOUT
-        while (pids := _session_members(process.pid)) and time.monotonic() < deadline:
-            _signal_all(pids, signal.SIGKILL)
-            process.poll()
-            time.sleep(_POLL)
-        process.wait(STOP_TIMEOUT)
+        if process is not None:
+            process.kill()
+            process.wait(STOP_TIMEOUT)
+            samba_watch.kill_session(process.pid)
+            self._tell("session 0")
 
     def restart(self) -> None:
         """Kill it and start it again on the same port."""
@@ -215,14 +222,31 @@ class Samba:
 
     def freeze(self) -> None:
         """Stop every process: connections are accepted by the kernel and nobody answers."""
-        _signal_all(self._pids(), signal.SIGSTOP)
+        samba_watch.signal_all(self._pids(), signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let the processes run again."""
-        _signal_all(self._pids(), signal.SIGCONT)
+        samba_watch.signal_all(self._pids(), signal.SIGCONT)
 
     def _pids(self) -> list[int]:
-        return _session_members(self._process.pid) if self._process else []
+        return samba_watch.session_members(self._process.pid) if self._process else []
+
+    def _start_watcher(self) -> None:
+        """Start the process that cleans up if this one is killed; it must not be hit by the same signal."""
+        self._watcher = subprocess.Popen(  # noqa: S603 - our own script
+            [sys.executable, "-I", samba_watch.__file__],
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._tell(f"folder {self._state}")
+
+    def _tell(self, line: str) -> None:
+        """Keep the watcher informed; without one, the cleaning up is all ours."""
+        if self._watcher is not None and self._watcher.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._watcher.stdin.write(f"{line}\n")
+                self._watcher.stdin.flush()
 
     def _first_start(self) -> None:
         """Find a free port by starting on it; somebody else may take it in between, hence several tries."""
@@ -261,23 +285,11 @@ class Samba:
 
     def _add_user(self) -> None:
         user = SambaUser(f"imgp{secrets.token_hex(5)}", secrets.token_urlsafe(15))
-        _run("useradd", "-M", "-s", "/usr/sbin/nologin", "-c", f"{GECOS} {os.getpid()}", user.name)
         self.users.append(user)
+        self._tell(f"user {user.name}")
+        _run("useradd", "-M", "-s", "/usr/sbin/nologin", "-c", GECOS, user.name)
         answer = f"{user.password}\n{user.password}\n"
         _run("smbpasswd", "-c", str(self._config), "-s", "-a", user.name, stdin=answer)
-
-
-def remove_stale_users() -> None:
-    """Remove users whose owning process is gone (it was killed before it could clean up)."""
-    for entry in pwd.getpwall():
-        marker, _, owner = entry.pw_gecos.partition(" ")
-        if marker == GECOS and owner.isdecimal() and not Path(f"/proc/{owner}").exists():
-            _remove_user(entry.pw_name)
-
-
-def _remove_user(name: str) -> None:
-    with contextlib.suppress(SambaUnavailable):
-        _run("userdel", name)
 
 
 def _run(tool: str, *args: str, stdin: str | None = None) -> None:
@@ -299,22 +311,3 @@ def _accepts(port: int) -> bool:
     with socket.socket() as sock:
         sock.settimeout(1)
         return sock.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _session_members(session: int) -> list[int]:
-    """Return the live processes of one session ([proc(5)] stat, field 6); zombies are not live."""
-    return [pid for pid, sid, state in _processes() if sid == session and state != "Z"]
-
-
-def _processes() -> Iterator[tuple[int, int, str]]:
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal():
-            with contextlib.suppress(OSError):
-                fields = (folder / "stat").read_text().rpartition(")")[2].split()
-                yield int(folder.name), int(fields[3]), fields[0]
-
-
-def _signal_all(pids: Sequence[int], number: signal.Signals) -> None:
-    for pid in pids:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
