@@ -21,6 +21,9 @@ _WRITE, _CLEAR, _COUNT = 1, 2, 3
 _PUNCH_HOLE_KEEP_SIZE = 0x02 | 0x01
 """FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, linux/falloc.h."""
 
+MOST_CHUNKS = 1024
+"""IOV_MAX of Linux; a body that came over a slow link has more chunks."""
+
 _ZEROS = bytes(1 << 20)
 
 
@@ -60,6 +63,8 @@ class PageFile:
     def write(self, offset: int, chunks: list[bytes]) -> None:
         """Store the joined chunks at `offset` and record the range."""
         length = sum(map(len, chunks))
+        if len(chunks) > MOST_CHUNKS:
+            chunks = [b"".join(chunks)]
         written = os.pwritev(self._data, chunks, offset)
         if written != length:
             raise OSError(f"{self._data_path}: wrote {written} of {length} bytes at {offset}")

@@ -24,6 +24,11 @@ def test_chunks_are_stored_joined(file: PageFile) -> None:
     assert list(file.pages.within(0, file.size)) == [(PAGE, PAGE)]
 
 
+def test_body_in_thousands_of_pieces_is_stored(file: PageFile) -> None:
+    file.write(0, [b"z"] * 8 * PAGE)
+    assert file.read(0, 9 * PAGE) == b"z" * 8 * PAGE + bytes(PAGE)
+
+
 def test_cleared_pages_read_as_zeros_and_are_forgotten(file: PageFile) -> None:
     file.write(0, [b"x" * 4 * PAGE])
     file.clear(PAGE, 2 * PAGE)
