@@ -5,6 +5,7 @@ looks at the footer) -> beginGetAccess(Read) for reading back. Owner tags and st
 rename of managed disks, so `replace` is refused by name; `new-version` does what people want with it.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any, ClassVar
@@ -46,20 +47,21 @@ class SasFromArm:
         self._name = name
         self._access = access
         self._url: Secret | None = None
-        self._refused = 0
+        self._granting = asyncio.Lock()
 
     async def request(self) -> tuple[str, dict[str, str]]:
-        """Return the SAS URL."""
-        if self._url is None:
-            url = await self._target.disks.grant(self._name, access=self._access, seconds=ACCESS_S)
-            self._target.check_endpoint(url)
-            self._url = Secret(url)
-        return self._url.reveal(), {}
+        """Return the SAS URL; whoever comes first asks for it, the others wait for the same one."""
+        async with self._granting:
+            if self._url is None:
+                url = await self._target.disks.grant(
+                    self._name, access=self._access, seconds=ACCESS_S
+                )
+                self._target.check_endpoint(url)
+                self._url = Secret(url)
+            return self._url.reveal(), {}
 
-    async def refused(self, error: CredentialRefused) -> None:
-        """Ask for another one; a SAS that is refused right after it was granted is a real refusal."""
-        if self._url is None:
-            raise error
+    async def refused(self, error: CredentialRefused) -> None:  # noqa: ARG002 - a new SAS is tried first
+        """Forget it, so that the next request asks for another one."""
         self._url = None
 
     async def end(self) -> None:

@@ -1,0 +1,188 @@
+"""The upload stage on local folders: exact, resumable, cancellable, and never fooled by a changed source or object."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from agent.errors import Cancelled
+from agent.stages.upload import UploadStage
+from agent.targets.errors import DiskLost, NotOurs, SizeDiffers, TargetExists
+from agent.transfer.errors import SourceChanged
+from imaging.digest import digest_device
+from imaging.filedev import FileDevice
+from imaging.formats import open_image
+from imaging.units import MiB
+from protocol.ops import LocalShare, LocalTarget, UploadArgs
+from tests.support.job_store import MemoryJobStore
+from tests.support.stage_jobs import Seen, config_for, make_job
+
+SIZE = 9 * MiB + 512
+
+
+@pytest.fixture
+def folders(tmp_path):
+    share, cloud = tmp_path / "share", tmp_path / "cloud"
+    share.mkdir()
+    cloud.mkdir()
+    write_image(share / "a.raw", seed=1)
+    return share, cloud
+
+
+def write_image(path: Path, *, seed: int, size: int = SIZE):
+    rng = random.Random(seed)
+    with path.open("wb") as file:
+        file.truncate(size)
+        for offset in (0, 5 * MiB, size - 512):
+            file.seek(offset)
+            file.write(rng.randbytes(512 if offset else 700_000))
+
+
+def job(folders, *, path="a.raw", disk="golden", if_exists="fail", verify="full", **options):
+    args = UploadArgs(
+        source=LocalShare(name="disks"),
+        path=path,
+        target=LocalTarget(name="cloud", disk=disk),
+        format="raw",
+        if_exists=if_exists,
+        verify=verify,
+    )
+    return make_job(args, config_for(share=folders[0], target=folders[1]), **options)
+
+
+async def test_the_disk_and_the_root_are_the_sources(folders):
+    outcome = await UploadStage().run(job(folders))
+    share, cloud = folders
+    assert (cloud / "golden.raw").read_bytes() == (share / "a.raw").read_bytes()
+    assert outcome.root == digest_device(open_image(FileDevice(share / "a.raw"), format="raw")).root
+    assert outcome.outputs[0].value["virtual_size"] == SIZE
+    assert outcome.report["verified"]["root"] == outcome.root
+
+
+async def test_a_finished_disk_carries_tags_and_no_part_is_left(folders):
+    await UploadStage().run(job(folders))
+    names = sorted(p.name for p in folders[1].iterdir())
+    assert names == ["golden.json", "golden.raw"]
+    assert json.loads((folders[1] / "golden.json").read_text())["final"] is True
+
+
+async def test_not_reading_back_is_said(folders):
+    seen = Seen()
+    outcome = await UploadStage().run(job(folders, verify="none", seen=seen))
+    assert outcome.report["verified"] is None
+    assert seen.warnings[0][0] == "upload.not-verified"
+
+
+async def test_a_second_attempt_sends_only_what_has_no_receipt(folders):
+    store = MemoryJobStore(cancelled=True)
+    with pytest.raises(
+        Cancelled
+    ):  # stopped right before the point of no return: everything is sent and verified
+        await UploadStage().run(job(folders, store=store))
+    del store.receipts[4 * MiB]
+    store.cancelled = False
+    outcome = await UploadStage().run(job(folders, store=store, attempt=2))
+    assert outcome.report["transfer"]["puts"] == 1
+    assert (folders[1] / "golden.raw").read_bytes() == (folders[0] / "a.raw").read_bytes()
+
+
+async def test_receipts_do_not_outlive_the_object_that_they_were_for(folders):
+    store = MemoryJobStore(cancelled=True)
+    with pytest.raises(Cancelled):
+        await UploadStage().run(job(folders, store=store))
+    for path in folders[1].iterdir():
+        path.unlink()
+    store.cancelled = False
+    await UploadStage().run(job(folders, store=store, attempt=2))
+    assert (folders[1] / "golden.raw").read_bytes() == (folders[0] / "a.raw").read_bytes()
+
+
+async def test_a_source_that_changed_between_attempts_is_refused_before_anything_is_written(
+    folders,
+):
+    store = MemoryJobStore(cancelled=True)
+    with pytest.raises(Cancelled):
+        await UploadStage().run(job(folders, store=store))
+    part = (folders[1] / "golden.part").read_bytes()
+    write_image(folders[0] / "a.raw", seed=2)
+    store.cancelled = False
+    with pytest.raises(SourceChanged, match="write_time_ns"):
+        await UploadStage().run(job(folders, store=store, attempt=2))
+    assert (folders[1] / "golden.part").read_bytes() == part
+
+
+async def test_an_object_exchanged_under_us_is_noticed(folders):
+    store = MemoryJobStore(cancelled=True)
+    with pytest.raises(Cancelled):
+        await UploadStage().run(job(folders, store=store))
+    path = folders[1] / "golden.part.json"
+    path.write_text(path.read_text().replace('"id": "', '"id": "other'))
+    with pytest.raises(DiskLost, match="not the disk that this job created"):
+        await UploadStage().run(job(folders, store=store, attempt=2))
+
+
+async def test_a_part_of_another_size_is_noticed(folders):
+    store = MemoryJobStore(cancelled=True)
+    with pytest.raises(Cancelled):
+        await UploadStage().run(job(folders, store=store))
+    path = folders[1] / "golden.part.json"
+    path.write_text(path.read_text().replace(str(SIZE), str(SIZE - 512)))
+    with pytest.raises(SizeDiffers):
+        await UploadStage().run(job(folders, store=store, attempt=2))
+
+
+async def test_existing_disks_are_refused_versioned_or_replaced(folders):
+    await UploadStage().run(job(folders))
+    with pytest.raises(TargetExists):
+        await UploadStage().run(job(folders, origin="0e" * 16))
+    write_image(folders[0] / "b.raw", seed=9)
+    new = await UploadStage().run(
+        job(folders, path="b.raw", if_exists="new-version", origin="0d" * 16)
+    )
+    assert new.outputs[0].value["name"] == "golden-v2"
+    await UploadStage().run(job(folders, path="b.raw", if_exists="replace", origin="0c" * 16))
+    assert (folders[1] / "golden.raw").read_bytes() == (folders[0] / "b.raw").read_bytes()
+
+
+async def test_a_replaced_disk_stays_until_the_new_one_was_verified(folders):
+    await UploadStage().run(job(folders))
+    old = (folders[1] / "golden.raw").read_bytes()
+    write_image(folders[0] / "b.raw", seed=9)
+    store = MemoryJobStore(cancelled=True)
+    with pytest.raises(Cancelled):
+        await UploadStage().run(
+            job(folders, path="b.raw", if_exists="replace", origin="0c" * 16, store=store)
+        )
+    assert (folders[1] / "golden.raw").read_bytes() == old
+
+
+async def test_a_foreign_disk_is_never_touched(folders):
+    (folders[1] / "golden.raw").write_bytes(b"somebody else's")
+    with pytest.raises(NotOurs):
+        await UploadStage().run(job(folders, if_exists="replace"))
+    assert (folders[1] / "golden.raw").read_bytes() == b"somebody else's"
+
+
+async def test_cleaning_up_deletes_what_the_line_created_and_only_that(folders):
+    await UploadStage().run(job(folders, disk="other", origin="0e" * 16))
+    store = MemoryJobStore(cancelled=True)
+    with pytest.raises(Cancelled):
+        await UploadStage().run(job(folders, store=store))
+    context = job(folders, store=store)
+    assert await UploadStage().clean_up(context) == []
+    assert await UploadStage().clean_up(context) == []
+    assert sorted(p.name for p in folders[1].iterdir()) == ["other.json", "other.raw"]
+
+
+async def test_cleaning_up_names_what_it_leaves(folders):
+    store = MemoryJobStore(cancelled=True)
+    with pytest.raises(Cancelled):
+        await UploadStage().run(job(folders, store=store))
+    path = folders[1] / "golden.part.json"
+    tags = json.loads(path.read_text())
+    tags["tags"]["imageport-mac"] = "0" * 32
+    path.write_text(json.dumps(tags))
+    left = await UploadStage().clean_up(job(folders, store=store))
+    assert "owner tag" in left[0]
+    assert (folders[1] / "golden.part").exists()

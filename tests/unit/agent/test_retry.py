@@ -1,0 +1,86 @@
+"""Retry decides on the class, waits with full jitter, honours the service's wish and gives up by name."""
+
+import pytest
+
+from agent.errors import Permanent, Retryable, Throttled
+from agent.retry import Retrier, RetryPolicy, TransferStalled
+
+POLICY = RetryPolicy(base_s=0.5, cap_s=30.0, patience_s=900.0)
+
+
+@pytest.mark.parametrize(
+    ("failures", "bound"), [(1, 0.5), (2, 1.0), (5, 8.0), (7, 30.0), (50, 30.0)], ids=str
+)
+def test_wait_is_below_the_doubling_bound_and_the_cap(failures, bound):
+    error = Retryable("x")
+    assert POLICY.delay(failures, error, failing_s=0, random=0.999) <= bound
+    assert POLICY.delay(failures, error, failing_s=0, random=0.999) > bound * 0.99
+    assert POLICY.delay(failures, error, failing_s=0, random=0.0) == 0
+
+
+def test_the_services_wish_is_a_lower_bound():
+    assert POLICY.delay(1, Throttled("x", retry_after=7.0), failing_s=0, random=0.0) == 7.0
+
+
+def test_other_classes_are_never_tried_again():
+    assert POLICY.delay(1, Permanent("x"), failing_s=0, random=0.5) is None
+    assert POLICY.delay(1, ValueError("x"), failing_s=0, random=0.5) is None
+
+
+def test_patience_ends():
+    assert POLICY.delay(3, Retryable("x"), failing_s=900.1, random=0.5) is None
+
+
+class Clock:
+    """Every look costs a second."""
+
+    def __init__(self, step=1.0):
+        self.at = 0.0
+        self.step = step
+
+    def __call__(self):
+        self.at += self.step
+        return self.at
+
+
+def retrier(**policy):
+    return Retrier(policy=RetryPolicy(**policy), now=Clock(), random=lambda: 0.0)
+
+
+async def test_a_request_is_repeated_until_it_succeeds():
+    failures = [Throttled("slow down"), Retryable("gone")]
+    throttled, retried = [], []
+
+    async def request():
+        if failures:
+            raise failures.pop(0)
+        return "done"
+
+    answer = await retrier().call(
+        request, throttled=lambda: throttled.append(1), retried=lambda: retried.append(1)
+    )
+    assert answer == "done"
+    assert len(throttled) == 1
+    assert len(retried) == 2
+
+
+async def test_giving_up_names_the_last_error_and_keeps_it_as_cause():
+    async def request():
+        raise Retryable("no route", host="x")
+
+    with pytest.raises(TransferStalled, match=r"agent\.retryable: no route") as caught:
+        await retrier(patience_s=5.0).call(request)
+    assert isinstance(caught.value.__cause__, Retryable)
+    assert caught.value.fields["host"] == "x"
+
+
+async def test_a_permanent_error_goes_up_at_once():
+    calls = []
+
+    async def request():
+        calls.append(1)
+        raise Permanent("forbidden")
+
+    with pytest.raises(Permanent):
+        await retrier().call(request)
+    assert calls == [1]

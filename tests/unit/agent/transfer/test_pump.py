@@ -1,0 +1,167 @@
+"""The pump moves only data, once, within its memory; receipts follow acknowledgements; the first error ends it."""
+
+import asyncio
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from agent.errors import Permanent, Retryable, Throttled
+from agent.retry import RetryPolicy
+from agent.transfer.limiter import Limiter
+from agent.transfer.pump import Pump
+from imaging.digest import DIGEST_BLOCK, DigestBuilder, digest_device
+from imaging.errors import DeviceIOError
+from imaging.memory import MemoryDevice
+from imaging.units import MiB
+from tests.support.disk_target import LIMITS, MemoryDisk
+from tests.support.job_store import MemoryJobStore
+
+SIZE = 40 * MiB + 512
+
+
+class CountingDevice(MemoryDevice):
+    """Counts the bytes that were read; may fail at an offset."""
+
+    def __init__(self, size, *, fail_at=None):
+        super().__init__(size)
+        self.bytes_read = 0
+        self.fail_at = fail_at
+
+    def read_into(self, offset, buffer):
+        if self.fail_at is not None and offset <= self.fail_at < offset + len(buffer):
+            raise DeviceIOError("bad sector", offset=offset)
+        self.bytes_read += len(buffer)
+        super().read_into(offset, buffer)
+
+
+def source(**options):
+    device = CountingDevice(SIZE, **options)
+    rng = random.Random(7)
+    for offset, length in ((0, 3 * MiB), (9 * MiB, 5 * MiB), (SIZE - 700, 700)):
+        device.write(offset, rng.randbytes(length))
+    device.write(20 * MiB, bytes(4 * MiB))  # data that is zero
+    return device
+
+
+@pytest.fixture
+def threads():
+    with ThreadPoolExecutor(2) as pool:
+        yield pool
+
+
+def make_pump(device, disk, threads, *, store=None, progress=None, patience_s=30.0):
+    return Pump(
+        source=device,
+        disk=disk,
+        limits=LIMITS,
+        digest=DigestBuilder(device.size),
+        receipts=store or MemoryJobStore(),
+        threads=threads,
+        limiter=Limiter(None, now=time.monotonic),
+        retry=RetryPolicy(base_s=0.001, cap_s=0.002, patience_s=patience_s),
+        now=time.monotonic,
+        random=random.random,
+        progress=progress or (lambda stats: None),
+    )
+
+
+async def test_the_copy_is_exact_and_has_the_disks_root(threads):
+    device, disk = source(), MemoryDisk(41 * MiB)
+    pump = make_pump(device, disk, threads)
+    await pump.run()
+    assert bytes(disk.device._bytes[:SIZE]) == bytes(device._bytes)
+    assert not any(disk.device._bytes[SIZE:])
+    assert pump.digest.root() == digest_device(device).root
+
+
+async def test_zero_and_unallocated_blocks_are_not_sent_and_holes_not_read(threads):
+    device, disk = source(), MemoryDisk(41 * MiB)
+    stats = await make_pump(device, disk, threads).run()
+    assert device.bytes_read == stats.done
+    assert device.bytes_read < 13 * MiB
+    assert stats.sent == sum(length for _, length, _ in disk.puts)
+    assert stats.sent <= 8 * MiB + 2 * DIGEST_BLOCK
+    assert not any(20 * MiB <= offset < 24 * MiB for offset, _, _ in disk.puts)
+
+
+async def test_failing_puts_are_sent_again_and_counted(threads):
+    script = (Throttled("busy"), ("after", Retryable("answer lost")), None, Retryable("reset"))
+    device, disk = source(), MemoryDisk(41 * MiB, script=script)
+    pump = make_pump(device, disk, threads)
+    stats = await pump.run()
+    assert stats.retries == 3
+    assert bytes(disk.device._bytes[:SIZE]) == bytes(device._bytes)
+
+
+async def test_no_receipt_without_acknowledgement(threads):
+    device, store = source(), MemoryJobStore()
+    disk = MemoryDisk(41 * MiB, script=(None, Permanent("no")))
+    with pytest.raises(Permanent, match="no"):
+        await make_pump(device, disk, threads, store=store).run()
+    put = {offset // LIMITS.chunk * LIMITS.chunk for offset, _, _ in disk.puts}
+    sent = {o for o in store.receipts if o in (0, 8 * MiB, 12 * MiB, 40 * MiB)}
+    assert sent <= put
+
+
+async def test_a_resumed_copy_reads_and_sends_only_what_has_no_receipt(threads):
+    device, store, disk = source(), MemoryJobStore(), MemoryDisk(41 * MiB)
+    first = make_pump(device, disk, threads, store=store)
+    await first.run()
+    for offset in (8 * MiB, 40 * MiB):
+        del store.receipts[offset]
+    device.bytes_read, disk.puts = 0, []
+    again = make_pump(device, disk, threads, store=store)
+    stats = await again.run()
+    assert {offset for offset, _, _ in disk.puts} == {9 * MiB, 40 * MiB}
+    assert device.bytes_read < 4 * MiB
+    assert stats.done == first.stats.done
+    assert again.digest.root() == first.digest.root()
+
+
+async def test_receipts_of_another_grid_are_not_believed(threads):
+    device, store = source(), MemoryJobStore()
+    store.add(0, 1 * MiB, b"\0" * 64)
+    pump = make_pump(device, MemoryDisk(41 * MiB), threads, store=store)
+    await pump.run()
+    assert pump.digest.root() == digest_device(device).root
+
+
+async def test_an_error_of_the_source_is_the_error_of_the_copy(threads):
+    device = source(fail_at=10 * MiB)
+    with pytest.raises(DeviceIOError, match="bad sector"):
+        await make_pump(device, MemoryDisk(41 * MiB), threads).run()
+
+
+async def test_giving_up_on_one_put_ends_the_copy_by_name(threads):
+    disk = MemoryDisk(41 * MiB, script=tuple(Retryable("down") for _ in range(1000)))
+    with pytest.raises(Exception, match="down") as caught:
+        await make_pump(source(), disk, threads, patience_s=0.0).run()
+    assert caught.value.code == "transfer.stalled"
+
+
+async def test_no_more_puts_are_in_flight_than_the_target_takes(threads):
+    disk = MemoryDisk(41 * MiB)
+    await make_pump(source(), disk, threads).run()
+    assert 1 <= disk.inflight_most <= LIMITS.inflight_max
+
+
+async def test_a_cancelled_copy_ends_its_threads(threads):
+    disk = MemoryDisk(41 * MiB)
+    disk.hold = asyncio.Event()
+    pump = make_pump(source(), disk, threads)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await pump.run()
+    assert threads.submit(lambda: "free").result(timeout=30) == "free"
+
+
+async def test_progress_ends_at_all_of_the_data(threads):
+    seen = []
+    device = source()
+    await make_pump(
+        device, MemoryDisk(41 * MiB), threads, progress=lambda s: seen.append(s.done)
+    ).run()
+    assert seen == sorted(seen)
+    assert seen[-1] == 3 * MiB + 5 * MiB + 4 * MiB + seen[-1] % MiB

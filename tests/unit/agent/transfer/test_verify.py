@@ -1,0 +1,124 @@
+"""Reading back finds every kind of difference: other bytes, lost writes, bytes from nowhere, dirty padding."""
+
+import random
+
+import pytest
+
+from agent.errors import Retryable
+from agent.retry import Retrier, RetryPolicy
+from agent.transfer.errors import VerifyMismatch
+from agent.transfer.verify import Verifier
+from imaging.digest import DigestBuilder, digest_device, hash_block
+from imaging.memory import MemoryDevice
+from imaging.units import KiB, MiB
+from tests.support.disk_target import MemoryDisk
+
+SIZE = 18 * MiB + 512
+PADDED = 19 * MiB
+BLOCK = 512 * KiB
+
+
+def content():
+    device = MemoryDevice(SIZE)
+    rng = random.Random(3)
+    device.write(MiB, rng.randbytes(2 * MiB))
+    device.write(12 * MiB, rng.randbytes(BLOCK))
+    device.write(SIZE - 512, rng.randbytes(512))
+    return device
+
+
+def digests(device):
+    builder = DigestBuilder(device.size)
+    for block in range(builder.count):
+        part = bytearray(device._bytes[block * BLOCK : (block + 1) * BLOCK])
+        builder.set_blocks(block, hash_block(part))
+    return builder
+
+
+def verifier(change=lambda disk: None):
+    device, disk = content(), MemoryDisk(PADDED)
+    for offset, length in ((MiB, 2 * MiB), (12 * MiB, BLOCK), (SIZE - 512, 512)):
+        disk.device.write(offset, bytes(device._bytes[offset : offset + length]))
+    change(disk)
+    retrier = Retrier(
+        policy=RetryPolicy(base_s=0.001, cap_s=0.001), now=lambda: 0.0, random=lambda: 0.5
+    )
+    return (
+        device,
+        disk,
+        Verifier(
+            disk=disk,
+            expected=digests(device),
+            padded_size=PADDED,
+            retrier=retrier,
+            progress=lambda n: None,
+        ),
+    )
+
+
+def flip(offset):
+    def change(disk):
+        disk.device.write(offset, bytes([disk.device._bytes[offset] ^ 1]))
+
+    return change
+
+
+async def test_an_equal_disk_has_the_sources_root():
+    device, _, checks = verifier()
+    verified = await checks.full()
+    assert verified.root == digest_device(device).root
+    assert verified.bytes_read < 16 * MiB
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (flip(2 * MiB + 77), "other bytes than the source in digest block 4"),
+        (flip(SIZE - 1), "digest block 36"),
+        (flip(6 * MiB), "digest block 12"),
+        (
+            lambda disk: disk.device.zero(12 * MiB, BLOCK),
+            "nothing, where the source has data in digest block 24",
+        ),
+        (flip(SIZE), "padding"),
+        (flip(PADDED - 1), "padding"),
+    ],
+    ids=["flipped", "last-sector", "from-nowhere", "lost-write", "padding-first", "padding-last"],
+)
+async def test_every_difference_is_found_and_placed(change, message):
+    _, _, checks = verifier(change)
+    with pytest.raises(VerifyMismatch, match=message):
+        await checks.full()
+
+
+async def test_a_sample_reads_first_and_last_data_and_the_padding():
+    _, disk, checks = verifier()
+    verified = await checks.sample(lambda population, k: list(population)[:0])
+    assert verified.root is None
+    assert verified.blocks_read == 2
+    assert disk.reads == 3  # two blocks, and the page of the last one that lies in the padding
+
+
+async def test_a_sample_finds_a_difference_where_it_looks():
+    _, _, checks = verifier(flip(MiB + 5))
+    with pytest.raises(VerifyMismatch, match="digest block 2"):
+        await checks.sample(random.sample)
+
+
+async def test_a_sample_finds_dirty_padding():
+    _, _, checks = verifier(flip(PADDED - 5))
+    with pytest.raises(VerifyMismatch, match="padding"):
+        await checks.sample(random.sample)
+
+
+async def test_failing_reads_are_tried_again():
+    _, disk, checks = verifier()
+    plain, failures = disk.read, [Retryable("reset"), Retryable("reset")]
+
+    async def read(offset, buffer):
+        if failures:
+            raise failures.pop()
+        await plain(offset, buffer)
+
+    disk.read = read
+    assert (await checks.full()).root is not None
