@@ -13,8 +13,10 @@ from imaging.formats.vhd_layout import build_fixed_footer
 from tests.support.disks import (
     DATA_DIR,
     SHARED_DIR,
+    DynamicVhd,
     GiB,
     MiB,
+    Vhdx,
     convert,
     needs_qemu_img,
     pattern,
@@ -125,3 +127,36 @@ def test_a_footer_of_ours_is_a_vhd_of_exactly_that_size_to_qemu(tmp_path: Path) 
     image.write_bytes(pattern(size) + footer)
     info = json.loads(qemu_img("info", "-f", "vpc", "--output=json", image))
     assert info["virtual-size"] == size
+
+
+def _by_qemu(image: Path, form: str) -> bytes:
+    raw = image.with_suffix(".qemu")
+    qemu_img("convert", "-f", form, "-O", "raw", image, raw)
+    return raw.read_bytes()
+
+
+@needs_qemu_img
+def test_the_hand_built_images_of_the_tests_are_images_to_qemu_too(tmp_path: Path) -> None:
+    size = 5 * MiB + 512
+    blocks = {4: pattern(MiB, 4), 0: pattern(MiB, 0), 5: pattern(512, 5)}
+    disk = bytearray(6 * MiB)
+    for block, data in blocks.items():
+        disk[block * MiB : block * MiB + len(data)] = data
+    vhdx = Vhdx(size, blocks, states={1: 2}).write(tmp_path / "a.vhdx")
+    vhd = tmp_path / "a.vhd"
+    vhd.write_bytes(DynamicVhd(size, blocks, block_size=MiB).build())
+    for image, form in ((vhdx, "vhdx"), (vhd, "vpc")):
+        assert _by_qemu(image, form)[:size] == bytes(disk[:size])
+
+
+@needs_qemu_img
+def test_a_replayed_log_is_what_qemu_makes_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = unpack(DATA_DIR / "vhdx-log-replay.vhdx.xz", tmp_path)
+    _, ours = _digest(capsys, image)
+    qemu_img("check", "-q", "-r", "all", "-f", "vhdx", image)
+    assert main(["disk", "info", "--json", str(image)]) == 0
+    assert json.loads(capsys.readouterr().out)["dirty"] is False
+    code, replayed = _digest(capsys, image)
+    assert (code, replayed["root"]) == (0, ours["root"])
