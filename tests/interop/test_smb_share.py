@@ -23,7 +23,7 @@ from imaging.device import read_bytes
 from imaging.extent import Extent, Kind, data_bytes
 from imaging.units import GiB, KiB, MiB
 from tests.support.samba import IMPATIENT, SIGNED, Rig, samba_rig
-from tests.support.smb_proxy import SmbProxy
+from tests.support.smb_proxy import TO_CLIENT, SmbProxy
 
 pytestmark = pytest.mark.interop
 
@@ -258,3 +258,59 @@ def test_one_window_with_too_many_ranges_is_taken_for_data(
     monkeypatch.setattr("agent.shares.smb.calls.METADATA_BYTES", 64 * 16)
     opened = rig.share().open_read("dust.raw")
     assert list(opened.extents(0, opened.size)) == [Extent(0, 2 * MiB, Kind.DATA)]
+
+
+def test_few_credits_slow_a_read_but_do_not_fail_it() -> None:
+    content = os.urandom(9 * MiB + 1)
+    with samba_rig(options={"smb2 max credits": "32"}) as poor:
+        poor.write("image.raw", content)
+        file = poor.share().open_read("image.raw")
+        got = bytearray(len(content))
+
+        def read_half(start: int) -> None:
+            view = memoryview(got)[start : start + len(content) // 2 + 1]
+            file.read_into(start, view)
+
+        threads = [
+            threading.Thread(target=read_half, args=(n * (len(content) // 2),)) for n in (0, 1)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert got == content
+
+
+def test_an_idle_connection_is_kept_alive(rig: Rig) -> None:
+    answered = threading.Semaphore(0)
+
+    def count(direction: str, frame: bytes) -> list[bytes]:
+        if direction == TO_CLIENT and idle.is_set():
+            answered.release()
+        return [frame]
+
+    idle = threading.Event()
+    with SmbProxy(rig.server.port, count) as proxy:
+        file = rig.share(policy=replace(IMPATIENT, keepalive=0.02), port=proxy.port).open_read(
+            "image.raw"
+        )
+        idle.set()
+        for _ in range(3):  # An unanswered ECHO would have ended the connection.
+            assert answered.acquire(timeout=30)
+        idle.clear()
+        assert read_bytes(file, 0, file.size) == (rig.folder / "image.raw").read_bytes()
+    assert proxy.connections == 1
+
+
+def test_a_peer_that_died_silently_is_noticed_while_idle(rig: Rig) -> None:
+    deaf = threading.Event()
+    policy = replace(IMPATIENT, keepalive=0.05, answer_timeout=600)
+
+    def swallow(direction: str, frame: bytes) -> list[bytes]:
+        return [] if deaf.is_set() and proxy.connections == 1 else [frame]
+
+    with SmbProxy(rig.server.port, swallow) as proxy:
+        file = rig.share(policy=policy, port=proxy.port).open_read("image.raw")
+        deaf.set()
+        assert read_bytes(file, 0, file.size) == (rig.folder / "image.raw").read_bytes()
+    assert proxy.connections == 2

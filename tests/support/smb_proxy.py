@@ -30,6 +30,7 @@ class SmbProxy:
     port: int = 0
     to_client: int = 0
     to_server: int = 0
+    connections: int = 0
     _stalled: bool = False
     _resume: threading.Event = field(default_factory=threading.Event)
     _sockets: list[socket.socket] = field(default_factory=list)
@@ -69,6 +70,7 @@ class SmbProxy:
                     client.close()
                     continue
                 server.settimeout(None)
+                self.connections += 1
                 self._sockets += [client, server]
                 self._spawn(self._pump, client, server, TO_SERVER)
                 self._spawn(self._pump, server, client, TO_CLIENT)
