@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -56,10 +57,15 @@ _PRODUCT = [path for path in _SOURCES if path.parts[0] in _PACKAGES]
 _PAGES = [path for path in _FILES if path.suffix == ".md"]
 
 
+@cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse((_ROOT / path).read_bytes())
+
+
 def _imports(path: Path) -> set[str]:
     """Return the dotted names that a file imports anywhere, also inside functions."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse((_ROOT / path).read_bytes())):
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -80,8 +86,7 @@ def test_no_source_file_is_longer_than_a_sitting() -> None:
 
 def test_every_module_says_what_it_is() -> None:
     spoken = [p for p in _SOURCES if p.parts[0] != "tests" or p.parts[1] == "support"]
-    trees = {str(p): ast.parse((_ROOT / p).read_bytes()) for p in spoken}
-    assert [path for path, tree in trees.items() if not ast.get_docstring(tree)] == []
+    assert [str(path) for path in spoken if not ast.get_docstring(_tree(path))] == []
 
 
 def test_no_file_names_a_machine_or_a_package_index() -> None:
