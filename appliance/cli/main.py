@@ -91,6 +91,8 @@ def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
 
 def explain(err: Exception, *, as_json: bool) -> int:
     """Print what went wrong and what to do, without a traceback; return the exit code."""
+    while isinstance(err, ExceptionGroup):  # a TaskGroup wraps even a single error
+        err = err.exceptions[0]
     if is_named(err):
         code, exit_code, fix, fields = err.code, err.exit_code, err.fix, err.fields
         message = str(err)

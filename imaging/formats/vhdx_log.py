@@ -25,11 +25,13 @@ from imaging.device import BlockDevice, read_bytes
 from imaging.errors import InvalidImage, Truncated, UnsupportedImage
 from imaging.formats.vhdx_layout import Header
 from imaging.overlay import OverlayDevice
-from imaging.units import KiB
+from imaging.units import KiB, MiB
 
 _SECTOR = 4 * KiB
+_MAX_LOG = 64 * MiB
+"""It is read at once, because on a share every read is a round trip. Known writers make 1 MiB."""
 _MAX_DESCRIPTORS = 16384
-"""Of one replay: 64 MiB of changes. Known writers make logs of 1 MiB, which hold 255."""
+"""Of one replay. A log of 1 MiB holds 255 changed sectors."""
 
 _HEADER = struct.Struct("<4sIIIQII16sQQ")
 _DESCRIPTOR = struct.Struct("<4s4s8sQQ")  # signature, trailing, leading or zero length, offset, seq
@@ -59,6 +61,11 @@ def replay_log(file: BlockDevice, header: Header) -> OverlayDevice:
     if header.log_version != 0:
         raise UnsupportedImage(
             f"the VHDX log has version {header.log_version}, expected 0", offset=header.log_offset
+        )
+    if header.log_length > _MAX_LOG:
+        raise UnsupportedImage(
+            f"the VHDX log has {header.log_length} bytes, at most {_MAX_LOG} are replayed",
+            offset=header.log_offset,
         )
     log = _Log(file, header)
     sequence = active_sequence(log.entries(), header.log_length)
@@ -118,10 +125,10 @@ def active_sequence(entries: dict[int, LogEntry], ring: int) -> list[LogEntry]:
 
 
 class _Log:
-    """The ring of one VHDX, read sector by sector: never more of it in memory."""
+    """The ring of one VHDX, in memory while it is replayed."""
 
     def __init__(self, file: BlockDevice, header: Header) -> None:
-        self._file = file
+        self._ring = read_bytes(file, header.log_offset, header.log_length)
         self._offset = header.log_offset
         self._length = header.log_length
         self._guid = header.log_guid
@@ -150,7 +157,8 @@ class _Log:
                 data_position += _SECTOR
 
     def _sector(self, position: int) -> bytes:
-        return read_bytes(self._file, self._offset + position % self._length, _SECTOR)
+        start = position % self._length
+        return self._ring[start : start + _SECTOR]
 
     def _entry_at(self, position: int) -> LogEntry | None:
         """Return the entry that begins at `position`, None if no sound one does."""

@@ -138,6 +138,13 @@ def test_other_ends(monkeypatch: pytest.MonkeyPatch, err: BaseException, code: i
     assert main(["x"]) == code
 
 
+def test_an_error_that_a_task_group_wrapped_is_explained_as_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    install(monkeypatch, fail_with(ExceptionGroup("x", [ExceptionGroup("y", [OursError()])])))
+    assert main(["x"]) == 75
+
+
 def test_a_missing_extra_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -181,6 +181,17 @@ def test_another_log_version_is_refused() -> None:
     assert isinstance(refusal({0: GOOD.build()}, log_version=1), UnsupportedImage)
 
 
+def test_a_log_larger_than_any_writer_makes_is_refused() -> None:
+    header = vhdx_header(2, log_guid=GUID, log=(65 * MiB, 9 * MiB))
+    image = Vhdx(MiB, {0: pattern(MiB)}, headers=(header, header), file_size=74 * MiB)
+    size, parts = image.layout()
+    file = MemoryDevice(size)
+    for offset, data in parts.items():
+        file.write(offset, data)
+    with pytest.raises(UnsupportedImage, match="68157440 bytes"):
+        open_vhdx(file)
+
+
 def test_more_changes_than_any_writer_makes_are_refused() -> None:
     zeros: dict[int, bytes | int] = {DATA + i: 0 for i in range(0, 16385 * SECTOR, SECTOR)}
     err = refusal({0: Entry(5, zeros, last=1 << 40).build()})
