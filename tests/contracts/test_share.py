@@ -179,7 +179,8 @@ def test_a_link_out_of_the_share_is_not_followed(
 
 def test_free_space_is_that_of_the_volume(share: Share, place: Place) -> None:
     volume = os.statvfs(place.folder)
-    assert 0 < share.free_space() <= volume.f_blocks * volume.f_frsize
+    free = volume.f_bavail * volume.f_frsize
+    assert free / 2 < share.free_space() < free * 2  # Others write while this runs.
 
 
 def test_after_abort_every_call_is_cancelled(share: Share) -> None:

@@ -23,7 +23,7 @@ from imaging.device import read_bytes
 from imaging.extent import Extent, Kind, data_bytes
 from imaging.units import GiB, KiB, MiB
 from tests.support.samba import IMPATIENT, SIGNED, Rig, samba_rig
-from tests.support.smb_proxy import TO_CLIENT, SmbProxy
+from tests.support.smb_proxy import TO_CLIENT, TO_SERVER, SmbProxy
 
 pytestmark = pytest.mark.interop
 
@@ -82,6 +82,13 @@ def test_an_older_server_is_refused_unless_the_policy_allows_it(encryption: Encr
         share = old.share(policy=lenient)
         assert share.connect().dialect == "3.0.2"
         assert read_bytes(share.open_read("image.raw"), 0, 3 * MiB) == b"old" * MiB
+
+
+def test_smb_3_0_0_is_below_every_policy() -> None:
+    lenient = replace(IMPATIENT, oldest_dialect=Dialect.SMB_3_0_2)
+    with samba_rig(options={"server max protocol": "SMB3_00"}) as ancient:
+        with pytest.raises(SecurityRefused, match="0x0300"):
+            ancient.share(policy=lenient).connect()
 
 
 def test_a_server_that_cannot_encrypt_is_refused_by_default() -> None:
@@ -304,13 +311,18 @@ def test_an_idle_connection_is_kept_alive(rig: Rig) -> None:
 
 def test_a_peer_that_died_silently_is_noticed_while_idle(rig: Rig) -> None:
     deaf = threading.Event()
+    unheard: list[bytes] = []
     policy = replace(IMPATIENT, keepalive=0.05, answer_timeout=600)
 
     def swallow(direction: str, frame: bytes) -> list[bytes]:
-        return [] if deaf.is_set() and proxy.connections == 1 else [frame]
+        lost = deaf.is_set() and proxy.connections == 1
+        if lost and direction == TO_SERVER:
+            unheard.append(frame)
+        return [] if lost else [frame]
 
     with SmbProxy(rig.server.port, swallow) as proxy:
         file = rig.share(policy=policy, port=proxy.port).open_read("image.raw")
         deaf.set()
         assert read_bytes(file, 0, file.size) == (rig.folder / "image.raw").read_bytes()
     assert proxy.connections == 2
+    assert len(unheard) < 10  # The READs and one ECHO, not ECHOes until the credits are gone.
