@@ -86,9 +86,11 @@ def test_an_older_server_is_refused_unless_the_policy_allows_it(encryption: Encr
 
 def test_smb_3_0_0_is_below_every_policy() -> None:
     lenient = replace(IMPATIENT, oldest_dialect=Dialect.SMB_3_0_2)
-    with samba_rig(options={"server max protocol": "SMB3_00"}) as ancient:
-        with pytest.raises(SecurityRefused, match="0x0300"):
-            ancient.share(policy=lenient).connect()
+    with (
+        samba_rig(options={"server max protocol": "SMB3_00"}) as ancient,
+        pytest.raises(SecurityRefused, match="0x0300"),
+    ):
+        ancient.share(policy=lenient).connect()
 
 
 def test_a_server_that_cannot_encrypt_is_refused_by_default() -> None:
@@ -118,6 +120,16 @@ def test_a_wrong_password_is_named_and_not_shown(rig: Rig) -> None:
     assert caught.value.code == "share.logon-failed"
     assert rig.server.user.name in str(caught.value)
     assert "8472" not in repr((caught.value, caught.value.fields, wrong))
+
+
+def test_a_refused_logon_is_not_repeated(rig: Rig) -> None:
+    with SmbProxy(rig.server.port) as proxy:
+        wrong = SmbCredential(rig.server.user.name, Secret("wrong"))
+        share = rig.share(credential=wrong, port=proxy.port)
+        for call in (share.connect, share.free_space, lambda: share.open_read("image.raw")):
+            with pytest.raises(LogonFailed):
+                call()
+    assert proxy.connections == 1  # Three tries would be three steps towards a locked account.
 
 
 def test_a_missing_share_is_named(rig: Rig) -> None:

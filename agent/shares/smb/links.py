@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from agent.errors import AgentError, Cancelled
-from agent.shares.errors import ShareClosed
+from agent.shares.errors import LogonFailed, ShareClosed
 from agent.shares.smb.link import Link, establish, new_connection
 from agent.shares.smb.policy import SmbPolicy
 from agent.shares.smb.recovery import LOST, Recovery, Timing
@@ -33,6 +33,7 @@ class Links:
         self._current: Link | None = None
         self._newest: StrictConnection | None = None
         self._was_connected = False
+        self._refusal: LogonFailed | None = None
         self._aborted = threading.Event()
         self._closed = False
 
@@ -80,13 +81,23 @@ class Links:
             self._require_usable(None)
             if self._current is not None and self._current.alive:
                 return self._current
-            self._newest = new_connection(self._ref, self._policy)
-            if self._aborted.is_set():
-                self._newest.cut()
-            self._current = establish(self._newest, self._ref, self._credential, self._policy)
+            self._current = self._connect()
             self._was_connected = True
             log.info("share connected", share=str(self._ref), **asdict(self._current.facts))
             return self._current
+
+    def _connect(self) -> Link:
+        """Make a new link; a refused logon is never repeated, or every thread would help to lock the account."""
+        if self._refusal is not None:
+            raise LogonFailed(str(self._refusal), **self._refusal.fields)
+        self._newest = new_connection(self._ref, self._policy)
+        if self._aborted.is_set():
+            self._newest.cut()
+        try:
+            return establish(self._newest, self._ref, self._credential, self._policy)
+        except LogonFailed as err:
+            self._refusal = err
+            raise
 
     def _drop(self, link: Link, why: AgentError) -> None:
         """Give up a link: cut its socket, so that every thread on it fails and comes back for the next one."""
