@@ -165,6 +165,11 @@ class SimServer:
             return await plane.answer(call)
         except Refusal as refusal:
             return self._refused(call, plane, operation, refusal)
+        except ConnectionError:
+            raise
+        except OSError as err:
+            message = f"The simulator's own disk failed: {err.strerror or err}"
+            return self._refused(call, plane, operation, Refusal(500, "InternalError", message))
 
     def _refused(self, call: Call, plane: Plane, operation: str, refusal: Refusal) -> Reply:
         self._stats.refusals[f"{operation} {refusal.code}"] += 1

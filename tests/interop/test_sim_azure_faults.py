@@ -139,6 +139,11 @@ async def test_expired_sas_is_dead_and_a_new_grant_works(sim: AzureSim, disk: Di
     assert (await disk.put())[0] == 201
 
 
+async def test_grant_that_was_never_used_expires_too(sim: AzureSim, disk: Disk) -> None:
+    sim.expire_all_sas()
+    assert (await disk.put())[0] == 403
+
+
 async def test_throttled_requests_are_told_to_wait(sim: AzureSim, disk: Disk) -> None:
     sim.set_faults(FaultPlan(throttle=Throttle(requests_per_second=1, retry_after=1)))
     assert (await disk.put())[0] == 201

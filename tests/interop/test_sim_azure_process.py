@@ -71,6 +71,20 @@ def test_killed_simulator_comes_back_as_it_was(tmp_path: Path) -> None:
     assert sum(file.stat().st_blocks for file in tmp_path.iterdir()) * 512 < 8 * MIB
 
 
+def test_state_directory_takes_one_simulator_at_a_time(tmp_path: Path) -> None:
+    arguments = ["--listen", "127.0.0.1:0", "--state", str(tmp_path)]
+    with _simulator(*arguments):
+        second = subprocess.run(
+            [*COMMAND, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=STOP_SECONDS,
+        )
+    assert second.returncode == 69
+    assert "in use by another simulator" in second.stderr
+
+
 def test_sigterm_ends_it_well() -> None:
     with _simulator("--listen", "127.0.0.1:0") as (process, told):
         assert told["schema"] == "sim-azure/1"

@@ -200,6 +200,14 @@ def test_too_little_sas_is_refused(
         assert _failed(client.upload_page, DATA[:512], 0, 512) == expected
 
 
+def test_create_permission_alone_does_not_overwrite(sim: AzureSim, blob: BlobClient) -> None:
+    token = sim.make_sas("images", permissions="c")
+    with BlobClient.from_blob_url(f"{blob.url}?{token}") as client:
+        assert _failed(client.create_page_blob, SIZE) == (403, "UnauthorizedBlobOverwrite")
+    with BlobClient.from_blob_url(f"{blob.url}-new?{token}") as client:
+        client.create_page_blob(SIZE)
+
+
 def test_wrong_key_is_refused(sim: AzureSim, blob: BlobClient) -> None:
     credential = {"account_name": sim.account, "account_key": "AAAA"}
     with BlobClient.from_blob_url(blob.url, credential=credential) as client:

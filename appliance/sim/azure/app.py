@@ -6,11 +6,12 @@
 Only place of the simulator that reads the clock.
 """
 
+import fcntl
 import ssl
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -91,6 +92,7 @@ class AzureSim:
                 stack.enter_context(tempfile.TemporaryDirectory(prefix="imageport-sim-"))
             )
             directory.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_locked(directory))
             self.vault = Vault(directory, self._fresh)
             stack.callback(self.vault.close)
             self._wire()
@@ -251,6 +253,17 @@ class AzureSim:
             "client_id": identity.client_id,
             "client_secret": identity.client_secret,
         }
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Keep a second simulator out of the state directory; a killed one leaves no lock behind."""
+    with (directory / "lock").open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            raise OSError(err.errno, f"{directory} is in use by another simulator") from err
+        yield
 
 
 def _reachable(host: str) -> str:
