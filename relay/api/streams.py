@@ -38,7 +38,9 @@ async def job_events(api: Api, caller: Caller, request: web.Request) -> web.Stre
 
 async def tenant_events(api: Api, caller: Caller, request: web.Request) -> web.StreamResponse:
     """Stream everything of the tenant, from now on unless the client says from where."""
-    return await _stream(api, caller, request, after=_after(request, api.now_ms() * 1000), job=b"")
+    return await _stream(
+        api, caller, request, after=_after(request, api.now_ms() * 1000 - 1), job=b""
+    )
 
 
 def _after(request: web.Request, default: int) -> int:
