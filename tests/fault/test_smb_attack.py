@@ -1,7 +1,10 @@
 """A man in the middle of an SMB connection: whatever he does, no byte of his is ever believed."""
 
+import contextlib
 import os
+import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -225,3 +228,27 @@ def test_the_proxy_itself_changes_nothing(rig: Rig) -> None:
     for policy in (IMPATIENT, SIGNED):
         got = _reads_through(rig, policy, lambda _, frame: [frame])
         assert got == (rig.folder / "image.raw").read_bytes()
+
+
+@pytest.mark.parametrize("policy", [IMPATIENT, SIGNED], ids=["encrypted", "signed"])
+@pytest.mark.parametrize("seed", range(40))
+def test_random_damage_before_the_logon_is_a_named_error(
+    rig: Rig, policy: SmbPolicy, seed: int
+) -> None:
+    chance = random.Random(seed)
+    victim = chance.randrange(4)  # NEGOTIATE, both SESSION_SETUPs, and the first checked answer.
+    answers = iter(range(1000))
+
+    def rule(direction: str, frame: bytes) -> list[bytes]:
+        if direction == TO_SERVER or next(answers) != victim:
+            return [frame]
+        changed = bytearray(frame)
+        for _ in range(chance.choice([1, 1, 4])):
+            # Not the header: its damage is found at once, and tests above do that.
+            changed[chance.randrange(min(64, len(frame) - 1), len(frame))] = chance.randrange(256)
+        return [bytes(changed[: chance.choice([None, None, len(frame) // 2, 70])])]
+
+    quick = replace(policy, connect_timeout=1.0, reconnect_for=0.0)
+    content = (rig.folder / "image.raw").read_bytes()
+    with contextlib.suppress(AgentError):  # Anything else that comes out is a defect.
+        assert _reads_through(rig, quick, rule) == content  # The byte had that value already.
