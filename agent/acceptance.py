@@ -204,7 +204,7 @@ class Acceptance:
             found = self._cancel(args)
             outputs = (Output(name="cancel", type="cancel", value={"found": found}),)
         elif isinstance(args, SetLimitsArgs):
-            set_value(self._conn, BANDWIDTH, args.bandwidth)
+            set_value(self._conn, BANDWIDTH, args.bandwidth or 0)
             self._effects.limits, self._effects.bandwidth = True, args.bandwidth
         self._finish(jobs.move(self._conn, job, JobEvent.SUCCEED), Ending(outputs=outputs))
 

@@ -3,19 +3,18 @@
 Proxies are taken from the configuration only, never from the environment: what the agent does is what its file says.
 """
 
-import base64
 import ssl
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 
 from agent.config import ConfigError, RelayConfig
+from agent.proxy import read_proxy_credentials
 from imaging.units import KiB
 from protocol.messages import MAX_EPOCH_ORDER
 
-PATH = "/v1/agent"
+PATH = "/v1/channel"
 MAX_MESSAGE = MAX_EPOCH_ORDER + 64 * KiB
 """The largest frame that a relay may send is an epoch order."""
 OPEN_S = 20.0
@@ -86,32 +85,11 @@ def proxy_url(relay: RelayConfig) -> str | None:
     """Return the proxy with its credentials, as the websocket client takes it."""
     if relay.proxy is None:
         return None
-    user, password = proxy_credentials(relay)
-    if not user:
+    if relay.proxy_credentials_file is None:
         return relay.proxy
+    user, password = read_proxy_credentials(relay.proxy_credentials_file)
     parts = urlsplit(relay.proxy)
     return f"{parts.scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{parts.netloc}"
-
-
-def proxy_credentials(relay: RelayConfig) -> tuple[str, str]:
-    """Return (user, password) of the proxy, ("", "") if it wants none."""
-    if relay.proxy_credentials_file is None:
-        return "", ""
-    try:
-        text = Path(relay.proxy_credentials_file).read_text(encoding="utf-8").strip()
-    except OSError as err:
-        msg = f"relay.proxy_credentials_file: {err}"
-        raise ConfigError(msg, path=relay.proxy_credentials_file) from err
-    user, colon, password = text.partition(":")
-    if not colon or not user:
-        msg = f"{relay.proxy_credentials_file} is not of the form user:password"
-        raise ConfigError(msg, path=relay.proxy_credentials_file)
-    return user, password
-
-
-def basic_auth(user: str, password: str) -> str:
-    """Return the value of a Basic (proxy) authorisation header."""
-    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
 def path_seen(socket: ClientConnection, relay: RelayConfig) -> PathSeen:

@@ -220,14 +220,17 @@ class Runner:
                 entry, JobEvent.FAIL, failure(NoStage(f"no stage carries out {job.op} here"))
             )
             return
-        context = await self._context(entry, command)
-        if job.state is State.CANCELLING:
-            event, ending = JobEvent.STOPPED, Ending()
-        else:
+        part = await self.orders.journal.job(job, now_ms=self.orders.trust.now_ms)
+        context = self._context(entry, command, part)
+        event, ending = JobEvent.STOPPED, Ending()
+        if job.state is not State.CANCELLING:
             self._say(entry, State.RUNNING)
-            event, ending = await entry.attempt.run(
-                stage, context, limit_s=self._limit(job, context)
-            )
+            try:
+                event, ending = await entry.attempt.run(
+                    stage, context, limit_s=self._limit(job, context)
+                )
+            finally:
+                part.let_go()
         report = {**ending.report, "attempt": job.attempt, "warnings": entry.attempt.warnings}
         if event is JobEvent.STOPPED:
             if await self._commit(lambda conn: _is_final(conn, job.digest)):

@@ -94,6 +94,11 @@ def finish(
     inbox.erase(conn, job.epoch, job.seq)
     if job.state in {State.SUCCEEDED, State.CANCELLED}:
         forget_line(conn, job.origin)
+    if job.state is State.SUCCEEDED:  # what it made is its product, not a leftover
+        conn.execute(
+            "UPDATE intents SET state = 'kept' WHERE origin = ? AND state = 'created'",
+            (job.origin,),
+        )
     return state
 
 

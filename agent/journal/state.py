@@ -10,6 +10,7 @@ MANIFEST = "manifest"
 RECORD = "record"
 RECORD_SERIAL = "record_serial"
 BANDWIDTH = "bandwidth"
+"""Bytes a second of the last `set-limits`; 0: lifted; never set: the configuration's."""
 LINK = "link"
 
 Value = int | str | bytes | None

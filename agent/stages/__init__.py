@@ -3,21 +3,23 @@
 import importlib
 
 from agent.stages.base import Stage, StageContext, StageOutcome
+from agent.stages.services import Services
 
-__all__ = ["Stage", "StageContext", "StageOutcome", "load"]
+__all__ = ["Services", "Stage", "StageContext", "StageOutcome", "load"]
 
 REGISTRY = {
     "upload": "agent.stages.upload",
     "sweep": "agent.stages.sweep",
     "diagnostics": "agent.stages.diagnostics",
 }
-"""op -> module with a `STAGE`."""
+"""op -> module with a `STAGE`, or with `make(services)` if it looks beyond its own job."""
 
 
-def load(op: str) -> Stage | None:
+def load(op: str, services: Services) -> Stage | None:
     """Return the stage of an op, None if this release has none."""
-    module = REGISTRY.get(op)
-    if module is None:
+    name = REGISTRY.get(op)
+    if name is None:
         return None
-    stage: Stage = importlib.import_module(module).STAGE
+    module = importlib.import_module(name)
+    stage: Stage = module.make(services) if hasattr(module, "make") else module.STAGE
     return stage
