@@ -99,11 +99,11 @@ async def _upload(run: _Run, disk: TargetDisk) -> StageOutcome:
         stats = await _transfer(run, disk)
         await run.source.check_unchanged(job)
         await job.journal.flush()
-        await disk.seal()
+        await make_retrier(job).call(disk.seal)
     with run.step(VERIFY):
         verified = await _verify(run, disk)
     await job.journal.point_of_no_return()
-    artifact = await disk.finish()
+    artifact = await make_retrier(job).call(disk.finish)
     return _outcome(run, stats, verified, artifact)
 
 

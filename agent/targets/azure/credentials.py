@@ -151,20 +151,22 @@ class SasAuthorizer:
 
     Attributes:
         url: Blob URL without query.
-        make: Returns (query, seconds that it is good for).
+        make: (how many were made before) -> (query, seconds that it is good for).
         clock: Monotonic seconds.
     """
 
     url: str
-    make: Callable[[], tuple[str, float]]
+    make: Callable[[int], tuple[str, float]]
     clock: Callable[[], float]
     _query: str = field(default="", repr=False)
     _good_until: float = 0.0
+    _made: int = 0
 
     async def request(self) -> tuple[str, dict[str, str]]:
         """Return the URL with a SAS that outlives the request."""
         if self.clock() >= self._good_until:
-            self._query, life = self.make()
+            self._query, life = self.make(self._made)
+            self._made += 1
             self._good_until = self.clock() + life - _EARLY_S
         return f"{self.url}?{self._query}", {}
 
@@ -207,8 +209,13 @@ class BearerAuthorizer:
         raise error
 
 
-def blob_sas(account: str, container: str, blob: str, key: Secret) -> tuple[str, float]:
-    """Make a SAS of one hour for one blob by the official SDK."""
+def blob_sas(
+    account: str, container: str, blob: str, key: Secret, *, number: int
+) -> tuple[str, float]:
+    """Make a SAS of one hour for one blob by the official SDK.
+
+    `number` seconds are added: two that are made within one second would be the same, and equally refused.
+    """
     from azure.storage.blob import BlobSasPermissions, generate_blob_sas  # noqa: PLC0415 - 0.5 s to import
 
     now = datetime.now(UTC)  # noqa: TID251 - the service judges it by its own clock; 5 min of slack below
@@ -219,7 +226,7 @@ def blob_sas(account: str, container: str, blob: str, key: Secret) -> tuple[str,
         account_key=key.reveal(),
         permission=BlobSasPermissions(read=True, write=True, create=True, delete=True),
         start=now - timedelta(seconds=_BACK_S),
-        expiry=now + timedelta(seconds=SAS_LIFE_S),
+        expiry=now + timedelta(seconds=SAS_LIFE_S + number),
     )
     return query, float(SAS_LIFE_S)
 

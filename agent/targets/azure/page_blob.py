@@ -181,7 +181,9 @@ class PageBlobTarget:
             case AccountKey(key=key):
                 return SasAuthorizer(
                     url,
-                    lambda: blob_sas(self._account, self._ref.container, blob, key),
+                    lambda number: blob_sas(
+                        self._account, self._ref.container, blob, key, number=number
+                    ),
                     self._clock,
                 )
             case GivenSas(query=query):

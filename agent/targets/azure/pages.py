@@ -9,8 +9,10 @@ import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import quote
 
 import aiohttp
+from yarl import URL
 
 from agent.errors import AgentError
 from agent.targets.azure.failures import CONNECTION_ERRORS, connection_failure, failure
@@ -115,7 +117,7 @@ class PageWire:
 
     async def _ranges_page(self, offset: int, length: int, marker: str) -> ET.Element:
         what = f"list page ranges of {self.name}"
-        query = "comp=pagelist" + (f"&marker={marker}" if marker else "")
+        query = "comp=pagelist" + (f"&marker={quote(marker, safe='')}" if marker else "")
         headers = {"x-ms-range": f"bytes={offset}-{offset + length - 1}"}
         text = bytearray()
         await self._send("GET", query, headers, what, collect=text, expect=200)
@@ -161,7 +163,7 @@ class PageWire:
         try:
             async with self.session.request(
                 method,
-                url,
+                URL(url, encoded=True),  # a SAS is signed as it stands: no requoting
                 headers={"x-ms-version": API_VERSION, **headers, **auth},
                 data=None if body is None else BufferBody(body),
                 allow_redirects=False,
