@@ -31,7 +31,7 @@ from protocol.errors import (
     WrongTenant,
 )
 from protocol.keys import KeyRing
-from protocol.messages import MAX_COMMAND, Command, CommandRef, Kind
+from protocol.messages import MAX_COMMAND, Command, CommandRef, Kind, ManifestKey
 from protocol.ops import parse_args
 from protocol.signed import Envelope, parse_envelope
 
@@ -162,7 +162,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """Never: nack this digest."""
+    """Never: nack this digest (the payload's if the signature was good, else `name_of` the envelope)."""
 
     digest: bytes
     code: str
@@ -172,22 +172,25 @@ class Reject:
 Verdict: TypeAlias = Accept | Refuse | Again | Gap | Hold | Reject
 
 
-def name_of(data: bytes, *, limit: int = MAX_COMMAND) -> bytes:
-    """Return the digest that names an envelope in a nack: of its payload, or of all bytes if it does not parse."""
-    try:
-        return parse_envelope(data, limit=limit).digest
-    except FrameError:
-        return hashlib.sha256(data).digest()
+def name_of(data: bytes) -> bytes:
+    """Return what names an envelope in a nack as long as its signature was not verified: SHA-256 of all its bytes.
+
+    Its payload's digest must not: a real payload inside a broken envelope would then put the real one in quarantine.
+    """
+    return hashlib.sha256(data).digest()
 
 
 def judge(data: bytes, facts: Facts) -> Verdict:
     """Return the verdict on one command envelope."""
+    name = name_of(data)
     try:
         envelope = parse_envelope(data, limit=MAX_COMMAND)
-        command = open_command(envelope, facts.ring)
+        key = facts.ring.key(envelope, Kind.COMMAND)
+        name = envelope.digest
+        command = _open_header(envelope, key, facts.ring)
         check_addressee(command.tenant, command.audience, facts)
     except (FrameError, NotAuthentic) as err:
-        return Reject(name_of(data), err.code, str(err))
+        return Reject(name, err.code, str(err))
     digest = envelope.digest
     placed = _placed(command, digest, facts)
     if placed is None:
@@ -201,7 +204,10 @@ def open_command(envelope: Envelope, ring: KeyRing) -> Command:
     Raises:
         NotAuthentic, FrameError (UnknownVersion for another header version).
     """
-    key = ring.key(envelope, Kind.COMMAND)
+    return _open_header(envelope, ring.key(envelope, Kind.COMMAND), ring)
+
+
+def _open_header(envelope: Envelope, key: ManifestKey, ring: KeyRing) -> Command:
     ring.check_not_revoked(key)
     command = _decode_header(envelope)
     ring.check_tenant(key, command.tenant)

@@ -141,7 +141,7 @@ def judge_epoch(data: bytes, state: InboxState, facts: Facts) -> EpochVerdict:
     try:
         order, digest = _open_epoch(data, facts)
     except (FrameError, NotAuthentic) as err:
-        return Reject(name_of(data, limit=MAX_EPOCH_ORDER), err.code, str(err))
+        return Reject(name_of(data), err.code, str(err))
     if digest == state.began:
         return EpochAgain()
     misplaced = _misplaced(order, state.head)

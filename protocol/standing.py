@@ -80,7 +80,7 @@ def on_hello(line: Line, hello: Hello, chain_hash_at: ChainHashAt) -> Assessment
         again = replace(line, checked=True)
         return _rebase(line, stated, code) if code else _settled(again, stated)
     line = replace(line, hello=hello.nonce)
-    if _nothing_seen(line):
+    if not line.journal or _nothing_seen(line):
         line = replace(line, journal=hello.journal)
     if hello.journal == line.journal:
         short = hello.results_last < line.results
@@ -95,7 +95,7 @@ def on_ack(line: Line, ack: Ack, chain_hash_at: ChainHashAt) -> Assessment:
     stated = Head(ack.epoch, ack.have, ack.head)
     if (ack.epoch, ack.have) < line.seen and not _broken(line, stated, chain_hash_at):
         return _settled(line, stated)
-    return _assess(line, stated, chain_hash_at)
+    return _assess(_in_epoch(line, stated), stated, chain_hash_at)
 
 
 def on_nack(
@@ -118,14 +118,20 @@ def on_nack(
     return _settled(line, stated)
 
 
+def _in_epoch(line: Line, stated: Head) -> Line:
+    """What the last hello lacked is settled once the appliance stands in a newer epoch: maybe its journal began anew."""
+    return replace(line, short=False) if stated.epoch > line.seen[0] else line
+
+
 def _assess(line: Line, stated: Head, chain_hash_at: ChainHashAt) -> Assessment:
     code = _broken(line, stated, chain_hash_at)
     if code:
         return _rebase(line, stated, code)
+    place = (stated.epoch, stated.have)
     line = replace(line, checked=True)
     if _is_offered(line, stated):
+        line = replace(line, seen=max(line.seen, place))
         return Assessment(Step.OFFERED, line, stated.have + 1, stated)
-    place = (stated.epoch, stated.have)
     if place >= line.seen and stated.epoch < line.head.epoch:
         return _rebase(line, stated, EPOCH_CAS)
     if place < line.seen or line.short:
@@ -227,7 +233,7 @@ def on_inventory(
         chain_hash_at: See `ChainHashAt`.
     """
     stated = Head(inventory.epoch, inventory.have, inventory.head)
-    found = _assess(line, stated, chain_hash_at)
+    found = _assess(_in_epoch(line, stated), stated, chain_hash_at)
     if found.step is Step.SUSPECT:
         return Inventoried(_rebase(found.line, stated, JOURNAL_BEHIND))
     if found.step is not Step.TAKEN or line.offer is None:

@@ -38,7 +38,7 @@ def seal_key_of(name: str) -> SealKey:
     return SealKey.from_bytes(name.encode().ljust(32, b"."))
 
 
-def _changed(row: Any, changes: Mapping[str, Any]) -> Any:
+def changed(row: Any, changes: Mapping[str, Any]) -> Any:
     return msgspec.structs.replace(row, **changes) if changes else row
 
 
@@ -62,7 +62,7 @@ def manifest_key(name: str, key: SigningKey, role: str, **changes: Any) -> Manif
         nbf=T0,
         exp=T0 + 10 * YEAR_MS,
     )
-    return _changed(row, changes)
+    return changed(row, changes)
 
 
 def manifest(*, serial: int = 1, **changes: Any) -> Manifest:
@@ -73,7 +73,7 @@ def manifest(*, serial: int = 1, **changes: Any) -> Manifest:
         manifest_key("record-1", RECORD, "record"),
         manifest_key("release-1", RELEASE, "release"),
     )
-    return _changed(Manifest(v=1, serial=serial, issued=T0, keys=rows), changes)
+    return changed(Manifest(v=1, serial=serial, issued=T0, keys=rows), changes)
 
 
 def ring(shown: Manifest | None = None) -> KeyRing:
@@ -92,7 +92,7 @@ def record(**changes: Any) -> Record:
         serial=1,
         epoch=1,
     )
-    return _changed(row, changes)
+    return changed(row, changes)
 
 
 RECORD_PAYLOAD = encode(record())
@@ -123,7 +123,7 @@ def signed_time(**changes: Any) -> Time:
         seen=0,
         link=b"L" * 16,
     )
-    return _changed(row, changes)
+    return changed(row, changes)
 
 
 def hello(**changes: Any) -> Hello:
@@ -144,7 +144,7 @@ def hello(**changes: Any) -> Hello:
         seal_kid=SEAL.kid,
         caps=("command/1", "sweep/1"),
     )
-    return _changed(row, changes)
+    return changed(row, changes)
 
 
 def command(head: Head = HEAD_0, **changes: Any) -> Command:
@@ -163,7 +163,7 @@ def command(head: Head = HEAD_0, **changes: Any) -> Command:
         exp=T0 + 24 * HOUR_MS,
         args=encode(SweepArgs()),
     )
-    return _changed(row, changes)
+    return changed(row, changes)
 
 
 def envelope(kind: Kind, payload: bytes | Any, key: SigningKey) -> bytes:
