@@ -119,7 +119,7 @@ def on_nack(
 
 
 def _in_epoch(line: Line, stated: Head) -> Line:
-    """What the last hello lacked is settled once the appliance stands in a newer epoch: maybe its journal began anew."""
+    """Forget what the last hello lacked once the appliance stands in a newer epoch: its journal may have begun anew."""
     return replace(line, short=False) if stated.epoch > line.seen[0] else line
 
 
