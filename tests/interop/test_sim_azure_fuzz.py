@@ -20,6 +20,7 @@ WAIT_SECONDS = 30.0
 ODD = st.one_of(
     st.sampled_from(
         ["", "0", "512", "-1", "²", "1e3", "bytes=0-511", "bytes=512-1023", "bytes=0-", "bytes=9-1", "*",
+         "http://[", "http://sim/imageportsim/images/x", "Bearer x", "SharedKey a:b",
          "9" * 25, "bytes=" + "9" * 30 + "-", "true", "update", "clear", "max", "increment", "PageBlob",
          "Thu, 01 Jan 1970 00:00:00 GMT", "Thu, 99 Foo", "AAAAAAAAAAA=", "é\x80", "a" * 300]
     ),
@@ -31,7 +32,7 @@ HEADERS = st.dictionaries(
          "If-Modified-Since", "If-Unmodified-Since", "x-ms-if-sequence-number-le", "Content-MD5",
          "x-ms-content-crc64", "x-ms-blob-content-length", "x-ms-blob-sequence-number", "x-ms-meta-a",
          "x-ms-meta-", "x-ms-sequence-number-action", "x-ms-range-get-content-md5", "x-ms-date",
-         "x-ms-client-request-id", "x-ms-blob-content-type", "Expect"]
+         "x-ms-client-request-id", "x-ms-copy-source", "Authorization", "x-ms-blob-content-type", "Expect"]
     ),
     ODD,
     max_size=4,

@@ -135,6 +135,56 @@ def test_sequence_number_and_size_change(blob: BlobClient) -> None:
     assert refused == (412, "SequenceNumberConditionNotMet")
 
 
+def test_copy_inside_the_account(
+    sim: AzureSim, service: BlobServiceClient, blob: BlobClient
+) -> None:
+    blob.upload_page(DATA, MIB, len(DATA))
+    copy = service.get_blob_client("images", "copy.vhd")
+    started = copy.start_copy_from_url(f"{blob.url}?{sim.make_sas('images', blob.blob_name)}")
+    found = copy.get_blob_properties()
+    assert (started["copy_status"], found.copy.status, found.copy.id) == (
+        "success",
+        "success",
+        started["copy_id"],
+    )
+    assert found.copy.progress == f"{SIZE}/{SIZE}"
+    assert (found.size, found.metadata) == (SIZE, {"origin": "abc"})
+    assert _ranges(copy) == [(MIB, MIB + len(DATA))]
+    assert copy.download_blob(MIB, len(DATA)).readall() == DATA
+
+
+def test_slow_copy_is_pending_and_not_written_to() -> None:
+    with running_azure(lro_seconds=3600.0) as sim:
+        credential = {"account_name": sim.account, "account_key": sim.key}
+        with BlobServiceClient(sim.blob_url, credential=credential, retry_total=0) as service:
+            source = service.create_container("images").get_blob_client("source")
+            source.create_page_blob(SIZE)
+            copy = service.get_blob_client("images", "copy")
+            copy.start_copy_from_url(source.url, metadata={"own": "tag"})
+            found = copy.get_blob_properties()
+            assert (found.copy.status, found.metadata) == ("pending", {"own": "tag"})
+            assert _failed(copy.upload_page, DATA[:512], 0, 512) == (409, "PendingCopyOperation")
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("{blob}", (401, "CannotVerifyCopySource")),
+        ("{blob}?sv=2021-12-02&sr=b&sp=r&se=2099-01-01&sig=forged", (403, "AuthenticationFailed")),
+        ("{account}/images/none?{sas}", (404, "CannotVerifyCopySource")),
+        ("https://other.blob.core.windows.net/images/x", (400, "FeatureNotSupported")),
+    ],
+    ids=["no-credential", "forged", "missing", "other-account"],
+)
+def test_copy_from_an_unreadable_source_is_refused(
+    sim: AzureSim, blob: BlobClient, source: str, expected: tuple[int, str]
+) -> None:
+    sas = sim.make_sas("images", permissions="rw")
+    url = source.format(blob=blob.url, account=sim.blob_url, sas=sas)
+    with BlobClient.from_blob_url(f"{sim.blob_url}/images/copy?{sas}") as copy:
+        assert _failed(copy.start_copy_from_url, url) == expected
+
+
 def test_lists_show_what_is_there(service: BlobServiceClient, blob: BlobClient) -> None:
     assert [found.name for found in service.list_containers()] == ["images"]
     container = service.get_container_client("images")

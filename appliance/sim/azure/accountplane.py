@@ -9,6 +9,7 @@ from appliance.sim.azure import pageblob, storage
 from appliance.sim.azure.access import AccountAccess
 from appliance.sim.azure.conditions import check_conditions, invalid_header, whole_number
 from appliance.sim.azure.containers import Containers
+from appliance.sim.azure.copyblob import Copies
 from appliance.sim.azure.sas import Resource
 from appliance.sim.azure.vault import PageBlob, Vault
 from appliance.sim.call import Call, Refusal, Reply
@@ -44,6 +45,7 @@ _NEEDS = {
     "get": "r",
     "head": "r",
     "create": "cw",
+    "copy": "cw",
     "delete": "d",
     "get-page-ranges": "r",
     "get-metadata": "r",
@@ -57,13 +59,17 @@ _NEEDS = {
 class AccountPlane:
     """The account's containers and blobs; every request is authorized before it learns anything."""
 
-    def __init__(self, vault: Vault, access: AccountAccess, stats: Stats) -> None:
+    def __init__(
+        self, vault: Vault, access: AccountAccess, stats: Stats, *, copy_seconds: float = 0.0
+    ) -> None:
         self._vault = vault
         self._access = access
         self._stats = stats
         self._containers = Containers(vault)
+        self._copies = Copies(vault, access, copy_seconds)
         self._handlers: dict[str, Callable[[Call, str], Reply]] = {
             "create": self._create,
+            "copy": self._copy,
             "delete": self._delete,
             "set-metadata": self._set_metadata,
             "set-properties": self._set_properties,
@@ -77,6 +83,8 @@ class AccountPlane:
             return self._containers.operation(call, resource)
         if call.method == "PUT" and comp == "page":
             return f"blob.{pageblob.write_operation(call)}"
+        if call.method == "PUT" and not comp and call.header("x-ms-copy-source"):
+            return "blob.copy"
         return f"blob.{_BLOB_OPERATIONS.get((call.method, comp), 'unknown')}"
 
     async def answer(self, call: Call) -> Reply:
@@ -143,6 +151,11 @@ class AccountPlane:
         self._vault.put_blob(key, blob)
         return Reply(201, pageblob.written(blob))
 
+    def _copy(self, call: Call, key: str) -> Reply:
+        _check_name(key.partition("/")[2])
+        self._check_replaced(call, key)
+        return self._copies.start(call, key, metadata(call))
+
     def _check_replaced(self, call: Call, key: str) -> None:
         old = self._vault.blobs.get(key)
         if old is None:
@@ -157,6 +170,7 @@ class AccountPlane:
                 "UnauthorizedBlobOverwrite",
                 "This request is not authorized to perform blob overwrites.",
             )
+        pageblob.check_not_copying(call, old)
         check_conditions(call, etag=old.etag, modified=old.record.modified)
 
     def _delete(self, call: Call, key: str) -> Reply:

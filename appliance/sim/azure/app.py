@@ -52,7 +52,7 @@ class AzureSim:
         tls: Serve HTTPS with this context.
         public_url: What clients reach the simulator by, when it is not the listening address.
         disk_domain: Put disks on hosts `md-impexp-x.<disk_domain>` instead of under a path.
-        lro_seconds: How long disk operations take.
+        lro_seconds: How long disk operations and blob copies take.
         retry_after: What answers of running operations ask for.
         clock: Seconds since the epoch.
     """
@@ -118,7 +118,9 @@ class AzureSim:
         self._tokens = TokenPlane(identity)
         self._verifier = SasVerifier(identity.account, identity.key, self._voided)
         access = AccountAccess(identity, self._verifier, self._tokens)
-        self._account_plane = AccountPlane(self.vault, access, self.stats)
+        self._account_plane = AccountPlane(
+            self.vault, access, self.stats, copy_seconds=self._lro_seconds
+        )
         self._disk_plane = DiskPlane(self.vault, self._voided, self.stats)
         operations = Operations(self._lro_seconds)
         self._arm = ArmPlane(self.vault, self.disks, self._tokens, operations, self._retry_after)

@@ -18,6 +18,7 @@ from appliance.sim.azure.conditions import (
     whole_number,
     window,
 )
+from appliance.sim.azure.state import BlobRecord
 from appliance.sim.azure.vault import PageBlob
 from appliance.sim.call import Call, Refusal, Reply
 from appliance.sim.crc64 import crc64_header
@@ -109,10 +110,33 @@ async def _update(call: Call, blob: PageBlob, offset: int, length: int, stats: S
     return Reply(201, written(blob) | checksum)
 
 
+def copy_headers(record: BlobRecord, now: float) -> dict[str, str]:
+    """Return the x-ms-copy- headers of a blob that was made by a server-side copy."""
+    if record.copy is None:
+        return {}
+    pending = now < record.copy.due
+    headers = {
+        "x-ms-copy-id": record.copy.copy_id,
+        "x-ms-copy-source": record.copy.source,
+        "x-ms-copy-status": "pending" if pending else "success",
+        "x-ms-copy-progress": f"{0 if pending else record.size}/{record.size}",
+    }
+    if not pending:
+        headers["x-ms-copy-completion-time"] = formatdate(record.copy.due, usegmt=True)
+    return headers
+
+
+def check_not_copying(call: Call, blob: PageBlob) -> None:
+    """Raise 409 while the blob is the destination of a copy."""
+    if blob.record.copy is not None and call.now < blob.record.copy.due:
+        raise Refusal(409, "PendingCopyOperation", "There is currently a pending copy operation.")
+
+
 def _check(call: Call, blob: PageBlob) -> None:
     """Decide on a write at the last moment: while the body came, the blob may have changed or gone."""
     if blob.file.closed:
         raise Refusal(404, "BlobNotFound", "The specified blob does not exist.")
+    check_not_copying(call, blob)
     check_conditions(
         call, etag=blob.etag, modified=blob.record.modified, sequence=blob.record.sequence
     )
@@ -202,7 +226,8 @@ def properties(blob: PageBlob) -> dict[str, str]:
 def head(call: Call, blob: PageBlob) -> Reply:
     """Answer Get Blob Properties; the length in the header is the blob's."""
     _check_read(call, blob)
-    return Reply(200, properties(blob) | {"Content-Length": str(blob.size)})
+    length = {"Content-Length": str(blob.size)}
+    return Reply(200, properties(blob) | copy_headers(blob.record, call.now) | length)
 
 
 def _check_read(call: Call, blob: PageBlob) -> None:

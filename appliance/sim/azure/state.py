@@ -32,6 +32,15 @@ class Container(msgspec.Struct):
     metadata: dict[str, str] = {}
 
 
+class CopyRecord(msgspec.Struct):
+    """The server-side copy that made a blob; pending until `due`."""
+
+    copy_id: str
+    source: str
+    started: float
+    due: float
+
+
 class BlobRecord(msgspec.Struct):
     """One page blob; also the backing of a managed disk.
 
@@ -49,6 +58,7 @@ class BlobRecord(msgspec.Struct):
     sequence: int = 0
     metadata: dict[str, str] = {}
     content: dict[str, str] = {}
+    copy: CopyRecord | None = None
 
 
 class Policy(msgspec.Struct):
