@@ -26,7 +26,7 @@ from tests.support.smb_proxy import TO_CLIENT, SmbProxy
 pytestmark = pytest.mark.fault
 
 BOTH = pytest.mark.parametrize("policy", [IMPATIENT, SIGNED], ids=["encrypted", "signed"])
-HURRIED = replace(IMPATIENT, connect_timeout=0.5, answer_timeout=0.5, reconnect_for=1.5)
+HURRIED = replace(IMPATIENT, connect_timeout=1.0, answer_timeout=1.0, reconnect_for=2.0)
 GUARD = 60.0
 """Seconds after which a test that hangs fails; nothing here takes a tenth of it."""
 
