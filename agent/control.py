@@ -7,7 +7,9 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -21,15 +23,14 @@ Answerer = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
 async def serve(path: str, answers: Mapping[str, Answerer]) -> None:
     """Serve until cancelled. A leading `@` is an abstract socket; a stale file of a killed agent is replaced."""
-    async with asyncio.TaskGroup() as group:
-        # the server's own tasks are asyncio's; each connection is bounded by READ_S and one answer
 
-        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await _handle(reader, writer, answers)
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await _handle(reader, writer, answers)
 
-        server = await _listen(path, handle)
+    with _bound(path) as listener:
+        server = await asyncio.start_unix_server(handle, sock=listener, limit=MAX_LINE)
         async with server:
-            await group.create_task(server.serve_forever())
+            await server.serve_forever()
 
 
 async def ask(path: str, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,13 +52,19 @@ async def ask(path: str, request: Mapping[str, Any]) -> dict[str, Any]:
     return answer
 
 
-async def _listen(
-    path: str, handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-) -> asyncio.Server:
-    server = await asyncio.start_unix_server(handle, _address(path), limit=MAX_LINE)  # replaces a stale one
-    if not path.startswith("@"):
-        os.chmod(path, 0o600)  # noqa: PTH101 - a socket
-    return server
+def _bound(path: str) -> socket.socket:
+    """Return a socket that nobody but this user can connect to."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    if path.startswith("@"):
+        listener.bind(_address(path))
+        return listener
+    Path(path).unlink(missing_ok=True)  # the journal's lock says that nobody serves it
+    mask = os.umask(0o177)
+    try:
+        listener.bind(path)
+    finally:
+        os.umask(mask)
+    return listener
 
 
 async def _handle(

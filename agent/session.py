@@ -5,6 +5,7 @@ over (somebody runs this identity twice), it comes back slowly and says so.
 """
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ from protocol.jobs import EventBody
 SLOW_RETRY_S = 30.0
 """After `superseded` or `refused`: trying harder would only fight another agent or an administrator."""
 CLOSE_S = 5.0
+CLOSE_GOING = 1001
+"""RFC 6455 7.4.1: this endpoint is going away."""
 
 
 _SLOW = {CLOSE_REFUSED, CLOSE_SUPERSEDED}
@@ -140,7 +143,7 @@ class Session:
         """Run the connection and turn its end into a wait; anything but the end of a connection goes up."""
         code, reason = 0, ""
         try:
-            await connection.run()
+            await self._run(connection)
         except* SessionOver as group:
             over = _first(group)
             code, reason = over.code, over.reason
@@ -154,6 +157,16 @@ class Session:
         if comeback is not None:
             return comeback.after + self.random() * comeback.spread
         return SLOW_RETRY_S * (1 + self.random()) if code in _SLOW else None
+
+    @staticmethod
+    async def _run(connection: Connection) -> None:
+        try:
+            await connection.run()
+        except asyncio.CancelledError:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await connection.socket.close(CLOSE_GOING, "the agent stops")
+            raise
 
     def _on_change(self) -> None:
         standing = self._connection.standing if self._connection else Standing()

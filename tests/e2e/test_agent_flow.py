@@ -1,0 +1,193 @@
+"""A whole agent against a relay double: orders run once, in order, and their results arrive signed and numbered."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from protocol.messages import After, ResultsThrough
+from protocol.ops import SetLimitsArgs
+from protocol.signed import parse_envelope
+from tests.support import protocol_world as w
+from tests.support.agent_relay_double import ref, relay
+from tests.support.agent_world import ROOT_DIGEST, Broken, StepStage, agent, prepare
+
+pytestmark = pytest.mark.e2e
+
+
+def _stage(folder: Path, **changes: object) -> StepStage:
+    return StepStage(folder / "effects", **changes)  # type: ignore[arg-type]
+
+
+async def test_a_signed_upload_runs_once_and_its_result_is_signed_and_numbered(
+    tmp_path: Path,
+) -> None:
+    stage = _stage(tmp_path)
+    async with relay() as double, agent(prepare(tmp_path, double.url), stage):
+        order = double.line.upload()
+        await double.push(order)
+        result = await double.result(order[0])
+    assert (result.status, result.n, result.attempt, result.root) == (
+        "succeeded",
+        1,
+        1,
+        ROOT_DIGEST,
+    )
+    assert result.outputs[0].value == {"id": "id-disk"}
+    assert stage.lines() == [
+        "disk attempt 1", "disk unit 0", "disk unit 1", "disk unit 2", "disk done",
+    ]  # fmt: skip
+    report = json.loads(double.reports[order[0].id])
+    assert report["units"] == 3
+
+
+async def test_many_orders_are_acknowledged_together_and_all_end(tmp_path: Path) -> None:
+    stage = _stage(tmp_path, units=1)
+    async with relay() as double, agent(prepare(tmp_path, double.url), stage):
+        orders = [double.line.upload(f"disk{i}") for i in range(100)]
+        await double.push(*orders)
+        await double.until(lambda: len(double.results) == 100, "100 results")
+    assert double.numbers() == list(range(1, 101))
+    assert len([line for line in stage.lines() if line.endswith("done")]) == 100
+    assert len(double.acks) < 100
+
+
+async def test_a_failing_stage_ends_with_its_code_and_a_retry_goes_on_where_it_stopped(
+    tmp_path: Path,
+) -> None:
+    stage = _stage(tmp_path, fail=(1, Broken("the stage broke")))
+    async with relay() as double, agent(prepare(tmp_path, double.url), stage):
+        first = double.line.upload()
+        await double.push(first)
+        failed = await double.result(first[0])
+        stage.fail = None
+        again = double.line.upload(retry_of=ref(first[0]))
+        await double.push(again)
+        done = await double.result(again[0])
+        third = double.line.upload(retry_of=ref(first[0]))
+        await double.push(third)
+        refused = await double.result(third[0])
+    assert (failed.status, failed.code) == ("failed", "test.broken")
+    assert done.status == "succeeded"
+    assert stage.lines()[3:] == ["disk attempt 1", "disk unit 2", "disk done"]
+    assert (refused.status, refused.code) == ("refused", "job.not-retryable")
+
+
+async def test_cancel_stops_a_running_job_and_names_what_is_left(tmp_path: Path) -> None:
+    reached, never = asyncio.Event(), asyncio.Event()
+
+    async def gate(unit: int) -> None:
+        if unit == 1:
+            reached.set()
+            await never.wait()
+
+    stage = _stage(tmp_path, gate=gate, leave=["snapshot s-1: still in use"])
+    async with relay() as double, agent(prepare(tmp_path, double.url), stage):
+        order = double.line.upload()
+        await double.push(order)
+        await reached.wait()
+        cancel = double.line.cancel(*order)
+        await double.push(cancel)
+        result = await double.result(order[0])
+        told = await double.result(cancel[0])
+    assert (result.status, result.code) == ("cancelled", "job.cancelled")
+    assert (told.status, told.outputs[0].value) == ("succeeded", {"found": "running"})
+    assert json.loads(double.reports[order[0].id])["left"] == ["snapshot s-1: still in use"]
+    assert stage.lines()[-1] == "disk removed"
+
+
+async def test_a_chain_runs_in_order_and_a_failed_predecessor_refuses_its_successors(
+    tmp_path: Path,
+) -> None:
+    stage = _stage(tmp_path, fail=(0, Broken("no")))
+    async with relay() as double, agent(prepare(tmp_path, double.url), stage):
+        first = double.line.upload("first")
+        after = After(
+            id=first[0].id,
+            audience=w.APPLIANCE,
+            device_key=w.DEVICE.public,
+            digest=parse_envelope(first[1], limit=2**20).digest,
+        )
+        second = double.line.upload("second", after=(after,), start_by=w.T0 + 20 * w.HOUR_MS)
+        await double.push(first, second)
+        result = await double.result(second[0])
+    assert (result.status, result.code) == ("refused", "job.predecessor-failed")
+    assert not any(line.startswith("second") for line in stage.lines())
+
+
+async def test_limits_take_effect_at_acceptance_and_survive_a_restart(tmp_path: Path) -> None:
+    stage = _stage(tmp_path)
+    async with relay() as double:
+        config = prepare(tmp_path, double.url)
+        async with agent(config, stage) as app:
+            order = double.line.order("set-limits", SetLimitsArgs(bandwidth=1_000_000))
+            await double.push(order)
+            assert (await double.result(order[0])).status == "succeeded"
+            assert app.runner.limiter.rate == 1_000_000
+        async with agent(config, stage) as app:
+            assert app.runner.limiter.rate == 1_000_000
+
+
+async def test_nothing_starts_before_this_sessions_signed_time_came(tmp_path: Path) -> None:
+    stage = _stage(tmp_path)
+    async with relay(answer_time=False) as double, agent(prepare(tmp_path, double.url), stage):
+        order = double.line.upload()
+        await double.push(order)
+        await double.until(lambda: double.connected, "a connection")
+        await double.send_command(order[1])  # a relay that sends without being asked is cut off
+        await double.until(lambda: double.connections >= 2, "a new connection")
+        assert double.acks == []
+        double.answer_time = True
+        await double.drop(1001)  # asked again at once, not after the round trip's 10 s
+        await double.until(lambda: double.result_of(order[0]), "result")
+    assert len([line for line in stage.lines() if line.endswith("done")]) == 1
+
+
+async def test_unconfirmed_results_are_sent_again_to_a_relay_that_lost_them(tmp_path: Path) -> None:
+    stage = _stage(tmp_path, units=1)
+    async with relay(confirm=False) as double, agent(prepare(tmp_path, double.url), stage):
+        orders = [double.line.upload(f"d{i}") for i in range(3)]
+        await double.push(*orders)
+        await double.until(lambda: len(double.results) == 3, "results")
+        kept = dict(double.results)
+        double.results.clear()  # a restored, older relay
+        await double.drop(1001)
+        await double.until(lambda: len(double.results) == 3, "results again")
+    assert double.results == kept
+
+
+async def test_a_confirmed_result_is_counted_and_another_journals_receipt_is_ignored(
+    tmp_path: Path,
+) -> None:
+    stage = _stage(tmp_path, units=1)
+    async with relay(confirm=False) as double, agent(prepare(tmp_path, double.url), stage) as app:
+        order = double.line.upload()
+        await double.push(order)
+        result = await double.result(order[0])
+        foreign = double.line.sweep(results_through=ResultsThrough(journal=b"x" * 16, n=1))
+        await double.push(foreign)
+        await double.result(foreign[0])
+        assert app.orders.state.confirmed == 0
+        ours = double.line.sweep(results_through=ResultsThrough(journal=result.journal, n=1))
+        await double.push(ours)
+        await double.result(ours[0])
+        assert app.orders.state.confirmed == 1
+
+
+async def test_going_away_is_honoured_and_a_lost_connection_comes_back(tmp_path: Path) -> None:
+    async with relay() as double, agent(prepare(tmp_path, double.url), _stage(tmp_path)):
+        await double.until(lambda: double.connected, "a connection")
+        await double.go_away(0, 0)
+        await double.drop(1001)
+        await double.until(lambda: double.connections == 2 and double.connected, "back again")
+
+
+async def test_progress_reaches_the_relay_while_the_job_runs(tmp_path: Path) -> None:
+    async with relay() as double, agent(prepare(tmp_path, double.url), _stage(tmp_path)):
+        order = double.line.upload()
+        await double.push(order)
+        await double.result(order[0])
+        await double.until(lambda: len(double.events) >= 2, "events")
+    numbers = [event.n for event in double.events]
+    assert numbers == sorted(set(numbers))
