@@ -88,6 +88,8 @@ class SambaUser:
 class SambaShare:
     """One share of the server.
 
+    The throw-away users must be able to reach the folder, or the options say `{"force user": "root"}`.
+
     Attributes:
         name: Name on the wire.
         folder: What it serves.

@@ -1,6 +1,7 @@
 """The file server dies, restarts or hangs in the middle of a read: the bytes are right, or the error is named."""
 
 import os
+import random
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -86,6 +87,38 @@ def test_readers_in_several_threads_all_survive_a_kill(rig: Rig, policy: SmbPoli
     for thread in threads:
         thread.join(GUARD)
     assert got == content
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@BOTH
+def test_forty_kills_at_random_moments_leave_every_byte_right(rig: Rig, policy: SmbPolicy) -> None:
+    content = os.urandom(64 * MiB)
+    rig.write("image.raw", content)
+    file = rig.share(policy=policy).open_read("image.raw")
+    chance, stop, wrong = random.Random(40), threading.Event(), []
+
+    def read_at_random(seed: int) -> None:
+        mine, buffer = random.Random(seed), bytearray(6 * MiB)
+        while not stop.is_set():
+            length = mine.randrange(1, len(buffer))
+            offset = mine.randrange(len(content) - length)
+            view = memoryview(buffer)[:length]
+            file.read_into(offset, view)
+            if view != content[offset : offset + length]:
+                wrong.append(offset)
+
+    threads = [threading.Thread(target=read_at_random, args=(seed,)) for seed in range(3)]
+    for thread in threads:
+        thread.start()
+    for _ in range(40):
+        stop.wait(chance.uniform(0, 0.5))
+        rig.server.restart()
+    stop.set()
+    for thread in threads:
+        thread.join(GUARD)
+        assert not thread.is_alive()
+    assert wrong == []
 
 
 def test_extents_and_identity_survive_a_kill(rig: Rig) -> None:

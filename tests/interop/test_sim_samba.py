@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from agent.secrets import Secret
+from agent.shares.smb.ref import SmbCredential, SmbShareRef
+from agent.shares.smb.share import SmbShare
 from appliance.sim.samba import Samba, SambaShare, SambaUnavailable, why_unavailable
 from appliance.sim.samba_watch import session_members, watch
+from imaging.device import read_bytes
 
 pytestmark = pytest.mark.interop
 
@@ -55,6 +59,21 @@ def test_leaving_it_removes_processes_users_and_state_but_not_the_data(tmp_path:
     assert not _listens(server.port)
     assert not (tmp_path / "state").exists()
     assert (tmp_path / "data" / "kept").exists()
+
+
+def test_a_closed_folder_can_be_served_as_root(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o700)
+    (folder / "image.raw").write_bytes(b"gold")
+    (folder / "image.raw").chmod(0o600)
+    served = SambaShare("plain", folder, {"force user": "root", "read only": "yes"})
+    with Samba(tmp_path / "state", [served]) as server:
+        share = SmbShare(
+            SmbShareRef("127.0.0.1", "plain", server.port),
+            SmbCredential(server.user.name, Secret(server.user.password)),
+        )
+        assert read_bytes(share.open_read("image.raw"), 0, 4) == b"gold"
+        share.close()
 
 
 def test_restart_keeps_port_and_users(tmp_path: Path) -> None:
