@@ -34,8 +34,8 @@ def _simulator(*arguments: str) -> Iterator[tuple["subprocess.Popen[str]", dict[
         assert process.stdout is not None
         yield process, json.loads(process.stdout.readline())
     finally:
-        process.kill()
-        process.communicate()
+        process.terminate()  # not kill: it removes its temporary directory
+        process.communicate(timeout=STOP_SECONDS)
 
 
 def _blob(told: dict[str, Any]) -> BlobClient:
