@@ -209,9 +209,7 @@ async def build(
             listener=lambda effects: _apply(parts, effects),
         )
         services = _services(journal, checks)
-        session = Session(
-            config, orders, me.keys.seal.kid, random.random, lambda: _changed(parts)
-        )
+        session = Session(config, orders, me.keys.seal.kid, random.random, lambda: _changed(parts))
         runner = Runner(
             orders,
             config,

@@ -17,7 +17,8 @@ import msgspec
 from agent.errors import Permanent
 from imaging.units import KiB, MiB
 
-FOLDERS = (Path("/usr/lib/imageport/conf.d"), Path("/etc/imageport/conf.d"))
+CONF_D = Path("/etc/imageport/conf.d")
+FOLDERS = (Path("/usr/lib/imageport/conf.d"), CONF_D)
 DEFAULT_ORIGIN = "default"
 
 Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,64}\Z")]

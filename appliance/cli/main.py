@@ -35,6 +35,11 @@ class Command:
 
 COMMANDS = (
     Command("disk", "appliance.cli.disk", "look into disk images and compute digests"),
+    Command("agent", "appliance.cli.agent", "run the agent", extra="agent"),
+    Command("appliance", "appliance.cli.appliance", "enrol this machine", extra="agent"),
+    Command("status", "appliance.cli.status", "show what the agent here does", extra="agent"),
+    Command("sweep", "appliance.cli.sweep", "find what jobs left behind", extra="agent"),
+    Command("config", "appliance.cli.config", "show or check the configuration", extra="agent"),
     Command("relay", "appliance.cli.relay", "run the relay", extra="relay"),
     Command("sim", "appliance.cli.sim", "run a strict simulator of a cloud", extra="agent"),
     Command("key", "appliance.cli.key", "make key files and sign key manifests"),

@@ -1,0 +1,24 @@
+"""`imageport agent run`: run the agent in the foreground, as its systemd unit does. Configures; decides nothing."""
+
+import argparse
+from pathlib import Path
+
+from agent import app
+from agent.config import load
+from appliance.cli.exits import Exit
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb and its options."""
+    verbs = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
+    help_line = "connect to the relay and carry out signed jobs until SIGTERM"
+    verb = verbs.add_parser("run", help=help_line, description=help_line)
+    verb.add_argument(
+        "--config", type=Path, metavar="F", help="use exactly this file (default: conf.d folders)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the agent until SIGTERM or SIGINT; jobs resume with the next start."""
+    app.run(load(args.config).config)
+    return Exit.OK

@@ -1,0 +1,71 @@
+"""`imageport appliance enroll`: make this machine an appliance of a control plane. Takes no secret in argv."""
+
+import argparse
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import msgspec
+
+from agent import identity
+from agent.config import CONF_D, AgentConfig, load
+from appliance import enrol
+from appliance.cli import output
+from appliance.cli.exits import Exit
+
+RELAY_FILE = CONF_D / "50-relay.toml"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verbs and their options."""
+    verbs = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
+    help_line = "make keys, prove them with a token, and keep the signed record"
+    enroll = verbs.add_parser("enroll", help=help_line, description=help_line)
+    enroll.add_argument("--relay", required=True, metavar="URL", help="base URL of the relay")
+    enroll.add_argument(
+        "--token-file", required=True, metavar="F", help="file with the token; - is stdin"
+    )
+    enroll.add_argument("--config", type=Path, metavar="F", help="the agent's configuration file")
+    enroll.add_argument("--state-dir", metavar="DIR", help="state folder (default: configuration)")
+    enroll.add_argument("--name", metavar="ID", help="id that the appliance would like to have")
+    enroll.add_argument("--json", action="store_true", help="answer as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Enrol."""
+    config = _config(args)
+    token = enrol.read_token(args.token_file, sys.stdin.read() if args.token_file == "-" else "")
+    me = asyncio.run(enrol.enrol(config, token, name=args.name))
+    if args.config is None and RELAY_FILE.parent.is_dir():
+        _write_relay(config)
+    facts = {
+        "appliance": me.record.id,
+        "tenant": me.record.tenant,
+        "state_dir": config.state_dir,
+        "relay": config.relay.url,
+        "manifest": me.ring.manifest.serial,
+    }
+    if args.json:
+        output.answer_json("enrolment/1", facts)
+    else:
+        output.answer_properties([(key, str(value)) for key, value in facts.items()])
+        output.note("enrolled; start the agent with `imageport agent run`")
+    return Exit.OK
+
+
+def _config(args: argparse.Namespace) -> AgentConfig:
+    config = load(args.config).config
+    relay = msgspec.structs.replace(config.relay, url=args.relay)
+    config = msgspec.structs.replace(config, relay=relay)
+    if args.state_dir:
+        folder = str(Path(args.state_dir).absolute())
+        config = msgspec.structs.replace(config, state_dir=folder)
+    return config
+
+
+def _write_relay(config: AgentConfig) -> None:
+    """Keep the relay's URL where the agent reads it."""
+    text = f"# Written by `imageport appliance enroll`.\n[relay]\nurl = {json.dumps(config.relay.url)}\n"
+    identity.write_durable(RELAY_FILE, text.encode())
+    RELAY_FILE.chmod(0o644)
