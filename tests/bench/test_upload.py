@@ -1,0 +1,196 @@
+"""Uploading a fixed VHD: imageport against azcopy, on one sink, in turn; prints medians and ratios, asserts no speed.
+
+Both are whole processes (start-up included; CPU = user + system; RSS = peak). azcopy ends on 2 s ticks, so beside the
+wall time of the process stands the time from its start to the last page that the sink got. azcopy runs unpaced
+(AZCOPY_PACE_PAGE_BLOBS=false): its default pacing starts at 4 Gbit/s and would flatter us. imageport runs with journal
+and digest; azcopy has neither. BENCH_GIB sets the size (8; it should fit the page cache), BENCH_RUNS the runs (3).
+"""
+
+import http.client
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from imaging.formats.vhd_layout import build_fixed_footer
+from imaging.units import GiB, MiB
+from tests.support.simazure import running_azure
+
+pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
+
+SIZE = int(os.environ.get("BENCH_GIB", "8")) * GiB
+RUNS = int(os.environ.get("BENCH_RUNS", "3"))
+KEY = "aW1hZ2Vwb3J0LWJlbmNo"
+SAS = "sv=2021-12-02&sr=c&sp=rw&se=2036-01-01T00%3A00%3A00Z&sig=bench"
+
+
+@dataclass
+class Run:
+    """One finished run: seconds, CPU seconds a GiB of the file, MiB."""
+
+    wall: float
+    to_last_page: float
+    cpu: float
+    rss: float
+    sent: int
+
+
+@pytest.fixture
+def sink() -> Iterator[int]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.bench.page_sink"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    yield int(process.stdout.readline())
+    process.kill()
+    process.communicate()
+
+
+def make_vhd(path: Path, *, data: float) -> None:
+    """Write a fixed VHD of which the share `data` is random, in pieces of 8 MiB; the rest is holes."""
+    with path.open("wb") as file:
+        file.truncate(SIZE)
+        for piece in range(0, SIZE, 8 * MiB):
+            if (piece // (8 * MiB)) % 4 < data * 4:
+                file.seek(piece)
+                file.write(os.urandom(8 * MiB))
+        file.seek(SIZE)
+        file.write(build_fixed_footer(SIZE, unique_id=bytes(16), timestamp=0))
+
+
+def report(port: int) -> dict[str, float]:
+    with closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+        connection.request("GET", "/report")
+        return json.loads(connection.getresponse().read())
+
+
+def measured(port: int, command: list[str], environment: dict[str, str]) -> Run:
+    report(port)
+    began = time.monotonic()
+    process = subprocess.Popen(
+        command,
+        env=os.environ | environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    with process.stderr:
+        errors = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.monotonic() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, errors
+    got = report(port)
+    cpu = (usage.ru_utime + usage.ru_stime) / (SIZE / GiB)
+    return Run(wall, got["last"] - began, cpu, usage.ru_maxrss / 1024, int(got["bytes"]))
+
+
+def imageport(port: int, folder: Path, file: str, number: int) -> Run:
+    endpoint = f"http://127.0.0.1:{port}/bench"
+    state = str(folder / f"state-{number}")
+    command = [
+        sys.executable,
+        "-m",
+        "tests.bench.upload_worker",
+        str(folder),
+        file,
+        endpoint,
+        KEY,
+        state,
+    ]
+    return measured(port, command, {})
+
+
+def azcopy(port: int, folder: Path, file: str, number: int) -> Run:
+    program = shutil.which("azcopy")
+    if program is None:
+        pytest.skip("azcopy is not installed (make setup)")
+    url = f"http://127.0.0.1:{port}/bench/vhds/azcopy-{number}.vhd?{SAS}"
+    command = [
+        program,
+        "copy",
+        str(folder / file),
+        url,
+        "--from-to",
+        "LocalBlob",
+        "--blob-type",
+        "PageBlob",
+    ]
+    environment = {
+        "AZCOPY_PACE_PAGE_BLOBS": "false",
+        "AZCOPY_LOG_LOCATION": str(folder / "azcopy-log"),
+        "AZCOPY_JOB_PLAN_LOCATION": str(folder / "azcopy-plan"),
+    }
+    return measured(port, [*command, "--skip-version-check", "--log-level", "ERROR"], environment)
+
+
+def median(runs: list[Run], field: str) -> float:
+    return statistics.median(getattr(run, field) for run in runs)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"), [("dense", 1.0), ("25 % data", 0.25)], ids=["dense", "sparse"]
+)
+def test_upload_against_azcopy(tmp_path: Path, sink: int, name: str, data: float) -> None:
+    make_vhd(tmp_path / "image.vhd", data=data)
+    ours: list[Run] = []
+    theirs: list[Run] = []
+    for number in range(RUNS):
+        ours.append(imageport(sink, tmp_path, "image.vhd", number))
+        theirs.append(azcopy(sink, tmp_path, "image.vhd", number))
+    expected = data * SIZE
+    assert all(expected <= run.sent < expected + 64 * MiB for run in ours)
+    assert all(run.sent >= expected for run in theirs)
+    sys.stdout.write(
+        f"\nupload of a fixed VHD of {SIZE / GiB:.0f} GiB, {name}; median of {RUNS}, in turn, one sink\n"
+    )
+    sys.stdout.write(f"{'':14}{'imageport':>12}{'azcopy':>12}{'ratio':>8}\n")
+    for field, label in (
+        ("wall", "wall s"),
+        ("to_last_page", "to last page s"),
+        ("cpu", "CPU s/GiB"),
+        ("rss", "peak RSS MiB"),
+    ):
+        mine, other = median(ours, field), median(theirs, field)
+        sys.stdout.write(f"{label:14}{mine:12.2f}{other:12.2f}{mine / other:8.2f}\n")
+
+
+def test_reading_back(tmp_path: Path) -> None:
+    """The verification on its own line: what reading everything back costs beside sending it, on the simulator."""
+    size = min(SIZE, 1 * GiB)
+    with (tmp_path / "image.vhd").open("wb") as file:
+        for _ in range(size // (8 * MiB)):
+            file.write(os.urandom(8 * MiB))
+        file.write(build_fixed_footer(size, unique_id=bytes(16), timestamp=0))
+    with running_azure(state_dir=tmp_path / "azure") as sim:
+        sim.make_container("vhds")
+        command = [
+            sys.executable,
+            "-m",
+            "tests.bench.upload_worker",
+            str(tmp_path),
+            "image.vhd",
+            sim.blob_url,
+        ]
+        done = subprocess.run(
+            [*command, sim.key, str(tmp_path / "state")],
+            env=os.environ | {"BENCH_VERIFY": "full"},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    seconds = json.loads(done.stdout)["seconds"]
+    verify, transfer = seconds["verify"], seconds["transfer"]
+    sys.stdout.write(
+        f"\nread-back of {size / GiB:.0f} GiB from `sim azure`: {verify:.1f} s, sending {transfer:.1f} s\n"
+    )
