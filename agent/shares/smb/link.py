@@ -142,7 +142,8 @@ def _negotiate(connection: StrictConnection, ref: SmbShareRef, policy: SmbPolicy
             raise _too_weak(ref, "speaks no dialect that the policy allows") from err
         raise
     except OSError as err:
-        raise ShareUnreachable(f"{ref}: cannot connect: {err}", share=str(ref)) from err
+        why = err.strerror or str(err)
+        raise ShareUnreachable(f"{ref}: cannot connect: {why}", share=str(ref)) from err
     if connection.dialect < policy.oldest_dialect:
         raise _too_weak(ref, f"chose dialect 0x{connection.dialect:04X}")
     if connection.cipher_id not in {None, 0, *ciphers}:
