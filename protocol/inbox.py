@@ -35,6 +35,7 @@ from protocol.messages import (
     MAX_STATEMENT,
     Epoch,
     Kind,
+    Nack,
     Receipt,
     Record,
     ResultsThrough,
@@ -99,6 +100,15 @@ def number_result(state: InboxState) -> tuple[InboxState, int]:
     """Return the state and the number of the next result; numbers have no gaps."""
     n = state.results_last + 1
     return replace(state, results_last=n), n
+
+
+def lock_notice(state: InboxState) -> Nack:
+    """Return what a locked agent says, before its inventory, when it locks itself and in every session since.
+
+    The signer may have been restored too and see nothing wrong: this makes it raise the epoch all the same.
+    """
+    head = state.head
+    return Nack(epoch=head.epoch, have=head.have, digest=head.hash, code=state.locked)
 
 
 # --- epoch ------------------------------------------------------------------------------------------------

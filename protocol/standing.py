@@ -12,12 +12,12 @@ What a verified hello, ack or inventory says is compared with the line:
 | that it took the order, no inventory yet | TAKEN | waits for the inventory; signs nothing |
 | more than we ever signed, or a later epoch | REBASE `signer.behind` | raises an epoch: our database is an older copy |
 | another head at a number of ours | REBASE `signer.fork` | raises an epoch |
-| less than before, in a hello | SUSPECT `appliance.journal-behind` | signs nothing; `time.seen` tells the appliance |
-| the same in an inventory | REBASE `appliance.journal-behind` | raises an epoch: its journal is an older copy |
+| less than before, in a hello, or a lock, in a nack | SUSPECT `appliance.journal-behind` | signs nothing, waits |
+| the same, and then an inventory | REBASE `appliance.journal-behind` | raises an epoch: its journal is an older copy |
 
 A hello may be late or replayed by a lying relay, so a smaller `have` in it only raises suspicion; the time that it asks
-for makes an appliance whose journal is really old lock itself and send its inventory. One that is well acknowledges its
-real number with its next ack or hello, and the suspicion ends.
+for (`time.seen`) makes an appliance whose journal is really old lock itself, say so and send its inventory. One that is
+well acknowledges its real number with its next ack or hello, and the suspicion ends.
 """
 
 from collections.abc import Callable, Iterable
@@ -103,6 +103,9 @@ def on_nack(
 ) -> Assessment:
     """Judge a verified nack: if the appliance can never consume what we signed, an epoch must go around it.
 
+    The nack of a locked journal (`inbox.lock_notice`) makes the appliance suspect, so that the inventory behind it
+    raises the epoch.
+
     Args:
         line: The appliance's line.
         nack: What the appliance refused.
@@ -110,6 +113,8 @@ def on_nack(
         next_digest: Digest of our command at (nack.epoch, nack.have + 1), None if there is none.
     """
     place = (nack.epoch, nack.have)
+    if nack.code == JOURNAL_BEHIND:
+        line = replace(line, short=True, locked=line.locked or JOURNAL_BEHIND)
     known = chain_hash_at(nack.have) if nack.epoch == line.head.epoch else None
     stated = Head(nack.epoch, nack.have, known or b"")
     ours = known is not None and nack.digest == next_digest and place >= line.seen

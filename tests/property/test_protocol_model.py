@@ -4,6 +4,7 @@ Hypothesis drives signer, relay and agent in any order (PROTOCOL 8). At every mo
 has run; and when everybody is up and honest again, the system comes to rest with every promise kept or named.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,20 +12,75 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
+    initialize,
     invariant,
     precondition,
     rule,
     run_state_machine_as_test,
 )
 
+from protocol.codec import encode
 from protocol.messages import Ack, Kind, Receipt
-from protocol.signed import sign
+from protocol.signed import Envelope, SigningKey, seal_envelope, signed_bytes
 from tests.support import protocol_world as w
 from tests.support.protocol_model import World
 
 pick = st.integers(0, 2**16)
 AGENT_KINDS = (Kind.COMMAND, Kind.EPOCH, Kind.RECEIPT, Kind.TIME, Kind.MANIFEST)
+WHOM = ("agent", "signer", "relay")
 ATTACKER = w.key_of("attacker")
+
+
+def _next(world: World, **changes: Any) -> bytes:
+    return encode(w.command(world.agent.rows.state.head, id=b"F" * 16, **changes))
+
+
+def _signed_like(kind: Kind, payload: bytes, name: SigningKey) -> bytes:
+    """An envelope that names the right key; the attacker signed it."""
+    signature = ATTACKER.private.sign(signed_bytes(kind, payload))
+    return encode(Envelope(v=1, k=name.kid, p=payload, s=signature))
+
+
+def _receipt(world: World) -> bytes:
+    life, n = world.agent.rows.state.journal, world.agent.rows.state.results_last
+    return encode(Receipt(v=1, tenant=w.TENANT, appliance=w.APPLIANCE, journal=life, n=n))
+
+
+def _ack(world: World) -> bytes:
+    head = world.signer.rows.line.head
+    return encode(Ack(epoch=head.epoch, have=head.have, head=head.hash))
+
+
+FORGERIES: dict[str, Callable[[World], None]] = {
+    "command by nobody": lambda o: o.agent.take(
+        Kind.COMMAND, seal_envelope(Kind.COMMAND, _next(o), ATTACKER)
+    ),
+    "command in the signer's name": lambda o: o.agent.take(
+        Kind.COMMAND, _signed_like(Kind.COMMAND, _next(o), o.signer.key)
+    ),
+    "command by the time key": lambda o: o.agent.take(
+        Kind.COMMAND, seal_envelope(Kind.COMMAND, _next(o), w.TIME)
+    ),
+    "command signed as a receipt": lambda o: o.agent.take(
+        Kind.COMMAND, seal_envelope(Kind.RECEIPT, _next(o), o.signer.key)
+    ),
+    "command of another tenant": lambda o: o.agent.take(
+        Kind.COMMAND, seal_envelope(Kind.COMMAND, _next(o, tenant="other"), o.signer.key)
+    ),
+    "command for another appliance": lambda o: o.agent.take(
+        Kind.COMMAND, seal_envelope(Kind.COMMAND, _next(o, audience="site-2"), o.signer.key)
+    ),
+    "receipt in the signer's name": lambda o: o.agent.take(
+        Kind.RECEIPT, _signed_like(Kind.RECEIPT, _receipt(o), o.signer.key)
+    ),
+    "ack in the device's name": lambda o: o.signer.take(
+        Kind.ACK, _signed_like(Kind.ACK, _ack(o), w.DEVICE)
+    ),
+    "ack by another device": lambda o: o.signer.take(
+        Kind.ACK, seal_envelope(Kind.ACK, _ack(o), w.OTHER_DEVICE)
+    ),
+}
+"""What an outsider, or another tenant's signed things, can be made into."""
 
 
 class Protocol(RuleBasedStateMachine):
@@ -34,7 +90,13 @@ class Protocol(RuleBasedStateMachine):
         super().__init__()
         self.world = World()
 
-    # --- the honest way, step by step
+    @initialize(history=st.integers(0, 3))
+    def begin(self, history: int) -> None:
+        for _ in range(history):
+            self.world.signer.submit()
+            self.world.honest_round()
+
+    # --- the honest way, whole and step by step
 
     @rule(count=st.integers(1, 3))
     def submit(self, count: int) -> None:
@@ -48,70 +110,42 @@ class Protocol(RuleBasedStateMachine):
         self.world.signer.cancel(orders[which % len(orders)])
 
     @rule()
-    def push(self) -> None:
-        self.world.signer.push()
-
-    @rule()
-    def connect(self) -> None:
-        self.world.connect()
-
-    @rule()
-    def forward(self) -> None:
-        self.world.forward()
-
-    @precondition(lambda self: self.world.agent.nonce)
-    @rule()
-    def answer_time(self) -> None:
-        self.world.tell_time()
-
-    @precondition(lambda self: self.world.agent.nonce)
-    @rule()
-    def prove(self) -> None:
-        self.world.take_time()
-
-    @rule()
-    def take_orders(self) -> None:
-        self.world.take_orders()
-
-    @rule()
-    def flush(self) -> None:
-        self.world.agent.flush()
-
-    @rule()
-    def take_results(self) -> None:
-        self.world.take_results()
-
-    @rule()
-    def receipt(self) -> None:
-        self.world.signer.send_receipt()
-
-    @rule()
-    def start_job(self) -> None:
-        self.world.agent.start_next()
-
-    @rule()
-    def effect(self) -> None:
-        self.world.agent.effect()
-
-    @rule()
-    def checkpoint(self) -> None:
-        self.world.agent.checkpoint()
-
-    @rule()
-    def finish(self) -> None:
-        self.world.agent.finish()
-
-    @rule()
     def honest_round(self) -> None:
         self.world.honest_round()
+
+    @rule()
+    def open_a_session(self) -> None:
+        self.world.connect()
+        self.world.forward()
+        self.world.signer.push()
+        self.world.take_time()
+
+    @rule(step=st.sampled_from(("push", "send_receipt", "send_manifest")))
+    def signer_does(self, step: str) -> None:
+        getattr(self.world.signer, step)()
+
+    @rule(step=st.sampled_from(("connect", "forward", "take_orders", "take_results")))
+    def world_does(self, step: str) -> None:
+        getattr(self.world, step)()
+
+    @precondition(lambda self: self.world.agent.nonce)
+    @rule(taken=st.booleans())
+    def time(self, taken: bool) -> None:
+        self.world.take_time() if taken else self.world.tell_time()
+
+    @rule(step=st.sampled_from(("flush", "start_next", "effect", "checkpoint", "finish")))
+    def agent_does(self, step: str) -> None:
+        getattr(self.world.agent, step)()
 
     # --- the relay lies
 
     @precondition(lambda self: self.world.to_agent)
-    @rule(which=pick)
-    def replay_to_agent(self, which: int) -> None:
+    @rule(which=pick, count=st.integers(1, 12))
+    def replay_to_agent(self, which: int, count: int) -> None:
         pool = self.world.to_agent
-        self.world.agent.take(*pool[which % len(pool)])
+        start = which % len(pool)
+        for kind, data in pool[start : start + count]:
+            self.world.agent.take(kind, data)
 
     @precondition(lambda self: self.world.to_agent)
     @rule(which=pick, kind=st.sampled_from(AGENT_KINDS))
@@ -129,30 +163,18 @@ class Protocol(RuleBasedStateMachine):
         flipped[at // 8] ^= 1 << (at % 8)
         self.world.agent.take(kind, bytes(flipped))
 
-    @rule(have=st.integers(0, 9))
-    def forge(self, have: int) -> None:
-        head = self.world.agent.rows.state.head
-        command = w.command(head, id=b"F" * 16)
-        self.world.agent.take(Kind.COMMAND, sign(Kind.COMMAND, command, ATTACKER))
-        receipt = Receipt(v=1, tenant=w.TENANT, appliance=w.APPLIANCE, journal=b"J" * 16, n=have)
-        self.world.agent.take(Kind.RECEIPT, sign(Kind.RECEIPT, receipt, ATTACKER))
-        ack = Ack(epoch=1, have=have, head=head.hash)
-        self.world.signer.take(Kind.ACK, sign(Kind.ACK, ack, ATTACKER))
-
-    @rule()
-    def serve_another_tenant(self) -> None:
-        head = self.world.agent.rows.state.head
-        for changes in ({"tenant": "other"}, {"audience": "site-2"}):
-            env = sign(Kind.COMMAND, w.command(head, **changes), self.world.signer.key)
-            self.world.agent.take(Kind.COMMAND, env)
+    @rule(how=st.sampled_from(sorted(FORGERIES)))
+    def forge(self, how: str) -> None:
+        FORGERIES[how](self.world)
 
     @precondition(lambda self: self.world.to_signer)
-    @rule(which=pick)
-    def replay_to_signer(self, which: int) -> None:
+    @rule(which=pick, count=st.integers(1, 6))
+    def replay_to_signer(self, which: int, count: int) -> None:
         pool = self.world.to_signer
-        self.world.signer.take(*pool[which % len(pool)])
+        start = which % len(pool)
+        for kind, data in pool[start : start + count]:
+            self.world.signer.take(kind, data)
 
-    @precondition(lambda self: self.world.fresh)
     @rule()
     def drop_statements(self) -> None:
         self.world.fresh.clear()
@@ -160,45 +182,24 @@ class Protocol(RuleBasedStateMachine):
     @rule(which=pick)
     def forget(self, which: int) -> None:
         store = self.world.store
-        for table in (store.commands, store.results):
+        tables: tuple[dict[Any, bytes], ...] = (store.commands, store.results)
+        for table in tables:
             if table:
-                del table[sorted(table)[which % len(table)]]  # type: ignore[attr-defined]
-
-    @rule()
-    def relay_backup(self) -> None:
-        self.world.old_store = self.world.store.copy()
-
-    @rule()
-    def relay_restore(self) -> None:
-        self.world.store = self.world.old_store.copy()
+                del table[sorted(table)[which % len(table)]]
 
     # --- accidents
 
-    @rule()
-    def agent_crash(self) -> None:
-        self.world.agent.crash()
+    @rule(whom=st.sampled_from(("agent", "signer")))
+    def crash(self, whom: str) -> None:
+        getattr(self.world, whom).crash()
 
-    @rule()
-    def agent_backup(self) -> None:
-        self.world.agent.save()
+    @rule(whom=st.sampled_from(WHOM))
+    def backup(self, whom: str) -> None:
+        self.world.backup(whom)
 
-    @rule()
-    def agent_restore(self) -> None:
-        self.world.journal_restored = True
-        self.world.agent.restore()
-
-    @rule()
-    def signer_crash(self) -> None:
-        self.world.signer.crash()
-
-    @rule()
-    def signer_backup(self) -> None:
-        self.world.signer.save()
-
-    @rule()
-    def signer_restore(self) -> None:
-        self.world.signer_restored = True
-        self.world.signer.restore()
+    @rule(whom=st.sampled_from(WHOM))
+    def restore(self, whom: str) -> None:
+        self.world.restore(whom)
 
     @rule(days=st.sampled_from((-1, 1)))
     def signer_clock_a_day_off(self, days: int) -> None:
@@ -237,7 +238,7 @@ def _run(**limits: Any) -> None:
 
 
 def test_nothing_forged_lost_doubled_or_stuck() -> None:
-    _run(max_examples=150, stateful_step_count=40, derandomize=True)
+    _run(max_examples=300, stateful_step_count=30, derandomize=True)
 
 
 @pytest.mark.soak

@@ -193,6 +193,26 @@ class World:
         }
         return {name: value for name, value in left.items() if value}
 
+    # --- accidents
+
+    def backup(self, whom: str) -> None:
+        """Copy the database of agent, signer or relay."""
+        if whom == "relay":
+            self.old_store = self.store.copy()
+        else:
+            (self.agent if whom == "agent" else self.signer).save()
+
+    def restore(self, whom: str) -> None:
+        """Bring the copy back in place of what is there."""
+        if whom == "relay":
+            self.store = self.old_store.copy()
+        elif whom == "agent":
+            self.journal_restored = True
+            self.agent.restore()
+        else:
+            self.signer_restored = True
+            self.signer.restore()
+
     # --- what must hold
 
     def check(self) -> None:
@@ -200,9 +220,12 @@ class World:
         assert not self.effects.broken, self.effects.broken
         for job in self.agent.rows.jobs.values():
             assert job.digest in self.truth.signed, "something ran that the signer never signed"
+            assert job.after == job.command.prev, "a command ran out of its order"
         assert set(self.effects.ran) <= {i.to_bytes(16) for i in range(1, self.truth.next_id + 1)}
         if not self.journal_restored:
+            head = self.agent.rows.state.head
             assert self.truth.alarms == 0, "an honest appliance looked like a liar"
+            assert self.effects.acked <= (head.epoch, head.have), "acknowledged, then forgotten"
 
     def check_settled(self) -> None:
         """Assert what holds when all is at rest: every promise was kept, or its end has a name."""

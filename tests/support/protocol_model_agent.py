@@ -21,6 +21,7 @@ from protocol.inbox import (
     confirm,
     consume,
     judge_epoch,
+    lock_notice,
     number_result,
     on_time,
     open_receipt,
@@ -58,6 +59,7 @@ class Job:
     attempt: int = 0
     checkpoint: int = 0
     code: str = ""
+    after: bytes = b""
 
 
 @dataclass
@@ -79,13 +81,19 @@ class Rows:
 class Effects:
     """The world outside: what the jobs did, and the notes that the invariants need.
 
-    `events` is (what, command id): "run" once a start or resume may touch the target, "final" when the journal said so.
+    Attributes:
+        ran: Command id -> how often its work was done.
+        done: Ids whose work was done at least once.
+        final_here: Ids that this journal, as it is now, has called final.
+        broken: What must never happen and did.
+        acked: Highest (epoch, have) that the device acknowledged.
     """
 
     ran: dict[bytes, int] = field(default_factory=dict)
     done: set[bytes] = field(default_factory=set)
     final_here: set[bytes] = field(default_factory=set)
     broken: list[str] = field(default_factory=list)
+    acked: tuple[int, int] = (0, 0)
 
 
 class Agent:
@@ -132,6 +140,8 @@ class Agent:
             manifest_serial=self.rows.ring.manifest.serial,
         )
         self._say(Kind.HELLO, hello)
+        if state.locked:
+            self.outbox.append((Kind.NACK, lock_notice(state)))
         if state.inventory_due or state.locked:
             self._queue_inventory()
 
@@ -200,10 +210,13 @@ class Agent:
 
     def _consume(self, verdict: Accept | Refuse, kid: bytes) -> None:
         command, rows = verdict.command, self.rows
+        after = rows.state.head.hash
         rows.state = consume(rows.state, verdict)
         rows.by_seq[command.epoch, command.seq] = verdict.digest
         rows.by_id.setdefault(command.id, verdict.digest)
-        job = Job(command, verdict.digest, kid)
+        job = Job(command, verdict.digest, kid, after=after)
+        if verdict.digest in rows.jobs:
+            self.effects.broken.append("a command was consumed twice")
         rows.jobs[verdict.digest] = job
         if command.results_through is not None:
             rows.state = confirm(rows.state, command.results_through)
@@ -282,6 +295,7 @@ class Agent:
 
     def _tell_lock(self, before: InboxState) -> None:
         if self.rows.state.locked and not before.locked:
+            self.outbox.append((Kind.NACK, lock_notice(self.rows.state)))
             self._queue_inventory()
 
     def _manifest(self, data: bytes) -> None:
@@ -394,6 +408,7 @@ class Agent:
 
     def _queue_ack(self) -> None:
         head = self.rows.state.head
+        self.effects.acked = max(self.effects.acked, (head.epoch, head.have))
         self.outbox.append((Kind.ACK, Ack(epoch=head.epoch, have=head.have, head=head.hash)))
 
     def _queue_nack(self, verdict: Reject) -> None:
