@@ -22,7 +22,8 @@ class Link:
         generation: Which of the appliance's connections this is.
         due: Call it after a change; the connection's task then looks at `fresh` and `offers`.
         close: Ends the connection with a close code and a reason.
-        fresh: Commands that were just stored, by (epoch, seq).
+        fresh: Commands that were just stored, by (epoch, seq): no need to read them back.
+        behind: The store may hold commands that are not in `fresh`.
         offers: Frames to send.
     """
 
@@ -32,7 +33,21 @@ class Link:
     due: Callable[[], None]
     close: Callable[[int, str], None]
     fresh: dict[tuple[int, int], Command] = field(default_factory=dict)
+    behind: bool = True
     offers: list[Frame] = field(default_factory=list)
+
+    def queued(self, command: Command) -> None:
+        """Note a command that was just stored."""
+        if len(self.fresh) < MAX_FRESH:
+            self.fresh[command.epoch, command.seq] = command
+        else:
+            self.look_back()
+        self.due()
+
+    def look_back(self) -> None:
+        """Have the store read: what is in `fresh` is not all, or not right any more."""
+        self.fresh.clear()
+        self.behind = True
 
     def offer(self, frame: Frame) -> None:
         """Queue a frame for this appliance."""
@@ -82,11 +97,8 @@ class Agents:
     def queued(self, command: Command) -> None:
         """See relay.intake.Links."""
         link = self._links.get((command.tenant, command.appliance))
-        if link is None:
-            return
-        if len(link.fresh) < MAX_FRESH:
-            link.fresh[command.epoch, command.seq] = command
-        link.due()
+        if link is not None:
+            link.queued(command)
 
     def offer(self, tenant: str, appliance: str, frame: Frame) -> None:
         """See relay.intake.Links."""

@@ -112,7 +112,8 @@ class Desk:
             case Close():
                 self.end(event.code, event.reason)
             case Fetched():
-                pass  # the pump follows
+                if self.link is not None:
+                    self.link.look_back()  # the cursor moved; the pump follows
 
     async def _identify(self, claim: Claimed) -> None:
         record = await self.shared.intake.record(claim.tenant, claim.appliance)
@@ -282,15 +283,25 @@ class Desk:
             session.send(frame)  # type: ignore[arg-type]  # relay.intake and go_away offer what agents take
         while len(session.outgoing) < SEND_AHEAD and (wanted := session.next_wanted()):
             fresh = link.fresh.pop(wanted, None)
-            rows = (fresh,) if fresh else await self._stored_commands(*wanted)
-            if not rows:
+            if fresh is not None:
+                self._send((fresh,))
+            elif link.behind:
+                # Before the read: what is stored from now on is in `fresh`, or sets `behind` again.
+                link.behind = False
+                rows = await self._stored_commands(*wanted)
+                sent = self._send(rows)
+                link.behind |= sent < len(rows) or len(rows) == SEND_AHEAD
+            else:
                 break
-            for row in rows:
-                if session.next_wanted() != (row.epoch, row.seq):
-                    break
-                session.send_command(CommandFrame(epoch=row.epoch, seq=row.seq, env=row.env))
-                self.shared.metrics.commands.inc()
-        link.fresh.clear()
+
+    def _send(self, rows: tuple[Queued, ...]) -> int:
+        """Send these as long as they are wanted; return how many were."""
+        for sent, row in enumerate(rows):
+            if self.session.next_wanted() != (row.epoch, row.seq):
+                return sent
+            self.session.send_command(CommandFrame(epoch=row.epoch, seq=row.seq, env=row.env))
+            self.shared.metrics.commands.inc()
+        return len(rows)
 
     async def _stored_commands(self, epoch: int, seq: int) -> tuple[Queued, ...]:
         tenant, appliance = self.session.tenant, self.session.appliance

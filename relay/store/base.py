@@ -2,7 +2,8 @@
 
 The store is a cache of the control plane's truth plus the history that people read: a restored older one is refilled
 by the signer and the agents (PROTOCOL 4). Every writing method is one transaction that is durable when it returns, and
-either happened whole or not at all. Times are integer milliseconds UTC, ids and digests raw bytes.
+either happened whole or not at all; only `ack` and `update` may be taken back by a loss of power, because the agent's
+next hello and events say the same again. Times are integer milliseconds UTC, ids and digests raw bytes.
 
 Event ids grow strictly, also over restarts and restores: `max(last + 1, now_ms * 1000)`.
 """

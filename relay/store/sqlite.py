@@ -104,7 +104,7 @@ class SqliteStore:
     ) -> bool:
         """See Store."""
         return await self._db.write(
-            lambda _: queues.ack(self._led, tenant, appliance, epoch, have, env, now)
+            lambda _: queues.ack(self._led, tenant, appliance, epoch, have, env, now), lazy=True
         )
 
     async def quarantine(
@@ -148,14 +148,16 @@ class SqliteStore:
 
     async def journals(self, tenant: str, appliance: str) -> tuple[bytes, ...]:
         """See Store."""
-        sql = "SELECT journal FROM journal WHERE tenant = ? AND appliance = ? ORDER BY first_at, rowid"
+        sql = "SELECT journal FROM journal WHERE tenant = ? AND appliance = ? ORDER BY first_at, journal"
         return await self._db.read(
             lambda conn: tuple(row[0] for row in conn.execute(sql, (tenant, appliance)))
         )
 
     async def update(self, tenant: str, appliance: str, update: Update, *, now: int) -> bool:
         """See Store."""
-        return await self._db.write(lambda _: self._led.update(tenant, appliance, update, now))
+        return await self._db.write(
+            lambda _: self._led.update(tenant, appliance, update, now), lazy=True
+        )
 
     async def job(self, tenant: str, job: bytes) -> Job | None:
         """See Store."""

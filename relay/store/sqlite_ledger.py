@@ -95,8 +95,10 @@ class Ledger:
     def open(cls, conn: sqlite3.Connection) -> "Ledger":
         """Find where event ids go on, and mark everybody offline: no connection outlives the process."""
         (last,) = conn.execute(
-            "SELECT max(coalesce((SELECT max(id) FROM event), 0), "
-            "coalesce((SELECT max(max(progress_event), max(ord)) FROM job), 0))"
+            "SELECT coalesce(max(max("
+            "coalesce((SELECT max(id) FROM event e WHERE e.tenant = t.tenant), 0), "
+            "coalesce((SELECT max(progress_event) FROM job j WHERE j.tenant = t.tenant), 0))), 0) "
+            "FROM (SELECT DISTINCT tenant FROM appliance) t"
         ).fetchone()
         conn.execute("UPDATE appliance SET connected = 0 WHERE connected = 1")
         return cls(conn, last)
@@ -110,7 +112,7 @@ class Ledger:
         self, tenant: str, kind: Literal["state", "appliance"], *, job: bytes, now: int, data: bytes
     ) -> None:
         """Append to the event stream."""
-        row = (self.event_id(now), tenant, kind, now, job, data)
+        row = (tenant, self.event_id(now), kind, now, job, data)
         self.conn.execute("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def note(  # noqa: PLR0917  # the columns of an audit entry, in their order
@@ -129,17 +131,44 @@ class Ledger:
         """Store a job's next row and its event; None means that nothing changed."""
         if new is None:
             return
-        progress = None if new.progress is None else msgspec.json.encode(new.progress)
-        row = (
-            new.tenant, new.id, new.appliance, new.op, new.epoch, new.seq, new.digest, new.state, new.created,
-            new.updated, new.order, new.workflow, progress, new.progress_event, new.event_journal, new.event_n,
-            new.message, new.code, new.result, new.report,
-        )  # fmt: skip
-        marks = ", ".join("?" * len(row))
-        self.conn.execute(f"INSERT OR REPLACE INTO job VALUES ({marks})", row)  # noqa: S608  # constants
+        if old is None:
+            self._insert_job(new)
+        else:
+            self._update_job(old, new)
         if old is None or rules.is_news(old, new):
             data = rules.state_data(new)
             self.log(new.tenant, "state", job=new.id, now=new.updated, data=data)
+
+    def _insert_job(self, job: Job) -> None:
+        progress = None if job.progress is None else msgspec.json.encode(job.progress)
+        row = (
+            job.tenant, job.id, job.appliance, job.op, job.epoch, job.seq, job.digest, job.state, job.created,
+            job.updated, job.order, job.workflow, progress, job.progress_event, job.event_journal, job.event_n,
+            job.message, job.code, job.result, job.report,
+        )  # fmt: skip
+        marks = ", ".join("?" * len(row))
+        self.conn.execute(f"INSERT INTO job VALUES ({marks})", row)  # noqa: S608  # constants
+
+    def _update_job(self, old: Job, new: Job) -> None:
+        """Write what may change; an index is touched only if its column did."""
+        self.conn.execute(
+            "UPDATE job SET epoch = ?, seq = ?, digest = ?, state = ?, updated = ?, event_journal = ?, event_n = ?, "
+            "message = ?, code = ? WHERE tenant = ? AND id = ?",
+            (
+                new.epoch, new.seq, new.digest, new.state, new.updated, new.event_journal, new.event_n, new.message,
+                new.code, new.tenant, new.id,
+            ),
+        )  # fmt: skip
+        if new.progress_event != old.progress_event:
+            self.conn.execute(
+                "UPDATE job SET progress = ?, progress_event = ? WHERE tenant = ? AND id = ?",
+                (msgspec.json.encode(new.progress), new.progress_event, new.tenant, new.id),
+            )
+        if new.result != old.result:
+            self.conn.execute(
+                "UPDATE job SET result = ?, report = ? WHERE tenant = ? AND id = ?",
+                (new.result, new.report, new.tenant, new.id),
+            )
 
     def update(self, tenant: str, appliance: str, update: Update, now: int) -> bool:
         """Apply an agent's event to its job."""

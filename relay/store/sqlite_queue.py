@@ -249,7 +249,7 @@ def add_command(
 def _insert(conn: sqlite3.Connection, command: Command, state: int, now: int) -> None:
     row = (
         command.tenant, command.appliance, command.epoch, command.seq, command.digest, command.id, command.op,
-        command.iat, command.exp, command.workflow, command.env, len(command.env), state, now,
+        command.iat, command.exp, command.workflow, len(command.env), state, now, command.env,
     )  # fmt: skip
     conn.execute(f"INSERT INTO command VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608  # constants
 

@@ -35,6 +35,7 @@ class _Job:
     work: Callable[[sqlite3.Connection], Any]
     loop: asyncio.AbstractEventLoop
     done: asyncio.Future[Any]
+    lazy: bool
     value: Any = None
     error: BaseException | None = None
 
@@ -48,6 +49,7 @@ class Database:
     _thread: threading.Thread | None = None
     _reader: ThreadPoolExecutor | None = None
     _read_conn: sqlite3.Connection | None = None
+    _full: bool = True
 
     def open(self, *, now: int) -> sqlite3.Connection:
         """Migrate, start both threads and return the writer's connection (for the caller's start-up reads only).
@@ -69,12 +71,16 @@ class Database:
         self._thread.start()
         return conn
 
-    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` in a transaction and return its value once it is durable."""
+    async def write(self, work: Callable[[sqlite3.Connection], T], *, lazy: bool = False) -> T:
+        """Run `work` in a transaction and return its value once it is durable.
+
+        `lazy`: once it is visible to `read` and safe from the end of this process; a loss of power may take it back up
+        to the next write that is not lazy. For what its sender says again by itself.
+        """
         if self._thread is None:
             raise StoreError("the store is closed")
         loop = asyncio.get_running_loop()
-        job = _Job(work, loop, loop.create_future())
+        job = _Job(work, loop, loop.create_future(), lazy)
         self._queue.put(job)
         value: T = await job.done
         return value
@@ -130,6 +136,7 @@ class Database:
 
     def _commit(self, conn: sqlite3.Connection, group: list[_Job]) -> None:
         try:
+            self._set_synchronous(conn, full=not all(job.lazy for job in group))
             conn.execute("BEGIN IMMEDIATE")
             for job in group:
                 self._step(conn, job)
@@ -139,6 +146,12 @@ class Database:
             failure = store_error(err, self.path)
             for job in group:
                 job.error = job.error if isinstance(job.error, RelayError) else failure
+
+    def _set_synchronous(self, conn: sqlite3.Connection, *, full: bool) -> None:
+        """FULL syncs the WAL at commit, with all that NORMAL left unsynced before."""
+        if full != self._full:
+            conn.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
+            self._full = full
 
     def _step(self, conn: sqlite3.Connection, job: _Job) -> None:
         """Run one job; its refusal (RelayError) undoes it alone, a failing database ends the whole group."""
