@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -75,8 +75,28 @@ class PolicyConfig(_Section, frozen=True, kw_only=True):
     subscriptions: tuple[str, ...] = ("*",)
 
 
-class LocalFolders(_Section, frozen=True, kw_only=True):
-    """[shares] and [targets]: folders of this machine that commands may name; a command never carries a path."""
+class SmbServerConfig(_Section, frozen=True, kw_only=True):
+    """[shares.smb."SERVER"]: what the site accepts of one file server. Without it: the strictest of each."""
+
+    # require | prefer | off. What is not encrypted is always signed. Default: require.
+    encryption: Literal["require", "prefer", "off"] = "require"
+    # Oldest dialect, 3.1.1 or 3.0.2. Default 3.1.1, which alone protects its own negotiation.
+    oldest_dialect: Literal["3.1.1", "3.0.2"] = "3.1.1"
+    # negotiate | ntlm | kerberos. Default: negotiate (Kerberos where it can be had, else NTLMv2).
+    auth: Literal["negotiate", "ntlm", "kerberos"] = "negotiate"
+
+
+class SharesConfig(_Section, frozen=True, kw_only=True):
+    """[shares]: folders of this machine that commands may name, and exceptions for file servers."""
+
+    # name = "/absolute/folder"; a command names it and never carries a path. Default: none.
+    local: dict[Name, Folder] = {}
+    # Host name in lower case -> what may be weaker there. Default: none, every server must be strict.
+    smb: dict[str, SmbServerConfig] = {}
+
+
+class TargetsConfig(_Section, frozen=True, kw_only=True):
+    """[targets]: folders of this machine that commands may name as targets."""
 
     # name = "/absolute/folder". Default: none.
     local: dict[Name, Folder] = {}
@@ -129,8 +149,8 @@ class AgentConfig(_Section, frozen=True, kw_only=True):
     log_level: Annotated[str, msgspec.Meta(pattern=r"^(?:debug|info|warning|error)\Z")] = "info"
     relay: RelayConfig = RelayConfig()
     policy: PolicyConfig = PolicyConfig()
-    shares: LocalFolders = LocalFolders()
-    targets: LocalFolders = LocalFolders()
+    shares: SharesConfig = SharesConfig()
+    targets: TargetsConfig = TargetsConfig()
     uploads: UploadsConfig = UploadsConfig()
     limits: LimitsConfig = LimitsConfig()
     journal: JournalConfig = JournalConfig()

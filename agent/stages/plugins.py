@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
+from agent.config import AgentConfig, SmbServerConfig
 from agent.policy import endpoint_allowed
 from agent.proxy import read_proxy_credentials
 from agent.retry import Retrier, RetryPolicy
@@ -23,6 +24,7 @@ from protocol.ops import (
 )
 
 if TYPE_CHECKING:
+    from agent.shares.smb.policy import SmbPolicy
     from agent.targets.azure.http import HttpSettings
 
 SOURCE_SECRET = "source.credential"  # noqa: S105 - a field path
@@ -74,7 +76,18 @@ def _smb_share(ref: SmbShare, job: StageContext) -> Share:
         raise CredentialIncomplete(msg)
     domain = secret["domain"].reveal() if "domain" in secret else ""
     credential = SmbCredential(secret["username"].reveal(), secret["password"], domain)
-    return open_share("smb", SmbShareRef(ref.server, ref.share, ref.port, ref.folder), credential)
+    where = SmbShareRef(ref.server, ref.share, ref.port, ref.folder)
+    return open_share("smb", where, credential, policy=_smb_policy(ref.server, job.config))
+
+
+def _smb_policy(server: str, config: AgentConfig) -> "SmbPolicy":
+    from agent.shares.smb.policy import AuthKind, Dialect, Encryption, SmbPolicy  # noqa: PLC0415 - first use
+
+    wanted = config.shares.smb.get(server.lower(), SmbServerConfig())
+    oldest = Dialect.SMB_3_1_1 if wanted.oldest_dialect == "3.1.1" else Dialect.SMB_3_0_2
+    return SmbPolicy(
+        encryption=Encryption(wanted.encryption), oldest_dialect=oldest, auth=AuthKind(wanted.auth)
+    )
 
 
 def _page_blob(ref: AzurePageBlob, job: StageContext) -> DiskTarget:

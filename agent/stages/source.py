@@ -3,6 +3,7 @@
 All of it is blocking work, done in a pool of its own.
 """
 
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
@@ -21,6 +22,19 @@ T = TypeVar("T")
 
 _CONTROL_THREADS = 1
 """Beside the readers: asks for identity and closes while they read."""
+
+
+class _AbortingFlag(threading.Event):
+    """A stop flag that also wakes a call which waits for the share (an open may wait 90 s for a busy file)."""
+
+    def __init__(self, share: Share) -> None:
+        super().__init__()
+        self._share = share
+
+    def set(self) -> None:
+        """Set, and abort the share's calls."""
+        super().set()
+        self._share.abort()
 
 
 @dataclass(slots=True)
@@ -63,18 +77,18 @@ class Source:
             return cls(image, identity, pool, share, file, path)
 
         try:
-            return await run_blocking(pool, blocking, stop=job.stop)
+            return await run_blocking(pool, blocking, stop=_AbortingFlag(share))
         except BaseException:
             pool.close()
             raise
 
-    async def data_bytes(self, job: StageContext) -> int:
+    async def data_bytes(self) -> int:
         """Return the bytes of the disk that are data."""
-        return await self._run(lambda: data_bytes(self.image.extents(0, self.image.size)), job)
+        return await self._run(lambda: data_bytes(self.image.extents(0, self.image.size)))
 
-    async def check_unchanged(self, job: StageContext) -> None:
+    async def check_unchanged(self) -> None:
         """Ask the share again whether the file is still the one that was opened; raises SourceChanged."""
-        now = await self._run(self._file.identity, job)
+        now = await self._run(self._file.identity)
         require_same(self._path, asdict(self.identity), asdict(now))
 
     def abort(self) -> None:
@@ -92,8 +106,8 @@ class Source:
         await run_blocking(self.pool, blocking)
         self.pool.close()
 
-    async def _run(self, fn: Callable[[], T], job: StageContext) -> T:
-        return await run_blocking(self.pool, fn, stop=job.stop)
+    async def _run(self, fn: Callable[[], T]) -> T:
+        return await run_blocking(self.pool, fn, stop=_AbortingFlag(self._share))
 
 
 def require_same(path: str, before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -97,7 +97,7 @@ async def _upload(run: _Run, disk: TargetDisk) -> StageOutcome:
     await _take_up(run, disk)
     with run.step(TRANSFER):
         stats = await _transfer(run, disk)
-        await run.source.check_unchanged(job)
+        await run.source.check_unchanged()
         await job.journal.flush()
         await make_retrier(job).call(disk.seal)
     with run.step(VERIFY):
@@ -131,7 +131,7 @@ def _checkpoint(run: _Run) -> dict[str, Any]:
 
 async def _transfer(run: _Run, disk: TargetDisk) -> PumpStats:
     job = run.job
-    total = await run.source.data_bytes(job)
+    total = await run.source.data_bytes()
 
     def report(stats: PumpStats) -> None:
         job.progress(TRANSFER, stats.done, total, retries=stats.retries)
