@@ -192,7 +192,7 @@ class Health(Model, frozen=True, kw_only=True, omit_defaults=False):
     status: Literal["ok"]
 
 
-class Problem(Model, frozen=True, kw_only=True):
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """RFC 9457; `code` is stable, and `type` is a URN of it. Further members depend on the code."""
 
     type: str

@@ -1,6 +1,7 @@
 """The OpenAPI 3.1 document, made from the table of routes and the structs; `relay/openapi.json` is its copy."""
 
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -54,6 +55,10 @@ def document() -> dict[str, Any]:
 def text() -> bytes:
     """Return the document as it is served and committed."""
     return msgspec.json.format(msgspec.json.encode(document()), indent=2) + b"\n"
+
+
+COPY = Path(__file__).resolve().parents[1] / "openapi.json"
+"""The committed copy; `python -m relay.api.openapi` writes it anew."""
 
 
 def _models(routes: tuple[Route, ...]) -> set[type[msgspec.Struct]]:
@@ -133,3 +138,7 @@ def _responses(route: Route) -> dict[str, Any]:
 
 def _content(model: type[msgspec.Struct] | None) -> dict[str, Any]:
     return {} if model is None else {"schema": {"$ref": _REF.format(name=model.__name__)}}
+
+
+if __name__ == "__main__":
+    COPY.write_bytes(text())

@@ -77,7 +77,7 @@ ROUTES: tuple[Route, ...] = (
         "PUT", "/v1/artifacts/{sha256}", files.put_artifact, "Upload a file, whole or by chunks",
         role="operator", body={OCTETS: None},
         answers={200: (JSON, ArtifactView), 201: (JSON, ArtifactView), 202: (JSON, ArtifactView)},
-        errors=(409, 413, 422),
+        errors=(404, 409, 413, 422),
     ),
     Route(
         "GET", "/v1/artifacts/{sha256}", files.get_artifact, "Download a file, whole or by range",

@@ -181,7 +181,7 @@ class MemoryStore:
         for result in results:
             numbered = site.results.setdefault(result.journal, {})
             first = numbered.setdefault(result.n, result)
-            if first.env != result.env:
+            if not rules.same_statement(first.env, result.env):
                 clashes.append(result)
                 self._s.note(
                     tenant, appliance, "appliance.equivocation", result.id.hex(), str(result.n), now

@@ -15,7 +15,10 @@ from typing import Any
 
 import msgspec
 
+from protocol.errors import FrameError
 from protocol.jobs import FINAL, merge_progress
+from protocol.messages import MAX_RESULT
+from protocol.signed import parse_envelope
 from relay.store.base import Command, Job, Result, Update
 
 QUEUED = "queued"
@@ -142,6 +145,17 @@ def ended(job: Job, appliance: str, result: Result, *, now: int) -> Job | None:
         report=result.report,
         updated=now,
     )
+
+
+def same_statement(one: bytes, other: bytes) -> bool:
+    """Whether two envelopes say the same: the key hint and the signature around a payload are not part of it."""
+    if one == other:
+        return True
+    try:
+        mine, theirs = (parse_envelope(env, limit=MAX_RESULT) for env in (one, other))
+    except FrameError:
+        return False
+    return mine.p == theirs.p
 
 
 def is_news(old: Job, new: Job) -> bool:

@@ -208,7 +208,7 @@ class Ledger:
     def _same_result(
         self, held: bytes, tenant: str, appliance: str, result: Result, now: int
     ) -> bool:
-        if held == result.env:
+        if rules.same_statement(held, result.env):
             return True
         action = "appliance.equivocation"
         self.note(tenant, appliance, action, result.id.hex(), str(result.n), now)

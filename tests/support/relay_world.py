@@ -5,7 +5,7 @@ The doubles do nothing by themselves: a test says what they send and what it exp
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,6 +143,13 @@ class World:
             await signer.send(Attach(token=token, appliances=heads))
             signer.attached = await signer.expect(Attached)
             yield signer
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Let the loop run until something holds: what a peer saw, the relay may still be tidying up after."""
+    async with asyncio.timeout(HANG_S):
+        while not holds():  # noqa: ASYNC110  # nobody tells
+            await asyncio.sleep(0)
 
 
 @asynccontextmanager
