@@ -27,7 +27,8 @@ from protocol.jobs import EventBody
 
 SLOW_RETRY_S = 30.0
 """After `superseded` or `refused`: trying harder would only fight another agent or an administrator."""
-CLOSE_S = 5.0
+CLOSE_S = 2.0
+"""Patience for the other side's half of the closing handshake."""
 CLOSE_GOING = 1001
 """RFC 6455 7.4.1: this endpoint is going away."""
 

@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Enrol."""
     config = _config(args)
-    token = enrol.read_token(args.token_file, sys.stdin.read() if args.token_file == "-" else "")
+    given = str(args.token_file)
+    token = enrol.read_token(given, sys.stdin.read() if given == enrol.STDIN else "")
     me = asyncio.run(enrol.enrol(config, token, name=args.name))
     if args.config is None and RELAY_FILE.parent.is_dir():
         _write_relay(config)

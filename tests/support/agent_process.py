@@ -1,8 +1,11 @@
 """`python -m tests.support.agent_process CONFIG EFFECTS DIE UNITS`: an agent that kills itself where a test says.
 
-DIE is `before:K` or `after:K` (its K-th transaction that changed something), or empty.
+DIE is `before:K` or `after:K` (its K-th transaction that changed something), `unit` (in the first unit of work), `hold`
+(do not die, but never get beyond it), or empty.
 """
 
+import asyncio
+import json
 import os
 import signal
 import sqlite3
@@ -46,13 +49,24 @@ def _tick(left: list[int]) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+async def _die(_unit: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+async def _hold(_unit: int) -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+GATES = {"unit": _die, "hold": _hold}
+
+
 def main() -> None:
     """Run the agent."""
     file, effects, die, units = sys.argv[1:5]
-    if die:
+    if ":" in die:
         arm(die)
-    stage = StepStage(Path(effects), units=int(units))
-    app.run(config.load(Path(file)).config, stages=loader(stage))
+    stage = StepStage(Path(effects), units=int(units), gate=GATES.get(die))
+    app.run(config.parse(json.loads(Path(file).read_text())), stages=loader(stage))
 
 
 if __name__ == "__main__":

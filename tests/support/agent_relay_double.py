@@ -331,8 +331,10 @@ class _Live:
         double = self.double
         double.hellos.append(hello)
         double.highest = max(double.highest, (hello.epoch, hello.have))
-        known = [n for journal, n in double.results if journal == hello.journal]
-        through = ResultsThrough(journal=hello.journal, n=max(known)) if known else None
+        known = 0
+        while (hello.journal, known + 1) in double.results:
+            known += 1
+        through = ResultsThrough(journal=hello.journal, n=known) if known else None
         self.session.welcome(Welcome(generation=double.connections, results=through))
         self.welcomed = True
         self._time(hello.nonce)

@@ -22,7 +22,7 @@ from agent.stages.base import Stage, StageContext, StageOutcome
 from agent.targets.base import Intent
 from protocol.messages import Output
 from protocol.ops import LocalTarget, UploadArgs
-from tests.support.agent_relay_double import enrol
+from tests.support.agent_relay_double import Double, enrol
 
 ROOT_DIGEST = "sha256:" + "ab" * 32
 UNIT = 4096
@@ -172,11 +172,12 @@ class AgentProcess:
         self.process.kill()
         self.process.wait()
 
-    def stop(self) -> int:
-        """SIGTERM and return the exit code."""
+    async def stop(self, double: Double) -> int | None:
+        """SIGTERM and return the exit code; the double's loop goes on meanwhile."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=20)
+        await double.until(lambda: self.dead, "a clean stop")
+        return self.process.returncode
 
     @property
     def dead(self) -> bool:
