@@ -6,13 +6,12 @@ over (somebody runs this identity twice), it comes back slowly and says so.
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 import structlog
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI, ProxyError
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from agent import dial
 from agent.backoff import Backoff
@@ -125,14 +124,7 @@ class Session:
                     self._connection = None
                     if connection.standing.proven:
                         backoff.ended(self.orders.trust.clocks.mono() - began)
-        except (
-            OSError,
-            TimeoutError,
-            ssl.SSLError,
-            InvalidHandshake,
-            InvalidURI,
-            ProxyError,
-        ) as err:
+        except (OSError, TimeoutError, EOFError, WebSocketException) as err:
             self.health.problem = (
                 f"cannot reach the relay: {clean_text(str(err) or type(err).__name__)}"
             )

@@ -155,7 +155,10 @@ def renumber(
 
 
 def forget_old(conn: sqlite3.Connection, state: InboxState, *, now: int) -> None:
-    """Drop confirmed results that are neither among the last 1,000 nor younger than 30 days of signed time."""
+    """Drop job and report of confirmed results that are neither among the last 1,000 nor younger than 30 days.
+
+    The few hundred signed bytes stay: numbers have no gaps, so a relay that lost its store can be given all of them.
+    """
     old = (
         "SELECT digest FROM results WHERE ended < :young AND (journal <> :journal OR"
         " (n <= :confirmed AND n <= :last))"
@@ -170,7 +173,10 @@ def forget_old(conn: sqlite3.Connection, state: InboxState, *, now: int) -> None
         f"DELETE FROM jobs WHERE digest IN ({old})",  # noqa: S608 - constants
         facts,
     )
-    conn.execute(f"DELETE FROM results WHERE digest IN ({old})", facts)  # noqa: S608 - constants
+    conn.execute(
+        f"UPDATE results SET report = x'' WHERE digest IN ({old})",  # noqa: S608 - constants
+        facts,
+    )
 
 
 def opened(envelope: bytes) -> Result:

@@ -8,7 +8,7 @@
 | jobs | consumed command, by digest | with its confirmed result |
 | receipts | acknowledged range of a line of retries | when the line succeeded or was cancelled |
 | intents | object that a line was about to create | never while it may exist |
-| results | numbered result of this journal's life | confirmed and older than 30 days and the last 1,000 |
+| results | numbered result of this journal's life | never; report: confirmed, 30 days and 1,000 results ago |
 | counters | refusal or nack code | never |
 """
 
@@ -79,13 +79,19 @@ def open_writer(path: Path) -> sqlite3.Connection:
     """
     try:
         conn = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as err:
+        raise _unusable(path, err) from err
+    try:
         conn.execute("PRAGMA journal_mode = WAL")
         conn.execute("PRAGMA synchronous = FULL")
         conn.execute("PRAGMA secure_delete = ON")
         _migrate(conn)
+    except JournalTooNew:
+        conn.close()
+        raise
     except sqlite3.Error as err:
-        msg = f"{path}: {err}"
-        raise JournalUnusable(msg, path=str(path)) from err
+        conn.close()
+        raise _unusable(path, err) from err
     return conn
 
 
@@ -101,3 +107,7 @@ def _migrate(conn: sqlite3.Connection) -> None:
         raise JournalTooNew(msg, found=version, expected=VERSION)
     if version == 0:
         conn.executescript(f"BEGIN IMMEDIATE;{_TABLES}PRAGMA user_version = {VERSION};COMMIT;")
+
+
+def _unusable(path: Path, err: sqlite3.Error) -> JournalUnusable:
+    return JournalUnusable(f"{path}: {err}", path=str(path))

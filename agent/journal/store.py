@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from agent.errors import AgentError
 from agent.journal.errors import JournalInUse
 from agent.journal.job import JobJournal
 from agent.journal.jobs import Job
@@ -38,7 +39,11 @@ class Journal:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path = folder / FILE
         self._lock = _lock(folder / LOCK)
-        self.writer = Writer(self.path, reserve=reserve)
+        try:
+            self.writer = Writer(self.path, reserve=reserve)
+        except AgentError:
+            os.close(self._lock)
+            raise
         self.writer.start()
 
     @property

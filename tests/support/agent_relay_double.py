@@ -7,6 +7,7 @@ what it saw (`until`), never for time.
 import asyncio
 import contextlib
 import os
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -374,17 +375,17 @@ class _Live:
 
 
 @asynccontextmanager
-async def relay(**switches: Any) -> AsyncIterator[Double]:
+async def relay(*, tls: ssl.SSLContext | None = None, **switches: Any) -> AsyncIterator[Double]:
     """Serve a double on a free port."""
     double = Double(**switches)
     app = web.Application()
     app.router.add_get("/v1/channel", double._serve)
     runner = web.AppRunner(app, shutdown_timeout=1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     port = runner.addresses[0][1]
-    double.url = f"http://127.0.0.1:{port}"
+    double.url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
     try:
         yield double
     finally:
