@@ -189,11 +189,11 @@ class Desk:
                 self._results.append(_kept(statement, event))
                 self._forward.append(self._statement("result", event.env, event.report))
             case Ack():
+                self._tell("ack", event.env)  # the device's own word: it needs nothing of ours
                 await shared.store.ack(
                     *place, epoch=statement.epoch, have=statement.have, env=event.env, now=now
                 )
                 shared.hub.poke(session.tenant)
-                self._tell("ack", event.env)
             case Nack():
                 self._tell("nack", event.env)
                 await self._nacked(statement)

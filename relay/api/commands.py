@@ -1,5 +1,7 @@
 """`POST /v1/commands`: finished envelopes into the queue. Verified as a courtesy, never signed here."""
 
+import asyncio
+
 import msgspec
 from aiohttp import web
 
@@ -13,6 +15,9 @@ from relay.store.base import Command
 MSGPACK = "application/msgpack"
 MAX_BODY = 2 * MAX_COMMAND
 """Base64 in JSON is a third longer than the envelope."""
+TURNS = 3
+"""Turns of the loop in which the stored command goes out to its agent, before the answer to its sender is written: the
+agent's commit is what takes time, so it begins first (tests/bench/test_command.py: 4 % of the whole way)."""
 
 
 async def post_command(api: Api, caller: Caller, request: web.Request) -> web.StreamResponse:
@@ -30,6 +35,8 @@ async def post_command(api: Api, caller: Caller, request: web.Request) -> web.St
         headers = {"Location": f"/v1/jobs/{row.id.hex()}", "Content-Type": JSON}
         answer = msgspec.json.encode(_view(row))
         await intake.add(row, actor=caller.id, answer=once.answer(202, headers, answer))
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
         return web.Response(body=answer, status=202, headers=headers)
 
 
@@ -37,6 +44,8 @@ async def read_body(request: web.Request, limit: int) -> bytes:
     """Read a body of at most `limit` bytes. Raises TooLarge."""
     if (request.content_length or 0) > limit:
         raise TooLarge(f"{request.content_length} bytes, at most {limit} allowed", limit=limit)
+    if request.content_length is not None and limit <= request.client_max_size:
+        return await request.read()
     body = bytearray()
     async for chunk in request.content.iter_chunked(64 * 1024):
         body += chunk

@@ -218,19 +218,9 @@ def add_command(
 ) -> Literal["new", "same"]:
     """Queue an envelope with its job row."""
     conn = ledger.conn
-    ensure_appliance(ledger, command.tenant, command.appliance)
-    known = conn.execute(
-        "SELECT state FROM command WHERE tenant = ? AND appliance = ? AND digest = ?",
-        (command.tenant, command.appliance, command.digest),
-    ).fetchone()
-    if known is not None:
-        if known[0] == QUARANTINED:
-            raise EnvelopeQuarantined(
-                f"{command.appliance} refused envelope {command.digest.hex()} before",
-                digest=command.digest.hex(),
-            )
+    if _held(conn, command):
         return "same"
-    state = _place(conn, command)
+    state = _place(ledger, command)
     _insert(conn, command, state, now)
     old = find_job(conn, command.tenant, command.id)
     if old is None:
@@ -254,24 +244,37 @@ def _insert(conn: sqlite3.Connection, command: Command, state: int, now: int) ->
     conn.execute(f"INSERT INTO command VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608  # constants
 
 
-def _place(conn: sqlite3.Connection, command: Command) -> int:
-    """Return the state that the command begins in; raise SeqTaken or Backlog if it may not."""
-    key = (command.tenant, command.appliance)
-    held = conn.execute(
-        "SELECT digest FROM command WHERE tenant = ? AND appliance = ? AND epoch = ? AND seq = ? AND state != 2",
-        (*key, command.epoch, command.seq),
-    ).fetchone()
-    if held is not None:
-        raise SeqTaken(
-            f"epoch {command.epoch} seq {command.seq} of {command.appliance} is another command",
-            held=held[0].hex(),
-            offered=command.digest.hex(),
-        )
-    epoch, have, ordered = conn.execute(
+def _held(conn: sqlite3.Connection, command: Command) -> bool:
+    """Whether this very envelope is here; raise if it, or another one in its place, keeps it out."""
+    rows = conn.execute(
+        "SELECT digest, state FROM command WHERE tenant = ? AND appliance = ? AND epoch = ? AND seq = ?",
+        (command.tenant, command.appliance, command.epoch, command.seq),
+    ).fetchall()
+    for digest, state in rows:
+        if digest == command.digest and state == QUARANTINED:
+            raise EnvelopeQuarantined(
+                f"{command.appliance} refused envelope {digest.hex()} before", digest=digest.hex()
+            )
+        if digest != command.digest and state != QUARANTINED:
+            raise SeqTaken(
+                f"epoch {command.epoch} seq {command.seq} of {command.appliance} is another command",
+                held=digest.hex(),
+                offered=command.digest.hex(),
+            )
+    return any(digest == command.digest for digest, _ in rows)
+
+
+def _place(ledger: Ledger, command: Command) -> int:
+    """Return the state that the command begins in; raise Backlog if it may not wait."""
+    conn, key = ledger.conn, (command.tenant, command.appliance)
+    row = conn.execute(
         "SELECT epoch, have, coalesce((SELECT serial FROM kept k WHERE k.tenant = a.tenant AND k.appliance = a.id "
         "AND k.kind = 'epoch'), 0) FROM appliance a WHERE tenant = ? AND id = ?",
         key,
     ).fetchone()
+    if row is None:
+        ensure_appliance(ledger, *key)
+    epoch, have, ordered = row or (0, 0, 0)
     if command.epoch < max(epoch, ordered):
         return RETIRED
     if command.epoch == epoch and command.seq <= have:

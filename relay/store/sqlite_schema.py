@@ -23,14 +23,13 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (tenant, id)
     ) STRICT, WITHOUT ROWID;
 
-    -- state: 0 pending, 1 acked, 2 quarantined, 3 retired by a higher epoch
+    -- state: 0 pending, 1 acked, 2 quarantined, 3 retired by a higher epoch; of one seq at most one is not quarantined
     CREATE TABLE command (
         tenant TEXT NOT NULL, appliance TEXT NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL,
         digest BLOB NOT NULL, id BLOB NOT NULL, op TEXT NOT NULL, iat INTEGER NOT NULL, exp INTEGER NOT NULL,
         workflow TEXT, size INTEGER NOT NULL, state INTEGER NOT NULL, stored_at INTEGER NOT NULL, env BLOB NOT NULL,
-        PRIMARY KEY (tenant, appliance, digest)
+        PRIMARY KEY (tenant, appliance, epoch, seq, digest)
     ) STRICT;
-    CREATE UNIQUE INDEX command_place ON command (tenant, appliance, epoch, seq) WHERE state != 2;
     CREATE INDEX command_pending ON command (tenant, appliance, epoch, seq, size) WHERE state = 0;
 
     CREATE TABLE journal (

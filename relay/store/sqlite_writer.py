@@ -139,7 +139,7 @@ class Database:
             self._set_synchronous(conn, full=not all(job.lazy for job in group))
             conn.execute("BEGIN IMMEDIATE")
             for job in group:
-                self._step(conn, job)
+                self._step(conn, job, alone=len(group) == 1)
             conn.execute("COMMIT")
         except sqlite3.Error as err:
             _roll_back(conn)
@@ -153,9 +153,10 @@ class Database:
             conn.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
             self._full = full
 
-    def _step(self, conn: sqlite3.Connection, job: _Job) -> None:
+    def _step(self, conn: sqlite3.Connection, job: _Job, *, alone: bool) -> None:
         """Run one job; its refusal (RelayError) undoes it alone, a failing database ends the whole group."""
-        conn.execute("SAVEPOINT job")
+        if not alone:
+            conn.execute("SAVEPOINT job")
         try:
             job.value = job.work(conn)
         except sqlite3.IntegrityError as err:
@@ -164,9 +165,13 @@ class Database:
             raise
         except Exception as err:  # noqa: BLE001  # handed to the caller, who awaits it
             job.error = err
-        if job.error is not None:
-            conn.execute("ROLLBACK TO job")
-        conn.execute("RELEASE job")
+        if alone and job.error is not None:
+            conn.execute("ROLLBACK")
+            conn.execute("BEGIN")  # for the commit that follows
+        elif not alone:
+            if job.error is not None:
+                conn.execute("ROLLBACK TO job")
+            conn.execute("RELEASE job")
 
 
 def connect(path: Path) -> sqlite3.Connection:

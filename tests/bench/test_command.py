@@ -1,8 +1,8 @@
 """A durable command end to end against what it cannot do without: one HTTP round trip and two durable commits.
 
 The way: POST /v1/commands -> relay's SQLite (FULL) -> websocket -> an agent double that commits to its own SQLite
-(FULL) -> signed ack -> relay's SQLite (visible) -> the attached signer hears of it. The measure beside it: an empty
-aiohttp handler on the same kind of loop, asked by the same client, then one row into each of two files beside the
+(FULL) -> signed ack -> the relay verifies it, the attached signer hears of it. The measure beside it: an empty aiohttp
+handler on the same kind of loop, asked by the same client, then one row into each of two files beside the
 others. Relay and bare server are processes of their own; client, agent and signer share this one. Turn by turn, so that
 whatever else the machine does meets both.
 """
