@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from protocol.codec import decode
 from protocol.control import ApplianceHead, Attach, Quarantined, Statement, TimeWanted
 from protocol.frames import (
     CLOSE_GOING_AWAY,
@@ -19,7 +20,7 @@ from protocol.frames import (
     TimeFrame,
     TimeRequest,
 )
-from protocol.messages import Kind, Receipt, ResultsThrough
+from protocol.messages import Kind, Receipt, Result, ResultsThrough
 from protocol.signed import parse_envelope
 from relay.store.memory import MemoryStore
 from relay.store.sqlite import open_sqlite
@@ -178,8 +179,26 @@ async def test_signer_that_was_away_gets_the_results_that_it_lacks(tmp_path: Pat
             assert signer.attached is not None
             (head,) = signer.attached.appliances
             assert head.results == ResultsThrough(journal=JOURNAL, n=3)
-            kinds = [(await signer.expect(Statement)).kind for _ in range(3)]
-            assert kinds == ["hello", "result", "result"]
+            assert (await signer.expect(Statement)).kind == "hello"
+            lacking = [await signer.expect(Statement) for _ in range(2)]
+            assert [number_of(statement.env) for statement in lacking] == [2, 3]
+
+
+def number_of(env: bytes) -> int:
+    return decode(parse_envelope(env, limit=2**20).p, Result, limit=2**20).n
+
+
+async def test_nack_that_may_pass_does_not_quarantine(tmp_path: Path) -> None:
+    (env,) = commands(1)
+    async with running(tmp_path) as world:
+        await world.know_appliance()
+        await world.post_command(env)
+        async with world.agent() as agent:
+            await agent.fetch(1)
+            await agent.expect(CommandFrame)
+            await agent.nack(parse_envelope(env, limit=2**20).digest, "protocol.unknown-key")
+            await agent.fetch(1)  # the manifest came
+            assert (await agent.expect(CommandFrame)).env == env
 
 
 async def test_restored_empty_relay_is_refilled_by_signer_and_agent(tmp_path: Path) -> None:

@@ -59,6 +59,25 @@ async def test_refusal_in_a_group_undoes_itself_alone(store: SqliteStore) -> Non
     assert len(await store.audit(TENANT, after=0, limit=10)) == 3
 
 
+@pytest.mark.parametrize("company", [0, 3], ids=["alone", "in-a-group"])
+async def test_work_that_fails_half_way_leaves_nothing(store: SqliteStore, company: int) -> None:
+    def half(_conn: sqlite3.Connection) -> None:
+        store._led.note(TENANT, "x", "half", "", "", NOW)
+        raise StoreError("on purpose")
+
+    async def fail() -> None:
+        with pytest.raises(StoreError, match="on purpose"):
+            await store._db.write(half)
+
+    async with asyncio.TaskGroup() as group:
+        for seq in range(1, company + 1):
+            group.create_task(add(store, command(seq)))
+        group.create_task(fail())
+    log = await store.audit(TENANT, after=0, limit=10)
+    assert [entry.action for entry in log] == ["command.stored"] * company
+    assert await add(store, command(9)) == "new"
+
+
 async def test_full_disk_is_named_keeps_nothing_half_and_heals(store: SqliteStore) -> None:
     await add(store, command(1))
     before = (
