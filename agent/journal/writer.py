@@ -83,7 +83,7 @@ class Writer:
             JournalFull: The disk is full; nothing of `run` was written.
             JournalUnusable: The disk failed; nothing of `run` counts.
         """
-        return await asyncio.shield(self.submit(run, essential=essential))
+        return await self.submit(run, essential=essential)
 
     def scrub(self) -> None:
         """Ask for the WAL to be emptied after this transaction, so that erased secrets are gone from it too."""

@@ -144,6 +144,35 @@ async def test_nothing_starts_before_this_sessions_signed_time_came(tmp_path: Pa
     assert len([line for line in stage.lines() if line.endswith("done")]) == 1
 
 
+async def test_what_was_accepted_earlier_starts_only_with_this_sessions_signed_time(
+    tmp_path: Path,
+) -> None:
+    hold = asyncio.Event()
+
+    async def gate(_unit: int) -> None:
+        await hold.wait()
+
+    stage = _stage(tmp_path, units=1, gate=gate)
+    async with relay() as double:
+        config = prepare(tmp_path, double.url, limits={"slots": 1, "drain_s": 0.2})
+        first, second = double.line.upload("first"), double.line.upload("second")
+        async with agent(config, stage):
+            await double.push(first, second)
+            await double.until(lambda: "first attempt 1" in stage.lines(), "a start")
+        hold.set()
+        double.answer_time = False
+        async with agent(config, stage) as app:
+            assert (await double.result(first[0])).status == "succeeded"  # a resume needs no time
+            app.runner.kick()
+            await asyncio.sleep(0)
+            await app.journal.commit(lambda _conn: None)
+            assert double.result_of(second[0]) is None
+            assert "second attempt 1" not in stage.lines()
+            double.answer_time = True
+            await double.drop(1001)
+            assert (await double.result(second[0])).status == "succeeded"
+
+
 async def test_unconfirmed_results_are_sent_again_to_a_relay_that_lost_them(tmp_path: Path) -> None:
     stage = _stage(tmp_path, units=1)
     async with relay(confirm=False) as double, agent(prepare(tmp_path, double.url), stage):
