@@ -102,7 +102,7 @@ def _manifest(path: Path, root: KeyFile, keys: dict[str, KeyFile], *, now_ms: in
 
 def _relay_key(folder: Path, *, tenant: str) -> tuple[tuple[str, Path], ...]:
     secret = new_api_secret()
-    block = api_key_block("signer", tenant=tenant, role="signer", secret=secret)
+    block = api_key_block("signer", tenant=tenant, role="control", secret=secret)
     token, blocks = folder / "relay.token", folder / "api_keys.toml"
     keyfiles.create_file(token, f"{secret}\n".encode(), mode=0o600)
     keyfiles.create_file(blocks, f"{block}\n".encode(), mode=0o644)

@@ -15,7 +15,7 @@ from protocol.enrol import root_fingerprint
 from protocol.keys import KeyRing
 from protocol.messages import MAX_MANIFEST
 
-API_ROLES = ("admin", "operator", "reader", "signer")
+API_ROLES = ("admin", "operator", "reader", "control")
 DEFAULT_DAYS = 398
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from protocol.keys import KeyRing
 from protocol.messages import Kind, Layout, Role
 from protocol.signed import sign
-from relay.signer.config import BearerKey, Limits
+from relay.signer.config import Limits
 from relay.signer.errors import BadConfig
 from relay.signer.keys import ChosenKey, SignerKeys
 
@@ -27,7 +27,6 @@ class Authority:
         random: Bytes from the operating system (an argument, so that tests can be exact).
         limits: Bounds from the configuration.
         valid_ms: Validity of an order whose spec does not say.
-        bearer_keys: Callers that may show a bare token; none by default.
     """
 
     keys: SignerKeys
@@ -36,7 +35,6 @@ class Authority:
     random: Callable[[int], bytes] = field(repr=False)
     limits: Limits = field(default_factory=Limits)
     valid_ms: int = 24 * 3600 * 1000
-    bearer_keys: tuple[BearerKey, ...] = ()
 
     def key(self, role: Role, tenant: str) -> ChosenKey:
         """Return the key of this role for this tenant. Raises NoKey."""

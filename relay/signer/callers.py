@@ -4,8 +4,6 @@ The relay's word about it counts for nothing (PROTOCOL 7): a caller is known by 
 request. Replays are made harmless by the Idempotency-Key (`relay.signer.idempotency`).
 """
 
-import hashlib
-import hmac
 import sqlite3
 from dataclasses import dataclass
 
@@ -26,7 +24,7 @@ class Caller:
     """Somebody who was authenticated.
 
     Attributes:
-        id: Key id in hex, `bearer:<id>`, or `local` for the peer of the unix socket.
+        id: Key id in hex, or `local` for the peer of the unix socket.
         tenant: Whose things it may touch; "*" for the local administrator.
         role: reader, operator or admin.
         signed_at: When it signed the request, ms UTC; None if it did not.
@@ -65,10 +63,9 @@ def authenticate(conn: sqlite3.Connection, authority: Authority, request: Reques
         return _by_signature(conn, authority, request)
     if request.via == "local":
         return Caller(LOCAL, EVERY_TENANT, "admin")
-    bearer = _by_bearer(authority, request)
-    if bearer is None:
-        raise NotAuthenticated("the request is not signed by a caller")
-    return bearer
+    raise NotAuthenticated(
+        "the request is not signed by a caller; a bearer token says nothing here"
+    )
 
 
 def _by_signature(conn: sqlite3.Connection, authority: Authority, request: Request) -> Caller:
@@ -91,17 +88,6 @@ def _by_signature(conn: sqlite3.Connection, authority: Authority, request: Reque
         raise NotAuthenticated(str(err)) from err
     signed_at = int(request.headers[HEADER_TIME.lower()])
     return Caller(bytes(row["kid"]).hex(), row["tenant"], row["role"], signed_at)
-
-
-def _by_bearer(authority: Authority, request: Request) -> Caller | None:
-    kind, _, token = request.headers.get("authorization", "").partition(" ")
-    if kind.lower() != "bearer" or not token:
-        return None
-    digest = hashlib.sha256(token.strip().encode()).hexdigest()
-    for key in authority.bearer_keys:
-        if hmac.compare_digest(key.sha256, digest):
-            return Caller(f"bearer:{key.id}", key.tenant, key.role)
-    return None
 
 
 def add(

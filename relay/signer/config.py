@@ -45,16 +45,6 @@ class RelayConfig(_Section, frozen=True, kw_only=True):
     ca: str = ""
 
 
-class BearerKey(_Section, frozen=True, kw_only=True):
-    """A caller that shows a bare bearer token instead of signing. Through a relay, the relay can act as this caller."""
-
-    id: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,64}\Z")]
-    tenant: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,64}\Z")]
-    role: Annotated[str, msgspec.Meta(pattern=r"^(admin|operator|reader)\Z")]
-    # SHA-256 of the token, hex.
-    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
-
-
 class Limits(_Section, frozen=True, kw_only=True):
     """Bounds that keep one caller or appliance from filling the signer."""
 
@@ -88,8 +78,6 @@ class SignerConfig(_Section, frozen=True, kw_only=True):
     manifest: str = "/etc/imageport/manifest"
     # Seconds for which an order may be accepted if the spec does not say: a day, a site's longest usual outage.
     valid_s: _Positive = 24 * 3600
-    # Callers that may show a bearer token. Empty: nobody, every request must be signed (PROTOCOL 7).
-    bearer_keys: tuple[BearerKey, ...] = ()
     limits: Limits = Limits()
     # debug, info, warning or error.
     log_level: Annotated[str, msgspec.Meta(pattern=r"^(debug|info|warning|error)\Z")] = "info"

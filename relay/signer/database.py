@@ -48,10 +48,18 @@ class Database:
         await asyncio.wrap_future(self._opened)
 
     async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` in a transaction and return its result once that is durable.
+        """Run `work` in a transaction and return its result once that is durable. See `submit`."""
+        return await self.submit(work)
+
+    def submit(self, work: Callable[[sqlite3.Connection], T]) -> "asyncio.Future[T]":
+        """Queue `work` as the next transaction; the future ends once it is durable.
 
         `work` must only touch the connection: it may run together with others in one commit. If it raises,
-        its own changes are undone and the error comes out here. A cancelled caller does not undo it.
+        its own changes are undone and the error comes out of the future. What is submitted first runs first.
+        A cancelled future does not undo what began.
+
+        Raises:
+            Unavailable: The signer stops, or the database does not keep up.
         """
         if self._closed:
             raise Unavailable("the signer stops")
@@ -60,7 +68,7 @@ class Database:
             self._queue.put_nowait((work, future))
         except queue.Full:
             raise Unavailable("the signer's database does not keep up") from None
-        return await asyncio.wrap_future(future)
+        return asyncio.wrap_future(future)
 
     async def close(self) -> None:
         """Finish what was queued and close the file."""

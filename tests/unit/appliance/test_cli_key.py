@@ -110,12 +110,12 @@ def test_api_key_goes_to_the_relay_as_its_hash_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "token"
-    command = ["key", "new", "api", "--role", "signer", "--tenant", "acme", "-o", str(path)]
+    command = ["key", "new", "api", "--role", "control", "--tenant", "acme", "-o", str(path)]
     assert main(command) == 0
     shown = capsys.readouterr().out
     secret = path.read_text().strip()
     (block,) = tomllib.loads(shown)["api_keys"]
-    assert (block["tenant"], block["role"]) == ("acme", "signer")
+    assert (block["tenant"], block["role"]) == ("acme", "control")
     assert block["sha256"] == hashlib.sha256(secret.encode()).hexdigest()
     assert secret not in shown
     assert stat.S_IMODE(path.stat().st_mode) == 0o600

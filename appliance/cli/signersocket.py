@@ -1,0 +1,78 @@
+"""Talking to the signer over its unix socket: one request, one answer. Standard library only; knows no command."""
+
+import http.client
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+from appliance.cli.exits import CliError, Exit
+
+DEFAULT_SOCKET = Path("/run/imageport-signer/control.sock")
+TIMEOUT_S = 60.0
+
+
+class SignerUnreachable(CliError):
+    """Nobody answers on the signer's socket, or this user may not ask."""
+
+    code = "cli.signer-unreachable"
+    exit_code = Exit.UNAVAILABLE
+    http_status = 503
+    retryable = True
+    fix = "Start it with `imageport signer serve`, and run this as its user or as root; --socket names another path."
+
+
+class SignerRefused(CliError):
+    """The signer refused; the message and the field `signer_code` are its own."""
+
+    code = "cli.signer-refused"
+    exit_code = Exit.NO
+    http_status = 409
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        """Connect to the socket file instead of a host."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(TIMEOUT_S)
+        self.sock.connect(str(self._path))
+
+
+def ask(
+    path: Path, method: str, target: str, body: dict[str, Any] | bytes | None = None
+) -> dict[str, Any]:
+    """Send one request and return the answer's JSON object.
+
+    Raises:
+        SignerUnreachable, SignerRefused.
+    """
+    data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+    connection = _UnixConnection(path)
+    try:
+        connection.request(method, target, data)
+        response = connection.getresponse()
+        status, answer = response.status, response.read()
+    except (OSError, http.client.HTTPException) as err:
+        msg = f"no signer answers on {path}: {err}"
+        raise SignerUnreachable(msg) from err
+    finally:
+        connection.close()
+    return _checked(status, answer)
+
+
+def _checked(status: int, answer: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(answer)
+    except ValueError as err:
+        msg = f"the signer answered {status} with something that is not JSON"
+        raise SignerUnreachable(msg) from err
+    if status >= 400:
+        code = str(body.get("code", ""))
+        advice = f" ({body['fix']})" if body.get("fix") else ""
+        msg = f"{body.get('detail', 'refused')}{advice}"
+        raise SignerRefused(msg, signer_code=code, status=status)
+    return dict(body)

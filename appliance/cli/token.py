@@ -1,0 +1,47 @@
+"""`imageport token`: one-use enrolment tokens, made by the signer over its unix socket."""
+
+import argparse
+import re
+from pathlib import Path
+
+from appliance.cli import output
+from appliance.cli.exits import Exit
+from appliance.cli.signersocket import DEFAULT_SOCKET, ask
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb and its options."""
+    verbs = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
+    help_line = "make an enrolment token and print it, this once"
+    new = verbs.add_parser("new", help=help_line, description=help_line)
+    new.add_argument("--tenant", default="default", help='whose appliance it will be ("default")')
+    new.add_argument("--uses", type=int, default=1, help="how many appliances it enrols (1)")
+    new.add_argument("--ttl", type=duration, default="24h", help="30m, 24h, 7d ... (24h)")
+    new.add_argument("--replaces", metavar="ID", help="the appliance that the new one retires")
+    new.add_argument("--socket", type=Path, default=DEFAULT_SOCKET, help="the signer's socket")
+    new.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make a token."""
+    spec = {"tenant": args.tenant, "uses": args.uses, "ttl_s": args.ttl}
+    if args.replaces:
+        spec["replaces"] = args.replaces
+    made = ask(args.socket, "POST", "/v1/tokens", spec)
+    if args.json:
+        output.answer_json("token/1", made)
+    else:
+        output.answer(made["token"])
+        output.note("imageport: whoever has this token can enrol; give it to the appliance only")
+    return Exit.OK
+
+
+def duration(text: str) -> int:
+    """Read `90s`, `30m`, `24h` or `7d` as seconds."""
+    match = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", text)
+    if match is None:
+        msg = f"{text!r} is no duration: write 90s, 30m, 24h or 7d"
+        raise argparse.ArgumentTypeError(msg)
+    return int(match[1]) * _UNITS[match[2]]
