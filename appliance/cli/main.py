@@ -43,6 +43,8 @@ COMMANDS = (
     Command("relay", "appliance.cli.relay", "run the relay", extra="relay"),
     Command("sim", "appliance.cli.sim", "run a strict simulator of a cloud", extra="agent"),
     Command("key", "appliance.cli.key", "make key files and sign key manifests"),
+    Command("signer", "appliance.cli.signer", "run and govern the signer", extra="relay"),
+    Command("token", "appliance.cli.token", "make enrolment tokens at the signer"),
 )
 
 
