@@ -34,6 +34,7 @@ class Command:
 
 
 COMMANDS = (
+    Command("demo", "appliance.cli.demo", "move a real image on this machine and verify it", extra="all"),
     Command("disk", "appliance.cli.disk", "look into disk images and compute digests"),
     Command("agent", "appliance.cli.agent", "run the agent", extra="agent"),
     Command("appliance", "appliance.cli.appliance", "enrol this machine", extra="agent"),

@@ -1,0 +1,86 @@
+"""`imageport demo`: everything on this machine, a real image, a live transfer, an independent proof.
+
+The story itself is in appliance.demo.
+"""
+
+import argparse
+import asyncio
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from appliance.cli import output
+from appliance.cli.exits import BadUsage
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Describe the options."""
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="keep all files in DIR (new or empty)"
+    )
+    parser.add_argument("--json", action="store_true", help="answer as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demo."""
+    if args.keep is None:
+        with tempfile.TemporaryDirectory(prefix="imageport-demo-") as folder:
+            return _demo(Path(folder), args)
+    return _demo(_new_folder(args.keep), args)
+
+
+def _new_folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    if any(path.iterdir()):
+        msg = f"{path} is not empty"
+        raise BadUsage(msg)
+    return path.resolve()
+
+
+def _demo(work: Path, args: argparse.Namespace) -> int:
+    from appliance.demo.flow import run_demo  # noqa: PLC0415 - relay, agent and SDKs are not needed for --help
+
+    shown = asyncio.run(run_demo(work, output.note, _show_events()))
+    if args.keep is not None:
+        output.note(
+            f"kept: {work} (configuration, keys, logs); run the commands of the README on it"
+        )
+    output.note(
+        f"moved and verified in {shown.seconds:.1f} s; next: README.md, docs/architecture.md"
+    )
+    if args.json:
+        fields = {
+            "verified": True,
+            "root": shown.root,
+            "seconds": round(shown.seconds, 3),
+            "job": shown.result,
+        }
+        output.answer_json("demo/1", fields)
+    else:
+        output.answer(f"demo: verified {shown.root}")
+    return 0
+
+
+def _show_events() -> Callable[[str, dict[str, Any]], None]:
+    """Return what shows events: a line for each that says something new."""
+    last = ""
+
+    def show(state: str, data: dict[str, Any]) -> None:
+        nonlocal last
+        text = progress_text(state, data.get("progress") or {})
+        if text != last:
+            last = text
+            output.note(f"  {text}")
+
+    return show
+
+
+def progress_text(state: str, progress: dict[str, Any]) -> str:
+    """Write one event for people."""
+    if not progress:
+        return state
+    done, total = int(progress.get("done", 0)), int(progress.get("total", 0))
+    percent = 100 * done // total if total else 100
+    rate = output.size(int(progress.get("rate", 0)))
+    return f"{state} {progress.get('step', '')} {percent:3}% {output.size(done)} of {output.size(total)}, {rate}/s"
