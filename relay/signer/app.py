@@ -1,102 +1,165 @@
-"""The signer's process: reads configuration and keys, opens the database, the local door and the line to the relay.
+"""The signer's process: real clock, real files, socket and channel in one TaskGroup, SIGTERM ends it. Nothing else.
 
-Composition root: the only place with the real clock and the operating system's randomness.
+Order at start: keys (a root key among them stops it), database, key manifest, socket, channel; ready is said when
+the socket answers, because the relay may be away for a while.
 """
 
 import asyncio
+import fcntl
 import os
+import secrets
 import signal
+import ssl
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import structlog
 
+from protocol.errors import ProtocolError
+from relay.signer import config as configuration
 from relay.signer.authority import Authority, trusted_ring
-from relay.signer.config import SignerConfig, keys_folder, notify_socket, read_token, watchdog_s
+from relay.signer.channel import Channel, Dial
+from relay.signer.config import SignerConfig
 from relay.signer.database import Database
-from relay.signer.dial import Dialler
-from relay.signer.door import Door
 from relay.signer.errors import BadConfig
 from relay.signer.keys import load_keys, load_root
+from relay.signer.log import configure
+from relay.signer.log import configure
 from relay.signer.sdnotify import Notifier
+from relay.signer.server import serve
 from relay.signer.service import Service
-
-DATABASE = "signer.sqlite3"
 
 log = structlog.get_logger(__name__)
 
+DATABASE = "signer.db"
+MAX_MANIFEST_FILE = 512 * 1024
 
-async def serve(config: SignerConfig, *, ready: Callable[[], None]) -> None:
-    """Run until SIGTERM or SIGINT; `ready` is called once the local door is open.
+
+def run(config_file: Path | None, *, ready: Callable[[], None]) -> None:
+    """Run the signer until SIGTERM or SIGINT; `config_file` None reads the system's files.
 
     Raises:
-        BadConfig: A file, a key or the key manifest cannot be used.
+        BadConfig: It cannot start like this.
     """
+    config = configuration.load(config_file)
+    configure(config.log_level)
+    os.umask(0o077)
+    with _only_one(Path(config.state_dir)):
+        asyncio.run(_run(config, ready))
+
+
+async def _run(config: SignerConfig, ready: Callable[[], None]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    notifier = Notifier(configuration.notify_socket())
     async with AsyncExitStack() as stack:
-        service = await _open(config, stack)
-        dialler = Dialler(service, config, read_token(Path(config.relay.token_file)))
-        door = Door(service, Path(config.socket))
-        await door.open()
-        stack.push_async_callback(door.close)
-        notifier = Notifier(notify_socket())
+        channel_dial = _dial(config)
+        service = await _service(config, stack)
+        runner = await serve(service, Path(config.socket))
+        stack.push_async_callback(runner.cleanup)
         notifier.send("READY=1")
+        log.info("signer ready", manifest=service.authority.ring.manifest.serial)
         ready()
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(dialler.run()), group.create_task(_watchdog(notifier))]
+            tasks = [
+                group.create_task(Channel(channel_dial, service).run()),
+                group.create_task(service.run_receipts()),
+                group.create_task(_watchdog(notifier, service)),
+            ]
             await stop.wait()
             notifier.send("STOPPING=1")
+            log.info("signer stops")
             for task in tasks:
                 task.cancel()
 
 
-async def _open(config: SignerConfig, stack: AsyncExitStack) -> Service:
-    keys = load_keys(keys_folder(config))
+async def _service(config: SignerConfig, stack: AsyncExitStack) -> Service:
+    keys = load_keys(configuration.keys_folder(config))
     root = load_root(Path(config.root))
-    folder = Path(config.state_dir)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    db = Database(folder / DATABASE)
-    await db.open()
-    stack.push_async_callback(db.close)
-    configured = _read_manifest(Path(config.manifest))
-    ring = await db.run(
-        lambda conn: trusted_ring(conn, root=root, configured=configured, at=now_ms())
-    )
+    manifest = _manifest_file(Path(config.manifest))
+    database = Database(Path(config.state_dir) / DATABASE)
+    await database.open()
+    stack.push_async_callback(database.close)
+    try:
+        ring = await database.run(
+            lambda conn: trusted_ring(conn, root=root, configured=manifest, at=_now_ms())
+        )
+    except ProtocolError as err:
+        msg = f"the key manifest {config.manifest} is not accepted: {err}"
+        raise BadConfig(msg) from err
     authority = Authority(
         keys,
         ring,
-        now=now_ms,
-        random=os.urandom,
+        now=_now_ms,
+        random=secrets.token_bytes,
         limits=config.limits,
         valid_ms=config.valid_s * 1000,
-        bearer_keys=config.bearer_keys,
     )
-    log.info("signer opened", manifest=ring.manifest.serial, state=str(folder))
-    return Service(db, authority, asyncio.Semaphore(config.limits.requests))
+    return Service(database, authority)
 
 
-def now_ms() -> int:
-    """Return the wall clock in ms UTC: the signer's clock is the site's truth about time."""
-    return time.time_ns() // 1_000_000
+def _dial(config: SignerConfig) -> Dial:
+    token_file = Path(config.relay.token_file)
+    configuration.read_token(token_file)  # says now what would fail later
+    tls = None
+    if config.relay.ca:
+        try:
+            tls = ssl.create_default_context(cafile=config.relay.ca)
+        except (OSError, ssl.SSLError) as err:
+            msg = f"relay.ca {config.relay.ca} is no PEM bundle: {err}"
+            raise BadConfig(msg) from err
+    return Dial(config.relay.url, lambda: configuration.read_token(token_file), tls)
 
 
-def _read_manifest(path: Path) -> bytes | None:
+async def _watchdog(notifier: Notifier, service: Service) -> None:
+    """Tell systemd that the database still commits: a signer that cannot is restarted."""
+    interval = configuration.watchdog_s()
+    if interval is None:
+        return
+    while True:
+        await service.database.run(lambda conn: conn.execute("SELECT 1").fetchone())
+        notifier.send("WATCHDOG=1")
+        await asyncio.sleep(interval / 3)
+
+
+@contextmanager
+def _only_one(state_dir: Path) -> Iterator[None]:
+    """Hold the state folder: of two signers on one database, each would miss what only the other compared."""
     try:
-        return path.read_bytes()
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as err:
+        msg = f"state_dir {state_dir} cannot be used: {err.strerror}"
+        raise BadConfig(msg) from err
+    try:
+        _lock(lock, state_dir)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _lock(lock: int, state_dir: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as err:
+        msg = f"another signer holds {state_dir}"
+        raise BadConfig(msg) from err
+
+
+def _manifest_file(path: Path) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_MANIFEST_FILE)
     except FileNotFoundError:
-        return None
+        return None  # one that was given over the socket may be in the database
     except OSError as err:
         msg = f"the key manifest {path} cannot be read: {err.strerror}"
         raise BadConfig(msg) from err
 
 
-async def _watchdog(notifier: Notifier) -> None:
-    interval = watchdog_s()
-    while True:
-        await asyncio.sleep(3600 if interval is None else interval / 2)
-        notifier.send("WATCHDOG=1")
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

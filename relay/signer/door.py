@@ -1,4 +1,4 @@
-"""The local door: HTTP on a Unix socket that only the service user and root may use. Sockets only; `Service` answers."""
+"""The local door: HTTP on a Unix socket that only the service user and root may use; `Service` answers."""
 
 import os
 import socket
