@@ -8,7 +8,7 @@ from typing import Any
 from appliance import keyfiles
 from appliance.cli import output
 from appliance.cli.exits import Exit
-from appliance.cli.signersocket import DEFAULT_SOCKET, ask
+from appliance.cli.signersocket import add_socket_options, ask, socket_of
 from appliance.keyfiles import KeyFileError
 
 Answer = Callable[[argparse.Namespace], int]
@@ -56,7 +56,7 @@ def _verb(
     help_line: str,
 ) -> argparse.ArgumentParser:
     parser = verbs.add_parser(name, help=help_line, description=help_line)
-    parser.add_argument("--socket", type=Path, default=DEFAULT_SOCKET, help="the signer's socket")
+    add_socket_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(verb_run=answer)
     return parser
@@ -65,11 +65,12 @@ def _verb(
 def _serve(args: argparse.Namespace) -> int:
     from relay.signer.app import run as serve  # noqa: PLC0415  (the other verbs do not need it)
 
-    return serve(args.config)
+    serve(args.config, ready=lambda: output.note("signer: ready"))
+    return Exit.OK
 
 
 def _status(args: argparse.Namespace) -> int:
-    found = ask(args.socket, "GET", "/v1/status")
+    found = ask(socket_of(args), "GET", "/v1/status")
     if args.json:
         output.answer_json("signer-status/1", found)
     else:
@@ -78,7 +79,7 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _appliances(args: argparse.Namespace) -> int:
-    found = ask(args.socket, "GET", "/v1/appliances")
+    found = ask(socket_of(args), "GET", "/v1/appliances")
     if args.json:
         output.answer_json("signer-appliances/1", found)
         return Exit.OK
@@ -96,24 +97,24 @@ def _row(appliance: dict[str, Any]) -> list[str]:
 
 
 def _revoke(args: argparse.Namespace) -> int:
-    found = ask(args.socket, "POST", f"/v1/appliances/{args.appliance}/revoke")
+    found = ask(socket_of(args), "POST", f"/v1/appliances/{args.appliance}/revoke")
     return _said(args, "signer-appliance/1", found, f"{args.appliance} is revoked")
 
 
 def _raise_epoch(args: argparse.Namespace) -> int:
-    found = ask(args.socket, "POST", f"/v1/appliances/{args.appliance}/raise-epoch")
+    found = ask(socket_of(args), "POST", f"/v1/appliances/{args.appliance}/raise-epoch")
     text = f"{args.appliance}: epoch {found['epoch']} was ordered; it counts once the appliance answers"
     return _said(args, "signer-appliance/1", found, text)
 
 
 def _manifest(args: argparse.Namespace) -> int:
-    found = ask(args.socket, "PUT", "/v1/manifest", args.file.read_bytes())
+    found = ask(socket_of(args), "PUT", "/v1/manifest", args.file.read_bytes())
     text = f"key manifest {found['serial']} is in force; orders re-based: {len(found['raised'])}"
     return _said(args, "signer-manifest/1", found, text)
 
 
 def _callers(args: argparse.Namespace) -> int:
-    found = ask(args.socket, "GET", "/v1/callers")
+    found = ask(socket_of(args), "GET", "/v1/callers")
     if args.json:
         output.answer_json("signer-callers/1", found)
         return Exit.OK
@@ -138,14 +139,14 @@ def _caller_add(args: argparse.Namespace) -> int:
         "role": args.role,
         "name": args.name or args.public.stem,
     }
-    found = ask(args.socket, "POST", "/v1/callers", spec)
+    found = ask(socket_of(args), "POST", "/v1/callers", spec)
     return _said(
         args, "signer-caller/1", found, f"{found['id']} is {found['role']} of {args.tenant}"
     )
 
 
 def _caller_revoke(args: argparse.Namespace) -> int:
-    found = ask(args.socket, "POST", f"/v1/callers/{args.id}/revoke")
+    found = ask(socket_of(args), "POST", f"/v1/callers/{args.id}/revoke")
     return _said(args, "signer-caller/1", found, f"{args.id} is not believed any more")
 
 

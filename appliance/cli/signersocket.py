@@ -1,12 +1,14 @@
 """Talking to the signer over its unix socket: one request, one answer. Standard library only; knows no command."""
 
+import argparse
 import http.client
 import json
 import socket
+import tomllib
 from pathlib import Path
 from typing import Any
 
-from appliance.cli.exits import CliError, Exit
+from appliance.cli.exits import BadUsage, CliError, Exit
 
 DEFAULT_SOCKET = Path("/run/imageport-signer/control.sock")
 TIMEOUT_S = 60.0
@@ -28,6 +30,30 @@ class SignerRefused(CliError):
     code = "cli.signer-refused"
     exit_code = Exit.NO
     http_status = 409
+
+
+def add_socket_options(parser: argparse.ArgumentParser) -> None:
+    """Declare how the signer's socket is found."""
+    parser.add_argument("--socket", type=Path, metavar="PATH", help="the signer's socket")
+    parser.add_argument("--config", type=Path, metavar="F", help="the signer's configuration")
+
+
+def socket_of(args: argparse.Namespace) -> Path:
+    """Return the socket that `--socket`, or the configuration of `--config`, names.
+
+    Raises:
+        BadUsage: The configuration cannot be read.
+    """
+    if args.socket is not None:
+        return Path(args.socket)
+    if args.config is None:
+        return DEFAULT_SOCKET
+    try:
+        named = tomllib.loads(args.config.read_text(encoding="utf-8")).get("socket")
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
+        msg = f"{args.config} cannot be read: {err}"
+        raise BadUsage(msg) from err
+    return args.config.parent / named if isinstance(named, str) else DEFAULT_SOCKET
 
 
 class _UnixConnection(http.client.HTTPConnection):

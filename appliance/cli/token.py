@@ -2,11 +2,10 @@
 
 import argparse
 import re
-from pathlib import Path
 
 from appliance.cli import output
 from appliance.cli.exits import Exit
-from appliance.cli.signersocket import DEFAULT_SOCKET, ask
+from appliance.cli.signersocket import add_socket_options, ask, socket_of
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 
@@ -20,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     new.add_argument("--uses", type=int, default=1, help="how many appliances it enrols (1)")
     new.add_argument("--ttl", type=duration, default="24h", help="30m, 24h, 7d ... (24h)")
     new.add_argument("--replaces", metavar="ID", help="the appliance that the new one retires")
-    new.add_argument("--socket", type=Path, default=DEFAULT_SOCKET, help="the signer's socket")
+    add_socket_options(new)
     new.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -29,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     spec = {"tenant": args.tenant, "uses": args.uses, "ttl_s": args.ttl}
     if args.replaces:
         spec["replaces"] = args.replaces
-    made = ask(args.socket, "POST", "/v1/tokens", spec)
+    made = ask(socket_of(args), "POST", "/v1/tokens", spec)
     if args.json:
         output.answer_json("token/1", made)
     else:

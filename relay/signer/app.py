@@ -26,7 +26,6 @@ from relay.signer.database import Database
 from relay.signer.errors import BadConfig
 from relay.signer.keys import load_keys, load_root
 from relay.signer.log import configure
-from relay.signer.log import configure
 from relay.signer.sdnotify import Notifier
 from relay.signer.server import serve
 from relay.signer.service import Service
