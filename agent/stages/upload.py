@@ -101,7 +101,7 @@ async def _upload(run: _Run, disk: TargetDisk) -> StageOutcome:
         await job.journal.flush()
         await make_retrier(job).call(disk.seal)
     with run.step(VERIFY):
-        verified = await _verify(run, disk)
+        verified = await _verify(run, disk, expected_bytes=stats.done)
     await job.journal.point_of_no_return()
     artifact = await make_retrier(job).call(disk.finish)
     return _outcome(run, stats, verified, artifact)
@@ -158,7 +158,7 @@ async def _transfer(run: _Run, disk: TargetDisk) -> PumpStats:
         raise
 
 
-async def _verify(run: _Run, disk: TargetDisk) -> Verified | None:
+async def _verify(run: _Run, disk: TargetDisk, *, expected_bytes: int) -> Verified | None:
     if run.args.verify == "none":
         run.job.warn("upload.not-verified", "the disk was not read back (verify = none)")
         return None
@@ -167,7 +167,7 @@ async def _verify(run: _Run, disk: TargetDisk) -> Verified | None:
         expected=run.digest,
         padded_size=run.spec.padded_size,
         retrier=make_retrier(run.job),
-        progress=lambda done: run.job.progress(VERIFY, done, max(done, run.spec.virtual_size)),
+        progress=lambda done: run.job.progress(VERIFY, done, max(done, expected_bytes)),
     )
     if run.args.verify == "sample":
         return await verifier.sample(random.sample)
