@@ -16,7 +16,7 @@ _MAX_LINES = 400
 # Which files may import a vendor's SDK; the longest name that fits decides. Simulators are judged by
 # the SDKs, so they never use one: only the C code of a checksum, which a table in Python checks.
 SDK_HOMES = {
-    "azure": ("agent/targets/azure/*.py", "tests/*"),
+    "azure": ("agent/targets/azure/*.py", "appliance/demo/readback.py", "tests/*"),
     "azure.storage.extensions": ("agent/targets/azure/*.py", "appliance/sim/*", "tests/*"),
     "boto3": ("agent/targets/aws*.py", "tests/*"),
     "botocore": ("agent/targets/aws*.py", "tests/*"),
