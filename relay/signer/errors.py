@@ -165,7 +165,7 @@ class ReplayRefused(Conflict):
 
     code = "signer.replay"
     title = "Possible replay"
-    fix = "Sign the request again."
+    fix = "Sign the request again; refused still, the caller's clock is behind the signer's."
 
 
 class NotAccepted(SignerError):

@@ -1,4 +1,4 @@
-"""A signer without sockets for tests: keys, key manifest, an SQLite connection, a clock that the test moves; and a device.
+"""A signer without sockets for tests: keys, key manifest, SQLite connection, a clock that the test moves; and a device.
 
 `Device` is an appliance in miniature on the protocol's own agent-side code: it judges what was signed for it, keeps an
 inbox, and signs what it states.
@@ -6,9 +6,12 @@ inbox, and signs what it states.
 
 import json
 import sqlite3
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
+
+import msgspec
 
 from protocol import inbox
 from protocol.acceptor import Accept, Facts, Hold, Refuse, Verdict, judge
@@ -424,15 +427,11 @@ class Device:
 
 def sealed_json(kit: Kit, clear: bytes, *, request: str, path: str) -> dict[str, str]:
     """Return a secret as a spec carries it: sealed to the vault key and the request."""
-    from base64 import b64encode
-
     sealed = seal(clear, kit.vault.public, SealScope(TENANT, "", bytes.fromhex(request), path))
     return {"kid": b64encode(sealed.kid).decode(), "ct": b64encode(sealed.ct).decode()}
 
 
 def _changed(layout: L, changes: dict[str, Any]) -> L:
-    import msgspec
-
     return msgspec.structs.replace(layout, **changes)
 
 
