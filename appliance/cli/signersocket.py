@@ -5,6 +5,7 @@ import http.client
 import json
 import socket
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,12 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def ask(
-    path: Path, method: str, target: str, body: dict[str, Any] | bytes | None = None
+    path: Path,
+    method: str,
+    target: str,
+    body: dict[str, Any] | bytes | None = None,
+    *,
+    headers: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Send one request and return the answer's JSON object.
 
@@ -79,7 +85,7 @@ def ask(
     data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     connection = _UnixConnection(path)
     try:
-        connection.request(method, target, data)
+        connection.request(method, target, data, headers or {})
         response = connection.getresponse()
         status, answer = response.status, response.read()
     except (OSError, http.client.HTTPException) as err:

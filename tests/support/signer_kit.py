@@ -296,7 +296,11 @@ class Device:
         """Enrol and trust what was answered, as an appliance does."""
         response = self.ask_to_enrol(token, name=name)
         assert response.status == 200, response.body
-        answer = decode(response.body, EnrolAnswer, limit=2 * MAX_MANIFEST)
+        return self.trust(response.body)
+
+    def trust(self, body: bytes) -> EnrolAnswer:
+        """Take the signer's answer, verified against the root that it names, and begin the journal."""
+        answer = decode(body, EnrolAnswer, limit=2 * MAX_MANIFEST)
         ring = KeyRing.open(answer.manifest, root=answer.root)
         self.record = ring.open_record(answer.record)
         payload = parse_envelope(answer.record, limit=65536).p
@@ -370,9 +374,12 @@ class Device:
 
     def ack(self) -> Effects:
         """Acknowledge the inbox."""
+        return self.kit.hear("ack", self, self.ack_env())
+
+    def ack_env(self) -> bytes:
+        """Return a signed ack of the inbox."""
         head = self.inbox_state.head
-        ack = Ack(epoch=head.epoch, have=head.have, head=head.hash)
-        return self.kit.hear("ack", self, sign(Kind.ACK, ack, self.key))
+        return sign(Kind.ACK, Ack(epoch=head.epoch, have=head.have, head=head.hash), self.key)
 
     def nack(self, digest: bytes, code: str) -> Effects:
         """Say that an envelope can never be consumed."""
