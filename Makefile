@@ -12,7 +12,7 @@ BIN    := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
 APT_DEMO := samba
-APT_TEST := samba smbclient qemu-utils libsecret-1-0
+APT_TEST := samba smbclient qemu-utils libsecret-1-0 systemd
 NPM_TEST := azurite@3.35.0 @azure-tools/azcopy-linux@10.32.2
 
 SETUP_FILES := pyproject.toml constraints.txt Makefile scripts/system_packages
