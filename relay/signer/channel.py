@@ -204,6 +204,8 @@ class Session:
             match frame:
                 case Call():
                     response = await self._service.outcome(work)
+                    # First what the answer lets others rely on: an appliance that was just enrolled dials at once.
+                    await self._send_urgent()
                     await self._reply(frame, response)
                 case _:
                     await self._absorb(frame, work)
@@ -252,12 +254,15 @@ class Session:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while outbox.urgent:
-                await self._send(outbox.urgent.popleft())
+            await self._send_urgent()
             while not outbox.urgent and outbox.room and (name := outbox.next_appliance()):
                 await self._push_appliance(name)
             if outbox.urgent:
                 self._wake.set()
+
+    async def _send_urgent(self) -> None:
+        while self._outbox.urgent:
+            await self._send(self._outbox.urgent.popleft())
 
     async def _push_appliance(self, name: str) -> None:
         outbox = self._outbox

@@ -15,7 +15,7 @@ from protocol.messages import MAX_STATEMENT, Kind, Record, Role
 from protocol.signed import parse_envelope
 from relay.signer import appliances, audit, tokens
 from relay.signer.appliances import Appliance
-from relay.signer.authority import Authority, Effects
+from relay.signer.authority import Authority, Effects, Outgoing
 from relay.signer.http import MSGPACK, Request, Response
 from relay.signer.tokens import TokenRow
 
@@ -81,6 +81,10 @@ def _first(
         conn, "appliance.enrolled", at=now, actor=token.id, tenant=token.tenant, subject=record.id,
         device_key=key_id(record.device_key).hex(), replaces=token.replaces or "",
     )  # fmt: skip
+    effects.outgoing += [
+        Outgoing("manifest", token.tenant, "*", authority.ring.raw),
+        Outgoing("record", token.tenant, record.id, env),
+    ]
     effects.replay.add(record.id)
     effects.note("appliance enrolled", appliance=record.id, tenant=token.tenant)
     if token.replaces is not None:

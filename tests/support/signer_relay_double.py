@@ -225,10 +225,18 @@ class SignerProcess:
         """The first caller's key."""
         return read(self.keys / "caller.key")
 
-    def prepare(self) -> None:
-        """Make keys and configuration."""
+    def prepare(self, token: str) -> None:
+        """Make keys and configuration; `token` replaces the made one, for a relay that knows others."""
+        self.folder.mkdir(exist_ok=True)
         create_control_plane(self.keys, tenant=TENANT, now_ms=_now_ms())
         (self.keys / "root.key").rename(self.folder / "offline-root.key")
+        if token:
+            (self.keys / "relay.token").write_text(token)
+        self.move(self.port)
+
+    def move(self, port: int) -> None:
+        """Let the next start dial another port."""
+        self.port = port
         (self.folder / "signer.toml").write_text(
             'state_dir = "state"\nsocket = "run/s"\nkeys_dir = "keys/signer"\n'
             'root = "keys/root.pub"\nmanifest = "keys/manifest"\n'
@@ -305,10 +313,10 @@ class SignerProcess:
 
 
 @contextmanager
-def signer_process(folder: Path, port: int) -> Iterator[SignerProcess]:
+def signer_process(folder: Path, port: int, *, token: str = "") -> Iterator[SignerProcess]:
     """Make a signer and start it; it is killed at the end."""
     signer = SignerProcess(folder, port)
-    signer.prepare()
+    signer.prepare(token)
     signer.start()
     caller = read(signer.keys / "caller.pub")
     signer.ask("POST", "/v1/callers", {"public": caller.public.hex(), "tenant": TENANT})
