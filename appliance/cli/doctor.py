@@ -1,0 +1,97 @@
+"""`imageport doctor`: whether this appliance can work, and what to do if not. Repairs nothing.
+
+Works before enrolment and while the agent is down.
+"""
+
+import argparse
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+from agent.app import real_clocks
+from appliance.cli import output
+from appliance.cli.exits import BadUsage, Exit
+from appliance.doctor.base import DEFAULT_TIMEOUT_S, Finding, Options, Status
+from appliance.doctor.registry import CHECKS
+from appliance.doctor.run import summary, worst
+from appliance.doctor.service import consult, report
+from appliance.doctor.sharespec import parse_share, read_credential
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("checks", nargs="*", metavar="CHECK", help="only these (default: all)")
+    parser.add_argument("--list", action="store_true", help="list the checks and run none")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=DEFAULT_TIMEOUT_S,
+        metavar="S",
+        help="for all together (20)",
+    )
+    parser.add_argument("--share", metavar="URL", help="try smb://server[:port]/share[/folder] too")
+    parser.add_argument(
+        "--credential-file", type=Path, metavar="F", help="lines username=, password=, domain="
+    )
+    parser.add_argument(
+        "--target", action="append", default=[], metavar="URL", help="try this endpoint too"
+    )
+    parser.add_argument("--config", type=Path, metavar="F", help="the agent's configuration file")
+    parser.add_argument("--strict", action="store_true", help="exit 1 for warnings too")
+    parser.add_argument("--json", action="store_true", help="answer as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Examine this machine; exit code 1 if something failed."""
+    if args.list:
+        return _list(as_json=args.json)
+    if args.timeout <= 0:
+        raise BadUsage(f"--timeout {args.timeout:g}: expected seconds above 0")
+    findings = asyncio.run(
+        consult(
+            tuple(args.checks),
+            config_file=args.config,
+            wall=real_clocks().wall,
+            options=_options(args),
+            timeout_s=args.timeout,
+        )
+    )
+    if args.json:
+        output.answer_json("doctor/1", report(findings))
+    else:
+        _show(findings)
+    bad = {Status.FAIL, Status.WARN} if args.strict else {Status.FAIL}
+    return Exit.NO if worst(findings) in bad else Exit.OK
+
+
+def _options(args: argparse.Namespace) -> Options:
+    if (args.share is None) != (args.credential_file is None):
+        raise BadUsage("--share and --credential-file belong together")
+    for url in args.target:
+        if not url.startswith(("http://", "https://")):
+            raise BadUsage(f"--target {url!r}: expected an http:// or https:// URL")
+    if args.share is None:
+        return Options(targets=tuple(args.target))
+    credential = read_credential(args.credential_file)
+    return Options(parse_share(args.share), credential, tuple(args.target))
+
+
+def _list(*, as_json: bool) -> int:
+    if as_json:
+        rows = [{"name": check.name, "title": check.title} for check in CHECKS]
+        output.answer_json("doctor-list/1", {"checks": rows})
+    else:
+        output.answer_table(("CHECK", "LOOKS AT"), [(check.name, check.title) for check in CHECKS])
+    return Exit.OK
+
+
+def _show(findings: Sequence[Finding]) -> None:
+    width = max(len(finding.id) for finding in findings)
+    for finding in findings:
+        head = f"[{finding.status.value}] {finding.id:<{width}}"
+        output.answer(f"{head}  {finding.title}: {finding.detail}")
+        if finding.fix:
+            output.answer(f"{'':<7}fix: {finding.fix}")
+    counts = summary(findings)
+    told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    output.answer(f"\n{told}")

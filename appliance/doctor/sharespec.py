@@ -1,0 +1,55 @@
+r"""Reads how a share is named on the command line: `smb://server[:port]/share[/folder]`, and a file with the account.
+
+The file is that of mount.cifs(8): lines `username=`, `password=`, `domain=`. No secret is taken from argv.
+"""
+
+import stat
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from agent.errors import NeedsOperator
+from agent.secrets import Secret
+from agent.shares.smb.ref import SMB_PORT, SmbCredential, SmbShareRef
+
+MAX_FILE = 4096
+
+
+class BadShare(NeedsOperator):
+    """The share or its credential file is not of the form that the doctor reads."""
+
+    code = "doctor.bad-share"
+    exit_code = 2
+    http_status = 400
+    fix = "Write smb://server/share, and a file of mode 0600 with the lines username=... and password=..."
+
+
+def parse_share(url: str) -> SmbShareRef:
+    """Return the share that a URL names. Raises BadShare, BadPath."""
+    parts = urlsplit(url)
+    name, _, folder = unquote(parts.path).strip("/").partition("/")
+    try:
+        port = parts.port or SMB_PORT
+    except ValueError as err:
+        raise BadShare(f"{url!r}: {err}") from err
+    if parts.scheme != "smb" or not parts.hostname or not name or parts.username:
+        raise BadShare(f"{url!r} is no smb://server/share")
+    return SmbShareRef(parts.hostname, name, port, folder)
+
+
+def read_credential(path: Path) -> SmbCredential:
+    """Return the account of a credential file; its content is never shown. Raises BadShare."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_FILE)
+    except (OSError, UnicodeDecodeError) as err:
+        raise BadShare(f"{path} cannot be read: {type(err).__name__}") from err
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise BadShare(f"{path} has mode {mode:04o}: others may read the password; expected 0600")
+    rows = [line.partition("=") for line in text.splitlines() if line.strip()]
+    values = {key.strip().lower(): value for key, _, value in rows}
+    if not values.get("username") or "password" not in values:
+        raise BadShare(f"{path} holds no username and password")
+    return SmbCredential(
+        values["username"].strip(), Secret(values["password"]), values.get("domain", "").strip()
+    )
