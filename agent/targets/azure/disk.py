@@ -21,6 +21,7 @@ from agent.targets.azure.credentials import Principal, TokenSource, read_credent
 from agent.targets.azure.footer import FOOTER_SIZE, footer_for
 from agent.targets.azure.http import HttpSettings, make_session
 from agent.targets.azure.pages import MAX_PAGE_WRITE, PAGE, PageWire, usable_crc64
+from agent.targets.azure.sender import AsyncSender
 from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog, TargetLimits
 from agent.targets.errors import CredentialRefused, DiskLost, EndpointForbidden, SizeDiffers
 from agent.targets.naming import Found, choose_name
@@ -89,8 +90,8 @@ class ManagedDisk:
         self._sealed = _state_of(resource) not in _WRITABLE
         self._write = SasFromArm(target, name, "Write")
         self._read = SasFromArm(target, name, "Read")
-        self._writer = PageWire(target.session, self._write, f"disk {name}")
-        self._reader = PageWire(target.session, self._read, f"disk {name}")
+        self._writer = PageWire(target.session, target.sender, self._write, f"disk {name}")
+        self._reader = PageWire(target.session, target.sender, self._read, f"disk {name}")
         self.resumed = resumed
         self.checksum: Callable[[memoryview], str] | None = (
             usable_crc64() if target.checksums else None
@@ -194,6 +195,7 @@ class AzureDiskTarget:
         self.checksums = checksums
         self._tokens = TokenSource(credential, http, ref.authority)
         self._session: aiohttp.ClientSession | None = None
+        self.sender = AsyncSender(http, at_once=self.limits.inflight_max)
 
     @property
     def session(self) -> aiohttp.ClientSession:
@@ -272,6 +274,7 @@ class AzureDiskTarget:
     async def close(self) -> None:
         """Close the sessions."""
         await self._tokens.close()
+        self.sender.close()
         if self._session is not None:
             await self._session.close()
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import aiohttp
 
 from agent.errors import AgentError, NeedsOperator, Retryable, Throttled
+from agent.targets.azure.sender import ProxyRefusal
 from agent.targets.errors import (
     AccessForbidden,
     ChecksumRefused,
@@ -88,6 +89,9 @@ def _class_of(status: int, code: str) -> type[AgentError]:
 
 def connection_failure(err: Exception, *, what: str) -> AgentError:
     """Return the error for a request that got no answer."""
+    if isinstance(err, ProxyRefusal):
+        class_ = TargetUnavailable if err.status >= 500 else ProxyRefused
+        return class_(f"{what}: {err}", status=err.status)
     if isinstance(err, aiohttp.ClientHttpProxyError):
         return failure(err.status, "", err.message, {}, what=f"{what}: the proxy")
     if isinstance(err, aiohttp.ClientSSLError | ssl.SSLError) and _is_certificate(err):
@@ -103,7 +107,7 @@ CONNECTION_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
     """Return Retry-After in seconds, bounded; None if absent or a date (Azure sends seconds)."""
-    value = headers.get("Retry-After", "")
+    value = next((v for name, v in headers.items() if name.lower() == "retry-after"), "")
     return min(float(value), MAX_RETRY_AFTER_S) if value.isdecimal() else None
 
 

@@ -31,6 +31,7 @@ from agent.targets.azure.footer import FOOTER_SIZE, footer_for
 from agent.targets.azure.http import HttpSettings, make_session
 from agent.targets.azure.pages import MAX_PAGE_WRITE, PAGE, Authorizer, PageWire, usable_crc64
 from agent.targets.azure.sdk import COPY_POLL_S, BlobControl, BlobState, sdk_credential
+from agent.targets.azure.sender import AsyncSender
 from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog, TargetLimits
 from agent.targets.errors import DiskLost, SizeDiffers
 from agent.targets.naming import Found, choose_name
@@ -67,7 +68,9 @@ class PageBlobDisk:
         self._place = place
         self._spec = spec
         self._object_id = state.object_id
-        self._wire = PageWire(target.session, target.authorizer(place.work), f"blob {place.work}")
+        self._wire = PageWire(
+            target.session, target.sender, target.authorizer(place.work), f"blob {place.work}"
+        )
         self.resumed = resumed
         self.checksum: Callable[[memoryview], str] | None = (
             usable_crc64() if target.checksums else None
@@ -155,6 +158,7 @@ class PageBlobTarget:
             else None
         )
         self._session: aiohttp.ClientSession | None = None
+        self.sender = AsyncSender(http, at_once=self.limits.inflight_max)
         self._control: BlobControl | None = None
 
     @property
@@ -247,6 +251,7 @@ class PageBlobTarget:
         """Close the session."""
         if self._tokens is not None:
             await self._tokens.close()
+        self.sender.close()
         if self._session is not None:
             await self._session.close()
 

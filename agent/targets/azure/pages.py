@@ -16,7 +16,7 @@ from yarl import URL
 
 from agent.errors import AgentError
 from agent.targets.azure.failures import CONNECTION_ERRORS, connection_failure, failure
-from agent.targets.azure.http import BufferBody
+from agent.targets.azure.sender import SEND_ERRORS, AsyncSender
 from agent.targets.errors import CredentialRefused, TargetRefused, TargetUnavailable
 from imaging.extent import Extent, Kind
 from imaging.units import MiB
@@ -24,6 +24,7 @@ from imaging.units import MiB
 API_VERSION = "2021-12-02"
 MAX_PAGE_WRITE = 4 * MiB
 PAGE = 512
+CREATED = 201
 _MAX_XML = 16 * MiB
 _MAX_ERROR = 64 * 1024
 _NO_CHECKSUM = frozenset(
@@ -48,13 +49,15 @@ class PageWire:
     """The data plane of one blob.
 
     Attributes:
-        session: Shared by all requests; owned by the target.
+        session: For reads; owned by the target.
+        sender: For writes; owned by the target.
         authorizer: See there.
         name: How messages call the blob.
         checksums: None until the first checked write was answered, then whether the service takes checksums.
     """
 
     session: aiohttp.ClientSession
+    sender: AsyncSender
     authorizer: Authorizer
     name: str
     checksums: bool | None = None
@@ -69,7 +72,7 @@ class PageWire:
         if checksum is not None and self.checksums is not False:
             headers["x-ms-content-crc64"] = checksum
         try:
-            await self._send("PUT", "comp=page", headers, what, body=data, expect=201)
+            await self._put(headers, data, what)
         except TargetRefused as err:
             self._no_checksums(err, headers)
             raise TargetUnavailable(str(err), retry_after=0.0) from err
@@ -78,6 +81,24 @@ class PageWire:
             raise
         if "x-ms-content-crc64" in headers:
             self.checksums = True
+
+    async def _put(self, headers: dict[str, str], data: memoryview, what: str) -> None:
+        try:
+            await self._put_once(headers, data, what)
+        except CredentialRefused as err:
+            await self.authorizer.refused(err)
+            await self._put_once(headers, data, what)
+
+    async def _put_once(self, headers: dict[str, str], data: memoryview, what: str) -> None:
+        url, auth = await self.authorizer.request()
+        url += ("&" if "?" in url else "?") + "comp=page"
+        full = {"x-ms-version": API_VERSION, **headers, **auth}
+        try:
+            answer = await self.sender.put(url, full, data)
+        except SEND_ERRORS as err:
+            raise connection_failure(err, what=what) from err
+        if answer.status != CREATED:
+            raise refusal_of(answer.status, answer.headers, answer.body, what)
 
     def _no_checksums(
         self, err: AgentError, headers: dict[str, str], *, quiet: bool = False
@@ -93,7 +114,7 @@ class PageWire:
         """Fill `buffer`; a short answer is an error."""
         what = f"read {len(buffer)} bytes at byte {offset} of {self.name}"
         headers = {"x-ms-range": f"bytes={offset}-{offset + len(buffer) - 1}"}
-        done = await self._send("GET", "", headers, what, into=buffer, expect=206)
+        done = await self._get("", headers, what, into=buffer, expect=206)
         if done != len(buffer):
             msg = f"{what}: only {done} bytes came"
             raise TargetUnavailable(msg)
@@ -120,57 +141,55 @@ class PageWire:
         query = "comp=pagelist" + (f"&marker={quote(marker, safe='')}" if marker else "")
         headers = {"x-ms-range": f"bytes={offset}-{offset + length - 1}"}
         text = bytearray()
-        await self._send("GET", query, headers, what, collect=text, expect=200)
+        await self._get(query, headers, what, collect=text, expect=200)
         try:
             return ET.fromstring(bytes(text))  # noqa: S314 - bounded, over TLS, no entities in Python's expat default
         except ET.ParseError as err:
             msg = f"{what}: the answer is no XML"
             raise TargetUnavailable(msg) from err
 
-    async def _send(
+    async def _get(
         self,
-        method: str,
         query: str,
         headers: Mapping[str, str],
         what: str,
         *,
         expect: int,
-        body: memoryview | None = None,
         into: memoryview | None = None,
         collect: bytearray | None = None,
     ) -> int:
-        """Send, renewing the credential once; return how many bytes of the answer's body were taken."""
+        """Ask, renewing the credential once; return how many bytes of the answer's body were taken."""
+
+        async def once() -> int:
+            return await self._get_once(query, headers, what, expect, (into, collect))
+
         try:
-            return await self._once(method, query, headers, what, expect, body, into, collect)
+            return await once()
         except CredentialRefused as err:
             await self.authorizer.refused(err)
-        return await self._once(method, query, headers, what, expect, body, into, collect)
+        return await once()
 
-    async def _once(  # noqa: PLR0917 - one call site above
+    async def _get_once(
         self,
-        method: str,
         query: str,
         headers: Mapping[str, str],
         what: str,
         expect: int,
-        body: memoryview | None,
-        into: memoryview | None,
-        collect: bytearray | None,
+        sinks: tuple[memoryview | None, bytearray | None],
     ) -> int:
         url, auth = await self.authorizer.request()
         if query:
             url += ("&" if "?" in url else "?") + query
         try:
-            async with self.session.request(
-                method,
+            async with self.session.get(
                 URL(url, encoded=True),  # a SAS is signed as it stands: no requoting
                 headers={"x-ms-version": API_VERSION, **headers, **auth},
-                data=None if body is None else BufferBody(body),
                 allow_redirects=False,
             ) as response:
                 if response.status != expect:
-                    raise await refusal(response, what)
-                return await _take(response, into, collect)
+                    text = await response.content.read(_MAX_ERROR)
+                    raise refusal_of(response.status, response.headers, text, what)
+                return await _take(response, *sinks)
         except CONNECTION_ERRORS as err:
             raise connection_failure(err, what=what) from err
 
@@ -192,19 +211,18 @@ async def _take(
     return done
 
 
-async def refusal(response: aiohttp.ClientResponse, what: str) -> AgentError:
-    """Read an error answer (XML body or header) and return the error for it."""
-    code = response.headers.get("x-ms-error-code", "")
-    text = (await response.content.read(_MAX_ERROR)).decode("utf-8", "replace")
-    message = ""
-    if text.lstrip("\ufeff").startswith("<"):
+def refusal_of(status: int, headers: Mapping[str, str], body: bytes, what: str) -> AgentError:
+    """Return the error for an answer that is no success (XML body or `x-ms-error-code`)."""
+    code = next((v for k, v in headers.items() if k.lower() == "x-ms-error-code"), "")
+    text, message = body.decode("utf-8", "replace").lstrip("\ufeff"), ""
+    if text.startswith("<"):
         try:
-            document = ET.fromstring(text.lstrip("\ufeff"))  # noqa: S314 - bounded above
+            document = ET.fromstring(text)  # noqa: S314 - bounded by the reader
         except ET.ParseError:
             document = ET.Element("Error")
         code = code or document.findtext("Code") or ""
         message = (document.findtext("Message") or "").split("\n")[0]
-    return failure(response.status, code, message, response.headers, what=what)
+    return failure(status, code, message, headers, what=what)
 
 
 def _page_ranges(document: ET.Element) -> list[tuple[int, int]]:
