@@ -58,8 +58,6 @@ class Limits(_Section, frozen=True, kw_only=True):
     token_ttl_s: _Positive = 7 * 24 * 3600
     # Most uses of one enrolment token: an administrator who images machines may want many, a slip not thousands.
     token_uses: _Positive = 1000
-    # Requests of callers that are worked on at once; above: 503.
-    requests: _Positive = 64
 
 
 class SignerConfig(_Section, frozen=True, kw_only=True):
