@@ -12,6 +12,7 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
@@ -246,10 +247,10 @@ class Sender:
         if self.settings.proxy_auth:
             lines.append(f"Proxy-Authorization: {basic(self.settings.proxy_auth)}")
         sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
-        response = http.client.HTTPResponse(sock, method="CONNECT")
-        response.begin()
-        if response.status != http.client.OK:
-            raise ProxyRefusal(response.status, response.reason)
+        with closing(http.client.HTTPResponse(sock, method="CONNECT")) as response:
+            response.begin()
+            if response.status != http.client.OK:
+                raise ProxyRefusal(response.status, response.reason)
 
     def _context(self) -> ssl.SSLContext:
         with self._lock:
