@@ -42,6 +42,7 @@ COMMANDS = (
     Command("sweep", "appliance.cli.sweep", "find what jobs left behind", extra="agent"),
     Command("config", "appliance.cli.config", "show or check the configuration", extra="agent"),
     Command("doctor", "appliance.cli.doctor", "check whether this appliance can work", extra="agent"),
+    Command("bundle", "appliance.cli.bundle", "collect facts for support, no secrets", extra="agent"),
     Command("relay", "appliance.cli.relay", "run the relay", extra="relay"),
     Command("sim", "appliance.cli.sim", "run a strict simulator of a cloud", extra="agent"),
     Command("key", "appliance.cli.key", "make key files and sign key manifests"),
