@@ -14,7 +14,7 @@ import pytest
 from appliance.cli.main import main
 from appliance.keyfiles import read
 from protocol.enrol import parse_token, root_fingerprint
-from tests.support.signer_kit import TENANT
+from tests.support.signer_device import TENANT
 from tests.support.signer_relay_double import SignerProcess, signer_process
 
 pytestmark = pytest.mark.e2e

@@ -29,7 +29,7 @@ from protocol.signed import SigningKey, parse_envelope
 from relay.client import RelayClient
 from relay.errors import ClientError
 from tests.support.relay_world import AgentDouble, World, running, until
-from tests.support.signer_kit import TENANT, Device
+from tests.support.signer_device import TENANT, Device
 from tests.support.signer_relay_double import SignerProcess, signer_process
 
 pytestmark = pytest.mark.e2e

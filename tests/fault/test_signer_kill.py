@@ -19,7 +19,7 @@ from protocol.codec import decode
 from protocol.control import Push
 from protocol.messages import MAX_STATEMENT, Receipt
 from protocol.signed import parse_envelope
-from tests.support.signer_kit import Device
+from tests.support.signer_device import Device
 from tests.support.signer_relay_double import (
     RelayDouble,
     SignerProcess,

@@ -43,7 +43,7 @@ from protocol.keys import KeyRing
 from protocol.messages import MAX_COMMAND, Command
 from protocol.sealing import SealKey
 from protocol.signed import SigningKey, parse_envelope
-from tests.support.signer_kit import TENANT, Device
+from tests.support.signer_device import TENANT, Device
 
 HANG_S = 20.0
 Numbers = dict[tuple[str, int, int], bytes]

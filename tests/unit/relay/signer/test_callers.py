@@ -8,7 +8,8 @@ from protocol.signed import SigningKey
 from relay.signer.callers import add as add_caller
 from relay.signer.callers import revoke
 from relay.signer.http import Request
-from tests.support.signer_kit import TENANT, Kit, make_kit
+from tests.support.signer_device import TENANT
+from tests.support.signer_kit import Kit, make_kit
 
 MINUTE_MS = 60_000
 

@@ -8,7 +8,8 @@ from protocol.messages import MAX_MANIFEST
 from protocol.sealing import SealKey
 from protocol.signed import SigningKey
 from relay.signer.http import Request
-from tests.support.signer_kit import TENANT, Device, Kit, make_kit
+from tests.support.signer_device import TENANT, Device
+from tests.support.signer_kit import Kit, make_kit
 
 
 @pytest.fixture

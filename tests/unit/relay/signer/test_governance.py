@@ -3,7 +3,8 @@ import json
 import pytest
 
 from protocol.signed import SigningKey
-from tests.support.signer_kit import TENANT, Kit, make_kit
+from tests.support.signer_device import TENANT
+from tests.support.signer_kit import Kit, make_kit
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from protocol.sealing import SealScope, unseal
 from protocol.signed import SigningKey
 from relay.signer.callers import add as add_caller
 from relay.signer.config import Limits
-from tests.support.signer_kit import CAPS, START_MS, TENANT, Kit, make_kit, sealed_json
+from tests.support.signer_device import CAPS, TENANT
+from tests.support.signer_kit import START_MS, Kit, make_kit, sealed_json
 
 SECRET = b"correct horse battery staple"
 

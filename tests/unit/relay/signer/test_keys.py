@@ -10,7 +10,8 @@ from protocol.messages import Kind, Role
 from protocol.signed import SigningKey, sign
 from relay.signer.errors import BadConfig, NoKey, RootKeyOnline
 from relay.signer.keys import SignerKeys, load_keys, load_root
-from tests.support.signer_kit import START_MS, TENANT, manifest_of
+from tests.support.signer_device import TENANT
+from tests.support.signer_kit import START_MS, manifest_of
 
 DAY_MS = 24 * 3600 * 1000
 

@@ -4,7 +4,8 @@ from protocol.control import ApplianceHead
 from relay.signer.authority import Effects, Outgoing
 from relay.signer.loading import Batch, load_batch, load_heads
 from relay.signer.outbox import WINDOW, Outbox
-from tests.support.signer_kit import Device, Kit, make_kit
+from tests.support.signer_device import Device
+from tests.support.signer_kit import Kit, make_kit
 
 
 @pytest.fixture

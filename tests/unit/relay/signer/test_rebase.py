@@ -15,7 +15,8 @@ from protocol.ops import CancelArgs
 from protocol.signed import sign
 from relay.signer import orders
 from relay.signer.schema import migrate
-from tests.support.signer_kit import Device, Kit, make_kit, manifest_of
+from tests.support.signer_device import Device
+from tests.support.signer_kit import Kit, make_kit, manifest_of
 
 
 @pytest.fixture

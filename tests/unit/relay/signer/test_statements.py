@@ -12,7 +12,8 @@ from protocol.signed import SigningKey, parse_envelope, seal_envelope, sign
 from relay.signer import audit
 from relay.signer.errors import BadStatement
 from relay.signer.statements import answer_time, hear, sign_receipt
-from tests.support.signer_kit import TENANT, Device, Kit, make_kit
+from tests.support.signer_device import TENANT, Device
+from tests.support.signer_kit import Kit, make_kit
 
 
 @pytest.fixture
