@@ -1,4 +1,4 @@
-"""An appliance in miniature on the protocol's own agent-side code: it judges what was signed for it, and states things."""
+"""An appliance in miniature on the protocol's own agent-side code: it judges what was signed for it and speaks."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar

@@ -1,4 +1,4 @@
-"""A signer without sockets for tests: keys, key manifest, SQLite connection, a clock that the test moves; and a device."""
+"""A signer without sockets for tests: keys, key manifest, SQLite connection, and a clock that the test moves."""
 
 import json
 import sqlite3
