@@ -1,4 +1,4 @@
-"""All keys and the first key manifest of a small control plane, in one new folder. Starts and configures nothing.
+"""All keys, the first key manifest and working configuration of a small control plane, in one folder. Starts nothing.
 
 | file | who needs it |
 |---|---|
@@ -8,7 +8,9 @@
 | vault.pub | callers: they seal secrets to it |
 | caller.key, caller.pub | the first caller: signs requests; the .pub is registered at the signer |
 | relay.token | the signer: its API key at the relay |
-| api_keys.toml | the relay: the same key as SHA-256 |
+| operator.token | the first caller: its API key at the relay |
+| api_keys.toml | the relay: both keys as SHA-256 |
+| relay.toml, signer.toml, client.toml | `--config` of relay and signer, `--client` of the commands that order jobs |
 """
 
 import base64
@@ -24,6 +26,39 @@ from protocol.enrol import root_fingerprint
 
 SIGNER_ROLES = ("command", "time", "record", "vault")
 VALID_DAYS = 398
+LISTEN = "127.0.0.1:8480"
+URL = f"http://{LISTEN}"
+
+_RELAY = """\
+# imageport relay serve --config this file
+# For other machines: listen on a public address with tls_cert and tls_key.
+listen = "127.0.0.1:8480"
+data_dir = "{folder}/relay-data"
+
+{keys}"""
+
+_SIGNER = """\
+# imageport signer serve --config this file
+# For a relay elsewhere: its https URL, and ca if it has a CA of its own.
+state_dir = "{folder}/signer-data"
+socket = "{folder}/signer.sock"
+keys_dir = "{folder}/signer"
+root = "{folder}/root.pub"
+manifest = "{folder}/manifest"
+
+[relay]
+url = "{url}"
+token_file = "{folder}/relay.token"
+"""
+
+_CLIENT = """\
+# imageport image upload --client this file ...; paths count from its folder
+url = "{url}"
+tenant = "{tenant}"
+api_key_file = "operator.token"
+caller_key_file = "caller.key"
+vault_key_file = "vault.pub"
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +86,8 @@ def create_control_plane(folder: Path, *, tenant: str, now_ms: int) -> ControlPl
         ("vault public key", _public(folder / "vault.pub", keys["vault"])),
         ("caller key", _pair(folder / "caller.key", keys["caller"])),
         ("key manifest", _manifest(folder / "manifest", root, keys, now_ms=now_ms)),
-        *_relay_key(folder, tenant=tenant),
+        *_relay_keys(folder, tenant=tenant),
+        *_configuration(folder.resolve(), tenant=tenant),
     ]
     return ControlPlane(tuple(files), folder / "root.key", root_fingerprint(root.public))
 
@@ -100,10 +136,33 @@ def _manifest(path: Path, root: KeyFile, keys: dict[str, KeyFile], *, now_ms: in
     return path
 
 
-def _relay_key(folder: Path, *, tenant: str) -> tuple[tuple[str, Path], ...]:
-    secret = new_api_secret()
-    block = api_key_block("signer", tenant=tenant, role="control", secret=secret)
-    token, blocks = folder / "relay.token", folder / "api_keys.toml"
-    keyfiles.create_file(token, f"{secret}\n".encode(), mode=0o600)
-    keyfiles.create_file(blocks, f"{block}\n".encode(), mode=0o644)
-    return ("relay token", token), ("relay's api_keys", blocks)
+def _relay_keys(folder: Path, *, tenant: str) -> tuple[tuple[str, Path], ...]:
+    blocks = []
+    for name, role, file in (
+        ("signer", "control", "relay.token"),
+        ("operator", "operator", "operator.token"),
+    ):
+        secret = new_api_secret()
+        blocks.append(api_key_block(name, tenant=tenant, role=role, secret=secret))
+        keyfiles.create_file(folder / file, f"{secret}\n".encode(), mode=0o600)
+    both = folder / "api_keys.toml"
+    keyfiles.create_file(both, "\n\n".join([*blocks, ""]).encode(), mode=0o644)
+    return (
+        ("relay token", folder / "relay.token"),
+        ("operator token", folder / "operator.token"),
+        ("relay's api_keys", both),
+    )
+
+
+def _configuration(folder: Path, *, tenant: str) -> tuple[tuple[str, Path], ...]:
+    """Write configuration for one machine; each file says what to change for more."""
+    made = []
+    for name, text in (
+        ("relay", _RELAY.format(folder=folder, keys=(folder / "api_keys.toml").read_text("utf-8"))),
+        ("signer", _SIGNER.format(folder=folder, url=URL)),
+        ("client", _CLIENT.format(url=URL, tenant=tenant)),
+    ):
+        path = folder / f"{name}.toml"
+        keyfiles.create_file(path, text.encode(), mode=0o600)
+        made.append((f"{name} configuration", path))
+    return tuple(made)

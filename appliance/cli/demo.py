@@ -6,12 +6,11 @@ The story itself is in appliance.demo.
 import argparse
 import asyncio
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from appliance.cli import output
 from appliance.cli.exits import BadUsage
+from appliance.cli.progress import event_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +40,7 @@ def _new_folder(path: Path) -> Path:
 def _demo(work: Path, args: argparse.Namespace) -> int:
     from appliance.demo.flow import run_demo  # noqa: PLC0415 - relay, agent and SDKs are not needed for --help
 
-    shown = asyncio.run(run_demo(work, output.note, _show_events()))
+    shown = asyncio.run(run_demo(work, output.note, event_line()))
     if args.keep is not None:
         output.note(
             f"kept: {work} (configuration, keys, logs); run the commands of the README on it"
@@ -60,27 +59,3 @@ def _demo(work: Path, args: argparse.Namespace) -> int:
     else:
         output.answer(f"demo: verified {shown.root}")
     return 0
-
-
-def _show_events() -> Callable[[str, dict[str, Any]], None]:
-    """Return what shows events: a line for each that says something new."""
-    last = ""
-
-    def show(state: str, data: dict[str, Any]) -> None:
-        nonlocal last
-        text = progress_text(state, data.get("progress") or {})
-        if text != last:
-            last = text
-            output.note(f"  {text}")
-
-    return show
-
-
-def progress_text(state: str, progress: dict[str, Any]) -> str:
-    """Write one event for people."""
-    if not progress:
-        return state
-    done, total = int(progress.get("done", 0)), int(progress.get("total", 0))
-    percent = 100 * done // total if total else 100
-    rate = output.size(int(progress.get("rate", 0)))
-    return f"{state} {progress.get('step', '')} {percent:3}% {output.size(done)} of {output.size(total)}, {rate}/s"

@@ -34,15 +34,23 @@ class Command:
 
 
 COMMANDS = (
-    Command("demo", "appliance.cli.demo", "move a real image on this machine and verify it", extra="all"),
+    Command(
+        "demo", "appliance.cli.demo", "move a real image on this machine and verify it", extra="all"
+    ),
+    Command("image", "appliance.cli.image", "order what happens to an image", extra="relay"),
+    Command("job", "appliance.cli.job", "list, follow and cancel jobs", extra="relay"),
     Command("disk", "appliance.cli.disk", "look into disk images and compute digests"),
     Command("agent", "appliance.cli.agent", "run the agent", extra="agent"),
     Command("appliance", "appliance.cli.appliance", "enrol this machine", extra="agent"),
     Command("status", "appliance.cli.status", "show what the agent here does", extra="agent"),
     Command("sweep", "appliance.cli.sweep", "find what jobs left behind", extra="agent"),
     Command("config", "appliance.cli.config", "show or check the configuration", extra="agent"),
-    Command("doctor", "appliance.cli.doctor", "check whether this appliance can work", extra="agent"),
-    Command("bundle", "appliance.cli.bundle", "collect facts for support, no secrets", extra="agent"),
+    Command(
+        "doctor", "appliance.cli.doctor", "check whether this appliance can work", extra="agent"
+    ),
+    Command(
+        "bundle", "appliance.cli.bundle", "collect facts for support, no secrets", extra="agent"
+    ),
     Command("relay", "appliance.cli.relay", "run the relay", extra="relay"),
     Command("sim", "appliance.cli.sim", "run a strict simulator of a cloud", extra="agent"),
     Command("key", "appliance.cli.key", "make key files and sign key manifests"),

@@ -55,6 +55,17 @@ def note(text: str) -> None:
     print(text, file=sys.stderr)
 
 
+def redraw(text: str) -> None:
+    """Replace the current line on stderr, a terminal; `note` ends it."""
+    sys.stderr.write(_CLEAR_LINE + text)
+    sys.stderr.flush()
+
+
+def answer_line(fields: Mapping[str, Any]) -> None:
+    """Print one JSON object on one line: for commands that answer as they go."""
+    answer(json.dumps(fields, separators=(",", ":")))
+
+
 def flush() -> None:
     """Write what stdout still buffers, so that a closed pipe shows now and not at exit."""
     try:

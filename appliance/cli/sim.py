@@ -14,7 +14,6 @@ from appliance.cli.exits import BadUsage, CliError, Exit
 from appliance.sim.azure.app import RESOURCE_GROUP, AzureSim
 from appliance.sim.faults import FaultPlan
 
-
 PORT_MOST = 65535
 
 

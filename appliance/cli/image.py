@@ -1,0 +1,90 @@
+"""`imageport image upload`: order an upload by a TOML spec, show what it would be, or follow it to its end."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from appliance.cli import output
+from appliance.cli.exits import Exit
+from appliance.cli.job import add_client_arguments, follow, with_client
+from appliance.spec import BadSpec, load_upload, without_secrets
+from protocol.ops import UploadArgs
+
+if TYPE_CHECKING:
+    from appliance.clientconfig import Client
+    from relay.client import RelayClient
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb."""
+    verbs = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
+    text = "bring a disk image from a share to a cloud"
+    upload = verbs.add_parser("upload", help=text, description=text)
+    upload.add_argument("--spec", type=Path, required=True, metavar="FILE.toml", help="what to do")
+    upload.add_argument(
+        "--plan", action="store_true", help="show what would be ordered; send nothing"
+    )
+    upload.add_argument("--watch", action="store_true", help="follow the job to its end")
+    add_client_arguments(upload)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Order, or show."""
+    spec = load_upload(args.spec)
+    check(spec)
+    if args.plan:
+        return _plan(spec, as_json=args.json)
+
+    async def order(client: "Client", relay: "RelayClient") -> int:
+        job = await relay.submit({"tenant": client.tenant, **spec})
+        output.note(f"job {job.id} ordered for {job.appliance}")
+        if args.watch:
+            return await follow(relay, job.id, as_json=args.json)
+        if args.json:
+            output.answer_json("job-ordered/1", {"id": job.id, "appliance": job.appliance})
+        else:
+            output.answer(job.id)
+        return Exit.OK
+
+    return with_client(args, order)
+
+
+def check(spec: dict[str, Any]) -> None:
+    """Hold the args to the op's struct before anything is sent; raises BadSpec with the place."""
+    try:
+        msgspec.convert(_unsealed(spec["args"]), UploadArgs, strict=True)
+    except msgspec.ValidationError as err:
+        msg = f"the spec does not fit: {err}"
+        raise BadSpec(msg) from err
+
+
+def _unsealed(args: dict[str, Any]) -> dict[str, Any]:
+    """Return the args without credentials: those are sealed after this check."""
+    return {
+        key: {k: v for k, v in value.items() if k != "credential"}
+        if isinstance(value, dict)
+        else value
+        for key, value in args.items()
+    }
+
+
+def _one_line(value: object) -> str:
+    if not isinstance(value, dict):
+        return str(value)
+    return ", ".join(f"{key} {inner}" for key, inner in value.items() if key != "credential")
+
+
+def _plan(spec: dict[str, Any], *, as_json: bool) -> int:
+    shown = without_secrets(spec)
+    if as_json:
+        output.answer_json("image-plan/1", shown)
+        return Exit.OK
+    rows = [("appliance", str(shown["appliance"])), ("op", "upload")]
+    rows += [(name, _one_line(value)) for name, value in shown["args"].items()]
+    output.answer_properties(rows)
+    output.note(
+        "nothing was sent (--plan); the appliance checks share, image and target when the job starts"
+    )
+    return Exit.OK

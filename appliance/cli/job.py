@@ -1,0 +1,176 @@
+"""`imageport job`: list, show, watch, cancel and log jobs over the relay. Knows the relay's SDK only."""
+
+import argparse
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from appliance.cli import output
+from appliance.cli.exits import CliError, Exit
+from appliance.cli.jobview import FAILED, job_object, job_rows
+from appliance.cli.progress import event_line, event_text
+from appliance.clientconfig import Client, load_client
+
+if TYPE_CHECKING:
+    from relay.client import RelayClient
+
+T = TypeVar("T")
+
+ID_HEX = 32
+
+
+class JobUnknown(CliError):
+    """No job, or more than one, begins like that."""
+
+    code = "cli.job-unknown"
+    exit_code = Exit.NO_INPUT
+    http_status = 404
+    fix = "`imageport job list` shows the ids; a unique beginning is enough."
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verbs."""
+    verbs = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
+    listing = _verb(verbs, "list", _list, "list jobs, the newest first")
+    listing.add_argument("--appliance", default="", help="of this appliance only")
+    listing.add_argument("--state", default="", help="in this state only")
+    listing.add_argument("--limit", type=int, default=50, help="at most so many (50)")
+    for name, answer, text in (
+        ("show", _show, "show one job and its result"),
+        ("watch", _watch, "follow one job to its end"),
+        ("cancel", _cancel, "order a job's end"),
+        ("log", _log, "print a job's events"),
+    ):
+        _verb(verbs, name, answer, text).add_argument(
+            "id", metavar="ID", help="its id, or a unique beginning"
+        )
+
+
+def add_client_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what every command that talks to a relay takes."""
+    parser.add_argument("--client", type=Path, metavar="FILE", help="client.toml to use")
+    parser.add_argument("--json", action="store_true", help="answer as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what the verb says."""
+    answer: Callable[..., Awaitable[int]] = args.verb_run
+    return with_client(args, lambda client, relay: answer(args, client, relay))
+
+
+def with_client(
+    args: argparse.Namespace, work: "Callable[[Client, RelayClient], Awaitable[T]]"
+) -> T:
+    """Run `work` with an open connection to the relay that client.toml names."""
+    from relay.client import RelayClient  # noqa: PLC0415 - 0.3 s to import
+
+    client = load_client(args.client, home=Path.home())
+
+    async def connected() -> T:
+        async with RelayClient(
+            client.url,
+            api_key=client.api_key,
+            caller=client.caller,
+            vault_key=client.vault_key,
+            ca_file=client.ca_file,
+            proxy=client.proxy,
+        ) as relay:
+            return await work(client, relay)
+
+    return asyncio.run(connected())
+
+
+async def follow(relay: "RelayClient", job: str, *, as_json: bool) -> int:
+    """Show a job's events until its end, then the job; the exit code says how it ended."""
+    show = event_line()
+    async for event in relay.watch(job):
+        if as_json:
+            output.answer_line(
+                {"type": event.kind, "id": event.id, **event.data, "finished": event.final}
+            )
+        else:
+            show(event.state, event.data)
+    return finished(await relay.job(job), as_json=as_json)
+
+
+def finished(job: dict[str, Any], *, as_json: bool) -> int:
+    """Print a job and return the exit code of its state."""
+    if as_json:
+        output.answer_json("job/1", job_object(job, evidence="relay"))
+    else:
+        output.answer_properties(job_rows(job))
+    return Exit.NO if job["state"] in FAILED else Exit.OK
+
+
+async def _list(args: argparse.Namespace, _client: Client, relay: "RelayClient") -> int:
+    found = []
+    async for job in relay.jobs(appliance=args.appliance, state=args.state):
+        found.append(job)
+        if len(found) >= args.limit:
+            break
+    if args.json:
+        output.answer_json("jobs/1", {"jobs": found})
+    else:
+        rows = [(j["id"][:12], j["state"], j["op"], j["appliance"], _short(j)) for j in found]
+        output.answer_table(("job", "state", "op", "appliance", ""), rows)
+    return Exit.OK
+
+
+async def _show(args: argparse.Namespace, _client: Client, relay: "RelayClient") -> int:
+    finished(await relay.job(await _whole(relay, args.id)), as_json=args.json)
+    return Exit.OK
+
+
+async def _watch(args: argparse.Namespace, _client: Client, relay: "RelayClient") -> int:
+    return await follow(relay, await _whole(relay, args.id), as_json=args.json)
+
+
+async def _cancel(args: argparse.Namespace, _client: Client, relay: "RelayClient") -> int:
+    job = await _whole(relay, args.id)
+    handle = await relay.cancel(job)
+    if args.json:
+        output.answer_json("job-cancel/1", {"id": handle.id, "target": job})
+    else:
+        output.answer(f"cancel {handle.id} ordered for job {job}")
+    return Exit.OK
+
+
+async def _log(args: argparse.Namespace, _client: Client, relay: "RelayClient") -> int:
+    job = await _whole(relay, args.id)
+    async for event in relay.watch(job):
+        if args.json:
+            output.answer_line({"type": event.kind, "id": event.id, **event.data})
+        else:
+            output.answer(f"{event.id:>8}  {event_text(event.state, event.data)}")
+    return Exit.OK
+
+
+async def _whole(relay: "RelayClient", beginning: str) -> str:
+    """Return the id that begins like that."""
+    text = beginning.lower()
+    if len(text) == ID_HEX:
+        return text
+    found = {job["id"] async for job in relay.jobs() if job["id"].startswith(text)}
+    if len(found) != 1 or not text:
+        msg = f"{len(found) or 'no'} jobs begin with {beginning!r}"
+        raise JobUnknown(msg, job=beginning)
+    whole: str = found.pop()
+    return whole
+
+
+def _short(job: dict[str, Any]) -> str:
+    code = (job.get("result") or {}).get("code") or job.get("code")
+    return str(code or event_text("", job).strip())
+
+
+def _verb(
+    verbs: "argparse._SubParsersAction[argparse.ArgumentParser]",
+    name: str,
+    answer: Callable[..., Awaitable[int]],
+    text: str,
+) -> argparse.ArgumentParser:
+    parser = verbs.add_parser(name, help=text, description=text)
+    add_client_arguments(parser)
+    parser.set_defaults(verb_run=answer)
+    return parser

@@ -1,0 +1,70 @@
+"""How a job looks: the properties that people read and the object that `--json` prints. Pure."""
+
+from typing import Any
+
+from appliance.cli import output
+
+FAILED = frozenset({"failed", "cancelled", "refused"})
+
+
+def job_object(job: dict[str, Any], *, evidence: str) -> dict[str, Any]:
+    """Return the fields of `job/1`. `evidence`: who vouches for the state: `relay` or `device-signature`."""
+    return {**job, "evidence": evidence}
+
+
+def job_rows(job: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return name and value of everything that people ask for."""
+    result = job.get("result") or {}
+    report = result.get("report") or {}
+    rows = [
+        ("job", str(job["id"])),
+        ("state", str(job["state"])),
+        ("op", str(job["op"])),
+        ("appliance", str(job["appliance"])),
+    ]
+    rows += [("workflow", str(job["workflow"]))] if job.get("workflow") else []
+    rows += _error_rows(job, result, report)
+    rows += [("root", str(result["root"]))] if result.get("root") else []
+    rows += [
+        (name.replace("_", " "), output.exact_size(report[name]))
+        for name in ("virtual_size", "padded_size")
+        if isinstance(report.get(name), int)
+    ]
+    rows += _transfer_rows(report)
+    for made in result.get("outputs") or []:
+        rows.append((f"output {made['name']}", f"{made['type']} {made['value'].get('id', '')}"))
+    for warning in report.get("warnings") or []:
+        rows.append(("warning", f"{warning.get('code')}: {warning.get('message')}"))
+    for left in report.get("left_behind") or []:
+        rows.append(("left behind", str(left)))
+    return rows
+
+
+def _error_rows(
+    job: dict[str, Any], result: dict[str, Any], report: dict[str, Any]
+) -> list[tuple[str, str]]:
+    code = result.get("code") or job.get("code")
+    if not code:
+        return []
+    rows = [("code", str(code))]
+    message = report.get("message") or job.get("message")
+    rows += [("message", str(message))] if message else []
+    return rows + ([("fix", str(report["fix"]))] if report.get("fix") else [])
+
+
+def _transfer_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
+    transfer, verified = report.get("transfer"), report.get("verified")
+    rows = []
+    if isinstance(transfer, dict):
+        sent, total = output.size(transfer.get("sent", 0)), output.size(transfer.get("total", 0))
+        rows.append(("data", f"{total} read, {sent} sent, {transfer.get('retries', 0)} retries"))
+    if isinstance(verified, dict):
+        rows.append(
+            (
+                "verified",
+                f"{verified.get('mode')}, {output.size(verified.get('bytes_read', 0))} read back",
+            )
+        )
+    elif "verified" in report:
+        rows.append(("verified", "no"))
+    return rows
