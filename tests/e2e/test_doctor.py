@@ -118,6 +118,7 @@ async def test_a_refused_password_is_said_and_not_shown(tmp_path: Path) -> None:
     for name in ("proxy.relay", "relay.reach"):
         assert found[name].status is Status.FAIL
         assert "407" in found[name].detail
+        assert found[name].evidence["step"] == "proxy-auth"
     assert "hunter2" not in repr(found)
 
 
