@@ -38,7 +38,7 @@ class Finding:
         detail: What was seen.
         fix: What to do, "" where nothing is to be done.
         evidence: The facts behind it, JSON-able, no secrets.
-        seconds: How long it took; set by the run.
+        seconds: How long it took; set by the run where the check does not say.
     """
 
     id: str

@@ -22,7 +22,9 @@ from appliance.doctor.threads import in_thread
 
 MAX_HEAD = 32 * 1024
 STEP_S = 6.0
-"""For each step: a SYN that is dropped is sent three times by then."""
+"""For each step."""
+ADDRESS_S = STEP_S / 2
+"""For one address of several: where IPv6 leads nowhere, IPv4 gets its turn. A lost SYN is sent again after 1 s."""
 
 
 class WayBlocked(Retryable):
@@ -103,15 +105,23 @@ async def resolve(host: str) -> list[str]:
     return list(dict.fromkeys(str(row[4][0]) for row in rows))
 
 
+def _one_of_each_family(addresses: list[str]) -> list[str]:
+    """Return the first address of each family: a name with many addresses must not use up all the time."""
+    first: dict[bool, str] = {}
+    for address in addresses:
+        first.setdefault(":" in address, address)
+    return list(first.values())
+
+
 @asynccontextmanager
 async def connected(
     addresses: list[str], where: Place
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """Connect to the first address that answers. Raises WayBlocked with the last one's reason."""
     reason = "there is no address"
-    for address in addresses:
+    for address in _one_of_each_family(addresses):
         try:
-            async with asyncio.timeout(STEP_S):
+            async with asyncio.timeout(ADDRESS_S):
                 reader, writer = await asyncio.open_connection(address, where.port, limit=MAX_HEAD)
         except OSError as err:
             reason = f"{address}: {_reason(err)}"

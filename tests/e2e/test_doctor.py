@@ -188,6 +188,16 @@ async def test_another_seal_key_than_the_records_is_found(tmp_path: Path) -> Non
     assert "seal key" in found["enrolment"].detail
 
 
+async def test_a_folder_that_others_can_look_into_is_only_warned_about(tmp_path: Path) -> None:
+    enrol(tmp_path)
+    _close_to_others(tmp_path)
+    assert (await _examined("host", state_dir=str(tmp_path)))["host.files"].status is Status.PASS
+    tmp_path.chmod(0o755)
+    found = await _examined("host", state_dir=str(tmp_path))
+    assert found["host.files"].status is Status.WARN
+    assert found["host.files"].fix == f"chmod go-rwx {tmp_path}"
+
+
 async def test_keys_that_others_can_read_are_found_with_the_command_that_mends_it(
     tmp_path: Path,
 ) -> None:

@@ -59,17 +59,15 @@ def _modes(config: AgentConfig) -> Finding:
         return skipped(
             id_, title, f"{folder} belongs to another user: run the doctor as root or as that user"
         )
-    secrets = [config.relay.proxy_credentials_file, config.uploads.proxy_credentials_file]
-    found += [Path(name) for name in secrets if name and Path(name).exists()]
-    open_ones = [str(path) for path in found if _open_to_others(path)]
+    named = [config.relay.proxy_credentials_file, config.uploads.proxy_credentials_file]
+    found += [Path(name) for name in named if name and Path(name).exists()]
+    open_ones = [path for path in found if _open_to_others(path)]
+    shown = " ".join(str(path) for path in open_ones)
+    told, fix = f"others may look into {shown}", f"chmod go-rwx {shown}"
+    if any(path.is_file() for path in open_ones):
+        return failed(id_, title, told, fix=fix, open=shown)
     if open_ones:
-        return failed(
-            id_,
-            title,
-            f"others may read or write {', '.join(open_ones)}",
-            fix=f"chmod go-rwx {' '.join(open_ones)}",
-            open=open_ones,
-        )
+        return warned(id_, title, f"{told}; the keys themselves are closed", fix=fix, open=shown)
     owners = {path.stat().st_uid for path in found[1:]}
     return passed(
         id_, title, f"{len(found)} files and folders", owners=sorted(owners), uid=os.geteuid()

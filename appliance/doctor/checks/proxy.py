@@ -6,6 +6,7 @@ from agent.proxy import read_proxy_credentials
 from appliance.doctor import net
 from appliance.doctor.base import Check, Context, Finding, failed, passed, skipped
 from appliance.doctor.net import Place, Proxy, WayBlocked
+from appliance.doctor.together import together
 
 UPLOAD_PROBE = Place("management.azure.com", 443, tls=True)
 """Asked of the proxy for uploads: every upload to a managed disk begins there."""
@@ -20,10 +21,12 @@ async def run(context: Context) -> AsyncIterator[Finding]:
     )
     if not any(section.proxy for _, section, _ in ways):
         yield skipped("proxy", "HTTP proxies", "none is configured")
-    for id_, section, where in ways:
-        proxy = proxy_of(section.proxy, section.proxy_credentials_file)
-        if proxy is not None:
-            yield await _tried(id_, proxy, where)
+    found = [
+        (id_, proxy_of(way.proxy, way.proxy_credentials_file), where) for id_, way, where in ways
+    ]
+    parts = [_tried(id_, proxy, where) for id_, proxy, where in found if proxy is not None]
+    for finding in await together(parts):
+        yield finding
 
 
 def proxy_of(url: str | None, credentials_file: str | None) -> Proxy | None:

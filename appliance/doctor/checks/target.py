@@ -12,6 +12,7 @@ from appliance.doctor.base import Check, Context, Finding, failed, passed, skipp
 from appliance.doctor.checks.proxy import proxy_of
 from appliance.doctor.net import Head, Seen, WayBlocked
 from appliance.doctor.threads import in_thread
+from appliance.doctor.together import together
 
 SKEW_S = 300.0
 """Azure refuses signatures that are more than 15 min off; long before that somebody should look."""
@@ -25,8 +26,8 @@ async def run(context: Context) -> AsyncIterator[Finding]:
     urls = list(dict.fromkeys([*context.options.targets, *named]))
     for name, folder in config.targets.local.items():
         yield await in_thread(partial(_folder, name, Path(folder)))
-    for url in urls:
-        yield await _endpoint(context, url)
+    for finding in await together(_endpoint(context, url) for url in urls):
+        yield finding
     if not urls and not config.targets.local:
         yield skipped(
             "target", "targets", "policy names no endpoint without wildcards; give --target URL"

@@ -4,6 +4,7 @@ import pytest
 
 from appliance.doctor.net import Place, http_date, place
 from appliance.doctor.net import _head as head
+from appliance.doctor.net import _one_of_each_family as few
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,18 @@ def test_what_is_no_head_is_refused(text: str) -> None:
 @pytest.mark.parametrize("text", ["", "yesterday", "99"])
 def test_what_is_no_date_is_none(text: str) -> None:
     assert http_date(text) is None
+
+
+@pytest.mark.parametrize(
+    ("addresses", "tried"),
+    [
+        (["fd::1", "10.0.0.1", "fd::2", "10.0.0.2"], ["fd::1", "10.0.0.1"]),
+        (["10.0.0.1", "fd::1"], ["10.0.0.1", "fd::1"]),
+        (["10.0.0.1", "10.0.0.2"], ["10.0.0.1"]),
+        ([], []),
+    ],
+)
+def test_each_family_gets_one_try_in_the_resolvers_order(
+    addresses: list[str], tried: list[str]
+) -> None:
+    assert few(addresses) == tried
