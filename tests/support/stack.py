@@ -163,6 +163,18 @@ class Stack:
         """Order a job; return its id."""
         return self.ask(lambda client: client.submit(spec)).id
 
+    def submit_when_possible(self, spec: dict[str, Any]) -> str:
+        """Order a job as soon as the control plane takes it: after a restore it first finds out where everybody is."""
+        job = ""
+
+        def taken() -> bool:
+            nonlocal job
+            job = self.submit(spec)
+            return True
+
+        self._until(taken, "the signer to take an order", seconds=JOB_S)
+        return job
+
     def show(self, job: str) -> dict[str, Any]:
         """Return a job as the relay shows it now."""
         return self.ask(lambda client: client.job(job))
