@@ -16,6 +16,7 @@ from agent.identity import FOLDER
 from agent.journal.store import FILE
 from agent.secrets import Secret
 from agent.shares.smb.ref import SmbCredential, SmbShareRef
+from appliance import bundle
 from appliance.cli.main import main
 from appliance.doctor.base import Context, Finding, Options, Status
 from appliance.doctor.registry import choose
@@ -161,6 +162,25 @@ async def test_an_enrolled_appliance_with_a_running_agent_is_well(tmp_path: Path
     assert found["share.images"].status is Status.PASS
 
 
+async def test_a_bundle_beside_a_running_agent_has_its_status_and_its_jobs(tmp_path: Path) -> None:
+    async with relay() as double:
+        config = prepare(tmp_path, double.url)
+        async with agent(config, StepStage(tmp_path / "effects", units=1)):
+            order = double.line.upload()
+            await double.push(order)
+            await double.result(order[0])
+            request = bundle.Request(Loaded(config, {}), (), lambda: _NOW)
+            collected = await bundle.collect(request)
+    assert collected.missing == {}
+    assert json.loads(collected.files["status.json"])["channel"] == "proven"
+    (job,) = json.loads(collected.files["jobs.json"])
+    assert (job["op"], job["state"]) == ("upload", "succeeded")
+    assert job["id"] == order[0].id.hex()
+    assert json.loads(collected.files["journal.json"])["have"] == 1
+    whole = b"".join(collected.files.values())
+    assert order[1].hex().encode() not in whole  # the envelope
+
+
 async def test_a_damaged_journal_is_found(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"SQLite format 3\0" + b"\xff" * 8192)
     found = await _examined("journal", state_dir=str(tmp_path))
@@ -192,7 +212,7 @@ async def test_a_folder_that_others_can_look_into_is_only_warned_about(tmp_path:
     enrol(tmp_path)
     _close_to_others(tmp_path)
     assert (await _examined("host", state_dir=str(tmp_path)))["host.files"].status is Status.PASS
-    tmp_path.chmod(0o755)
+    _chmod(tmp_path, 0o755)
     found = await _examined("host", state_dir=str(tmp_path))
     assert found["host.files"].status is Status.WARN
     assert found["host.files"].fix == f"chmod go-rwx {tmp_path}"
@@ -305,6 +325,10 @@ def _file(path: Path, text: str) -> str:
     path.write_text(text)
     path.chmod(0o600)
     return str(path)
+
+
+def _chmod(path: Path, mode: int) -> None:
+    path.chmod(mode)
 
 
 def _close_to_others(state: Path) -> None:
