@@ -20,7 +20,7 @@ LEAST = 6
 """Shorter values would hide half of the text with them; a password this short is the bigger problem."""
 
 _ASSIGNED = re.compile(
-    r"""(?ix) ( [\w.-]* (?: password | passwd | passphrase | secret | token | api[_-]?key | account[_-]?key
+    r"""(?ix) ( (?: password | passwd | passphrase | secret | token | api[_-]?key | account[_-]?key
         | credentials? | authorization | \bsas ) ["']? \s* [=:] \s* )
         ( "[^"]*" | '[^']*' | (?: bearer | basic | sharedkey ) \s+ \S+ | [^\s,;&}\]]+ )"""
 )

@@ -171,7 +171,7 @@ async def start_tls(writer: asyncio.StreamWriter, where: Place, context: ssl.SSL
             await writer.start_tls(context, server_hostname=where.host)
     except ssl.SSLCertVerificationError as err:
         raise WayBlocked(
-            f"the certificate of {where} is not trusted: {err.verify_message}",
+            f"the certificate of {where} is not trusted: {err.verify_message.rstrip('.')}",
             step="trust",
             fix="If your site's proxy opens TLS, name its root certificate as ca_file; else do not go on.",
         ) from err

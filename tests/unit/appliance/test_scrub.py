@@ -61,3 +61,9 @@ def test_a_log_line_in_json_stays_json_and_loses_secrets_by_key_and_by_look() ->
 )
 def test_what_is_no_secret_stays(text: str) -> None:
     assert Scrubber(()).text(text) == text
+
+
+def test_a_line_without_end_costs_no_more_than_its_length() -> None:
+    """Would run for minutes, and so into the hang guard, if a pattern looked back and forth."""
+    text = "a" * 2_000_000 + "://" + "b:" * 100_000 + " password=hunter2"
+    assert "hunter2" not in Scrubber(()).text(text)
