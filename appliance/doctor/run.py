@@ -104,6 +104,9 @@ def _ended(check: Check, err: Exception) -> Finding:
             "no answer within the time limit",
             fix="Something on the way drops packets or hangs: look there, or give it more --timeout.",
         )
+    if isinstance(err, PermissionError):
+        where = f" into {err.filename}" if err.filename else ""
+        return skipped(check.name, check.title, f"may not look{where}: run the doctor as root")
     if isinstance(err, NAMED_ERRORS):
         return failed(check.name, check.title, str(err), fix=err.fix, code=err.code)
     return failed(

@@ -80,6 +80,13 @@ async def test_an_error_of_ours_explains_itself() -> None:
     assert (found.status, found.detail, found.fix) == (Status.FAIL, "that broke", "do this")
 
 
+async def test_what_this_user_may_not_see_is_skipped_with_the_place() -> None:
+    closed = PermissionError(13, "Permission denied", "/var/lib/closed")
+    (found,) = await examine((_check("a", closed),), _context(), timeout_s=30)
+    assert found.status is Status.SKIP
+    assert "/var/lib/closed" in found.detail
+
+
 async def test_a_check_that_hangs_ends_at_its_own_limit() -> None:
     hangs = Check("hangs", "", _hang, limit_s=0.01)
     found = await examine((hangs, _check("b", _fine("b"))), _context(), timeout_s=30)
