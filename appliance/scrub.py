@@ -80,15 +80,22 @@ def known_secrets(config: AgentConfig) -> set[str]:
     """Return every secret in this appliance's files, in the forms in which it might be printed."""
     sections = (config.relay, config.uploads)
     named = [section.proxy_credentials_file for section in sections]
-    paths = [*(config.state / FOLDER).glob("*.key"), *(Path(name) for name in named if name)]
+    paths = [*_key_files(config.state / FOLDER), *(Path(name) for name in named if name)]
     return {form for path in paths for form in _forms(path)}
+
+
+def _key_files(folder: Path) -> list[Path]:
+    try:
+        return list(folder.glob("*.key"))
+    except PermissionError:  # then nothing of it can be in what we collect
+        return []
 
 
 def _forms(path: Path) -> set[str]:
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_SECRET)
-    except OSError:  # not readable for us, so not in anything that we collect either
+    except OSError:  # the same
         return set()
     forms = {raw.hex(), raw.hex().upper(), repr(raw)[2:-1]}
     for encoded in (base64.b64encode(raw), base64.urlsafe_b64encode(raw)):

@@ -240,11 +240,18 @@ async def _exchange(
             await writer.drain()
             raw = await reader.readuntil(b"\r\n\r\n")
         return _head(raw.decode("latin-1"))
-    except (OSError, EOFError, asyncio.LimitOverrunError, ValueError) as err:
+    except (OSError, EOFError) as err:
+        why = "closed the connection" if isinstance(err, EOFError) else _reason(err)
         raise WayBlocked(
-            f"{whom} does not answer in HTTP: {type(err).__name__}",
+            f"{whom} takes connections, but not a request: {why}",
             step="http",
-            fix="Check the port: another service may answer there.",
+            fix="Is it healthy, and does a box on the way cut what it does not know?",
+        ) from err
+    except (asyncio.LimitOverrunError, ValueError) as err:
+        raise WayBlocked(
+            f"{whom} does not speak HTTP",
+            step="http",
+            fix="Check the port: another service answers there.",
         ) from err
 
 

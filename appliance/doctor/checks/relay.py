@@ -47,7 +47,8 @@ async def _reached(where: Place, proxy: Proxy | None) -> Finding:
             if proxy is not None:
                 await net.tunnel(reader, writer, where, proxy)
     except WayBlocked as err:
-        return failed(id_, title, f"{err}{by}", fix=err.advice, step=err.step, **facts)
+        told = str(err) if proxy else f"{err}{by}"
+        return failed(id_, title, told, fix=err.advice, step=err.step, **facts)
     return passed(id_, title, f"connected to {peer}{by}", addresses=addresses, peer=peer, **facts)
 
 

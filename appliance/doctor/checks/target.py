@@ -55,7 +55,8 @@ async def _endpoint(context: Context, url: str) -> Finding:
         proxy = proxy_of(uploads.proxy, uploads.proxy_credentials_file)
         issuer = await net.issuer_seen(where, proxy) if err.step == "trust" else ""
         shown = f"; it was issued by {issuer}" if issuer else ""
-        return failed(id_, title, f"{err}{shown}{by}", fix=err.advice, step=err.step, url=url)
+        told = f"{err}{shown}" if proxy else f"{err}{shown}{by}"
+        return failed(id_, title, told, fix=err.advice, step=err.step, url=url)
     facts = {"url": url, "peer": seen.peer, "tls_issuer": seen.tls_issuer, "status": head.status}
     ahead = context.wall() - head.date if head.date is not None else 0.0
     issued = f", certificate issued by {seen.tls_issuer}" if seen.tls_issuer else ", plain HTTP"

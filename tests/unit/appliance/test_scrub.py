@@ -1,10 +1,13 @@
 """Scrubbing: nothing secret is left, and what is not secret stays readable."""
 
 import base64
+from pathlib import Path
 
 import pytest
 
-from appliance.scrub import Scrubber
+from agent.config import parse
+from agent.identity import FOLDER
+from appliance.scrub import Scrubber, known_secrets
 
 _KEY = bytes(range(200, 232))
 
@@ -67,3 +70,29 @@ def test_a_line_without_end_costs_no_more_than_its_length() -> None:
     """Would run for minutes, and so into the hang guard, if a pattern looked back and forth."""
     text = "a" * 2_000_000 + "://" + "b:" * 100_000 + " password=hunter2"
     assert "hunter2" not in Scrubber(()).text(text)
+
+
+def test_every_form_of_this_appliances_secrets_is_known(tmp_path: Path) -> None:
+    (tmp_path / FOLDER).mkdir()
+    (tmp_path / FOLDER / "device.key").write_bytes(_KEY)
+    credentials = tmp_path / "proxy"
+    credentials.write_text('svc:with "quotes"\n')
+    config = parse(
+        {"state_dir": str(tmp_path), "relay": {"proxy_credentials_file": str(credentials)}}
+    )
+    known = known_secrets(config)
+    assert {_KEY.hex(), base64.b64encode(_KEY).decode(), repr(_KEY)[2:-1]} <= known
+    assert {'with "quotes"', r"with \"quotes\""} <= known
+
+
+def test_a_folder_that_cannot_be_read_is_no_reason_to_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = parse({"state_dir": str(tmp_path / "none")})
+    assert known_secrets(config) == set()
+
+    def refuse(*_args: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "glob", refuse)
+    assert known_secrets(config) == set()
