@@ -84,8 +84,11 @@ class RelayConfig(_Part, frozen=True, kw_only=True):
 
 def default_files() -> tuple[Path, ...]:
     """Return the files that make the configuration when none is named, in order."""
-    folder = Path("/etc/imageport/conf.d")
-    return (Path("/usr/lib/imageport/relay.toml"), *sorted(folder.glob("[0-9][0-9]-relay*.toml")))
+    folder = Path(
+        "/etc/imageport/relay.d"
+    )  # not conf.d: the agent on the same machine reads all of that
+    system = (Path("/usr/lib/imageport/relay.toml"), Path("/etc/imageport/relay.toml"))
+    return (*system, *sorted(folder.glob("*.toml")))
 
 
 def load(files: tuple[Path, ...], overrides: dict[str, Any]) -> RelayConfig:

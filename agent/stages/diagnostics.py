@@ -31,7 +31,7 @@ class DiagnosticsStage:
             raise NoChecks("this agent has no checks to run")
         names = job.args.checks if isinstance(job.args, DiagnosticsArgs) else ()
         findings = await self._services.checks(names)
-        failed = sum(finding.get("status") == "failed" for finding in findings)
+        failed = sum(finding.get("status") == "fail" for finding in findings)
         value: dict[str, str | int | bool] = {"checks": len(findings), "failed": failed}
         return StageOutcome(
             (Output(name="diagnostics", type="diagnostics", value=value),),

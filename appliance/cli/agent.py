@@ -6,6 +6,7 @@ from pathlib import Path
 from agent import app
 from agent.config import load
 from appliance.cli.exits import Exit
+from appliance.doctor.service import agent_checks
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,5 +21,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the agent until SIGTERM or SIGINT; jobs resume with the next start."""
-    app.run(load(args.config).config)
+    checks = agent_checks(args.config, app.real_clocks().wall)
+    app.run(load(args.config).config, checks=checks)
     return Exit.OK

@@ -9,11 +9,11 @@ import msgspec
 from appliance.cli import output
 from appliance.cli.exits import Exit
 from appliance.cli.job import add_client_arguments, follow, with_client
-from appliance.spec import BadSpec, load_upload, without_secrets
+from appliance.cli.spec import BadSpec, load_upload, without_secrets
 from protocol.ops import UploadArgs
 
 if TYPE_CHECKING:
-    from appliance.clientconfig import Client
+    from appliance.cli.clientconfig import Client
     from relay.client import RelayClient
 
 

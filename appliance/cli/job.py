@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from appliance.cli import output
+from appliance.cli.clientconfig import Client, load_client
 from appliance.cli.exits import CliError, Exit
 from appliance.cli.jobview import FAILED, job_object, job_rows
 from appliance.cli.progress import event_line, event_text
-from appliance.clientconfig import Client, load_client
 
 if TYPE_CHECKING:
     from relay.client import RelayClient
+    from relay.errors import ClientError
 
 T = TypeVar("T")
 
@@ -27,6 +28,27 @@ class JobUnknown(CliError):
     exit_code = Exit.NO_INPUT
     http_status = 404
     fix = "`imageport job list` shows the ids; a unique beginning is enough."
+
+
+class Refused(CliError):
+    """The relay or the signer refused; shown under its own code, with its own advice."""
+
+    code = "cli.refused"
+    exit_code = Exit.UNAVAILABLE
+    http_status = 502
+    fix = "The message is the relay's or the signer's own."
+
+    def __init__(self, err: "ClientError") -> None:
+        super().__init__(str(err), **err.fields)
+        exits = {401: Exit.NO_PERMISSION, 403: Exit.NO_PERMISSION, 404: Exit.NO_INPUT, 409: Exit.NO}
+        exits |= {400: Exit.BAD_DATA, 413: Exit.BAD_DATA, 422: Exit.BAD_DATA}
+        exits |= {429: Exit.RETRY, 503: Exit.RETRY, 504: Exit.RETRY}
+        # what the other side said stands before what the class says
+        self.__dict__["exit_code"] = exits.get(err.status, Exit.UNAVAILABLE)
+        if err.problem:
+            self.__dict__["code"] = err.problem
+        if err.advice:
+            self.__dict__["fix"] = err.advice
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,10 +86,19 @@ def with_client(
 ) -> T:
     """Run `work` with an open connection to the relay that client.toml names."""
     from relay.client import RelayClient  # noqa: PLC0415 - 0.3 s to import
+    from relay.errors import ClientError, Unreachable  # noqa: PLC0415
 
     client = load_client(args.client, home=Path.home())
 
     async def connected() -> T:
+        try:
+            return await asked()
+        except Unreachable:
+            raise
+        except ClientError as err:
+            raise Refused(err) from err
+
+    async def asked() -> T:
         async with RelayClient(
             client.url,
             api_key=client.api_key,
