@@ -73,6 +73,7 @@ class Relay:
     def application(self) -> web.Application:
         """Return the web application: REST, the agents' and the signer's websockets."""
         app = web.Application(middlewares=[problems.middleware])
+        app.on_response_prepare.append(_name_ourselves)
         for route in ROUTES:
             app.router.add_route(route.method, route.router_path, bind(self.api, route))
         if not self.config.metrics_listen:
@@ -106,6 +107,11 @@ class Relay:
         """Let go of files and the database."""
         self.api.artifacts.close()
         await self.shared.store.close()
+
+
+async def _name_ourselves(_request: web.Request, response: web.StreamResponse) -> None:
+    """Tell strangers no versions of what we are made of."""
+    response.headers["Server"] = "imageport"
 
 
 def build(

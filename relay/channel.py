@@ -23,6 +23,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from protocol.frames import CLOSE_PROTOCOL, MAX_FRAME, GoingAway
 from protocol.relay_session import RelaySession, RelayState
 from relay.desk import Desk, Shared
+from relay.errors import Busy
 from relay.mailbox import Mailbox
 
 HEARTBEAT_S = 20.0
@@ -51,7 +52,7 @@ class Channel:
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Run one connection to its end."""
         if self.unverified >= self.max_unverified or self._going is not None:
-            raise web.HTTPServiceUnavailable(headers={"Retry-After": "5"})
+            raise Busy("the relay takes no new agent connection at the moment", retry_after=5)
         self.unverified += 1
         self.shared.metrics.unverified.inc()
         socket = web.WebSocketResponse(

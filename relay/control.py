@@ -33,7 +33,7 @@ from protocol.frames import (
 )
 from protocol.messages import ResultsThrough
 from relay.api.auth import Keys
-from relay.errors import Forbidden, RelayError
+from relay.errors import Busy, Forbidden, RelayError
 from relay.intake import Intake
 from relay.mailbox import Mailbox
 from relay.metrics import Metrics
@@ -70,7 +70,7 @@ class Control:
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Run one signer's connection to its end."""
         if self._unattached >= MAX_UNATTACHED:
-            raise web.HTTPServiceUnavailable(headers={"Retry-After": "5"})
+            raise Busy("too many connections wait to attach", retry_after=5)
         socket = web.WebSocketResponse(
             heartbeat=HEARTBEAT_S, max_msg_size=MAX_CONTROL_FRAME, compress=False
         )

@@ -17,6 +17,7 @@ RelayError                       relay.error
 ├── Stale                        relay.stale
 ├── Backlog                      relay.backlog
 ├── RateLimited                  relay.rate-limited
+├── Busy                         relay.busy
 ├── NoSigner                     relay.no-signer
 ├── SignerAway                   relay.signer-away
 ├── SignerSlow                   relay.signer-slow
@@ -210,6 +211,17 @@ class RateLimited(RelayError):
     http_status = 429
     retryable = True
     fix = "Wait as long as Retry-After says."
+
+
+class Busy(RelayError):
+    """No room for another connection now, or the relay is about to stop."""
+
+    code = "relay.busy"
+    title = "Busy"
+    exit_code = 75
+    http_status = 503
+    retryable = True
+    fix = "Connect again after some seconds."
 
 
 class NoSigner(RelayError):

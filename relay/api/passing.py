@@ -9,7 +9,8 @@ from aiohttp import web
 from protocol.control import MAX_CALL_BODY, Call
 from relay.api.auth import Caller
 from relay.api.commands import read_body
-from relay.api.context import IDEMPOTENCY_KEY, Api, Once, idempotency_key
+from relay.api.context import IDEMPOTENCY_KEY, Api, Once, idempotency_key, read_query
+from relay.api.models import EnrolQuery
 from relay.errors import RateLimited
 from relay.signers import Attachment
 
@@ -41,7 +42,7 @@ async def enrol(api: Api, _caller: Caller, request: web.Request) -> web.StreamRe
     wait = api.enrolments.take(request.remote or "", now=api.boot_s())
     if wait:
         raise RateLimited("too many enrolments from this address", retry_after=int(wait) + 1)
-    tenant = request.query.get("tenant", "")
+    tenant = read_query(request, EnrolQuery).tenant
     signers = api.shared.signers
     signer = signers.need(signers.of(tenant) if tenant else signers.any())
     body = await read_body(request, MAX_ENROLMENT)

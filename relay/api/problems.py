@@ -22,7 +22,7 @@ _BY_STATUS: dict[int, type[RelayError]] = {
     405: errors.MethodNotAllowed,
     413: errors.TooLarge,
     415: errors.UnsupportedMedia,
-    503: errors.SignerAway,
+    503: errors.Busy,
 }
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -163,9 +163,11 @@ async def test_what_was_accepted_earlier_starts_only_with_this_sessions_signed_t
         double.answer_time = False
         async with agent(config, stage) as app:
             assert (await double.result(first[0])).status == "succeeded"  # a resume needs no time
-            app.runner.kick()
-            await asyncio.sleep(0)
-            await app.journal.commit(lambda _conn: None)
+            for _ in range(
+                50
+            ):  # turns in which a scheduler that did not wait would have started it
+                app.runner.kick()
+                await app.journal.commit(lambda _conn: None)
             assert double.result_of(second[0]) is None
             assert "second attempt 1" not in stage.lines()
             double.answer_time = True

@@ -139,6 +139,7 @@ async def test_connections_without_a_hello_are_limited_in_number(tmp_path: Path)
         sockets = [await world.http.ws_connect(f"{world.url}/v1/channel") for _ in range(2)]
         async with world.http.get(f"{world.url}/v1/channel") as refused:
             assert refused.status == 503
+            assert (await refused.json(content_type=None))["code"] == "relay.busy"
         for socket in sockets:
             await socket.close()
         await until(lambda: world.relay.channel.unverified == 0)
