@@ -11,7 +11,8 @@ from protocol.codec import decode
 from protocol.ids import digest_of
 from protocol.messages import MAX_INVENTORY, Command, Kind, Nack, Result
 from protocol.signed import parse_envelope
-from tests.support.protocol_model_agent import Agent, Effects
+from tests.support.protocol_model_agent import Agent
+from tests.support.protocol_model_rows import Effects
 from tests.support.protocol_model_signer import Signer, Truth
 
 MAX_ROUNDS = 12

@@ -5,7 +5,6 @@ Every public method is one step between two crash points; `outbox` is memory, `r
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from protocol.acceptor import Accept, Again, Facts, Gap, Hold, Refuse, Reject, judge
 from protocol.clock import SignedClock
@@ -32,10 +31,7 @@ from protocol.keys import KeyRing
 from protocol.messages import (
     MAX_COMMAND,
     Ack,
-    Command,
     Hello,
-    Inventory,
-    InventoryItem,
     Kind,
     Layout,
     Nack,
@@ -46,54 +42,7 @@ from protocol.ops import CancelArgs
 from protocol.outcomes import Close, Step, cancel_target, on_epoch, on_revoked, resume
 from protocol.signed import parse_envelope, sign
 from tests.support import protocol_world as w
-
-
-@dataclass
-class Job:
-    """One row of the journal."""
-
-    command: Command
-    digest: bytes
-    kid: bytes
-    state: State = State.ACCEPTED
-    attempt: int = 0
-    checkpoint: int = 0
-    code: str = ""
-    after: bytes = b""
-
-
-@dataclass
-class Rows:
-    """What is durable."""
-
-    state: InboxState
-    ring: KeyRing
-    by_seq: dict[tuple[int, int], bytes] = field(default_factory=dict)
-    by_id: dict[bytes, bytes] = field(default_factory=dict)
-    jobs: dict[bytes, Job] = field(default_factory=dict)
-    results: list[Result] = field(default_factory=list)
-    floor: int = 0
-    manifest_wanted: int = 1
-    link: bytes = b""
-
-
-@dataclass
-class Effects:
-    """The world outside: what the jobs did, and the notes that the invariants need.
-
-    Attributes:
-        ran: Command id -> how often its work was done.
-        done: Ids whose work was done at least once.
-        final_here: Ids that this journal, as it is now, has called final.
-        broken: What must never happen and did.
-        acked: Highest (epoch, have) that the device acknowledged.
-    """
-
-    ran: dict[bytes, int] = field(default_factory=dict)
-    done: set[bytes] = field(default_factory=set)
-    final_here: set[bytes] = field(default_factory=set)
-    broken: list[str] = field(default_factory=list)
-    acked: tuple[int, int] = (0, 0)
+from tests.support.protocol_model_rows import Effects, Job, Rows, inventory_of
 
 
 class Agent:
@@ -417,26 +366,7 @@ class Agent:
         self.outbox.append((Kind.NACK, nack))
 
     def _queue_inventory(self) -> None:
-        state = self.rows.state
-        numbers = {result.digest: result.n for result in self.rows.results}
-        items = tuple(
-            InventoryItem(
-                id=job.command.id,
-                digest=job.digest,
-                state=job.state.value,
-                n=numbers.get(job.digest),
-            )
-            for job in self.rows.jobs.values()
-            if job.state not in FINAL or numbers.get(job.digest, 0) > state.confirmed
-        )
-        inventory = Inventory(
-            epoch=state.head.epoch,
-            have=state.head.have,
-            head=state.head.hash,
-            journal=state.journal,
-            commands=items,
-        )
-        self.outbox.append((Kind.INVENTORY, inventory))
+        self.outbox.append((Kind.INVENTORY, inventory_of(self.rows)))
 
     # --- accidents
 

@@ -37,16 +37,10 @@ from protocol.messages import (
 from protocol.sealing import Sealed, SealScope, unseal
 from protocol.signed import open_statement, parse_envelope
 from tests.support import protocol_world as w
-from tests.support.protocol_examples import (
-    FIRST_DIGEST,
-    PAGE,
-    Block,
-    head_for,
-    parse_page,
-    render,
-    revoked_ring,
-    says,
-)
+from tests.support.protocol_blocks import PAGE, Block, parse_page, says
+from tests.support.protocol_examples import FIRST_DIGEST
+from tests.support.protocol_page import render
+from tests.support.protocol_refusals import head_for, revoked_ring
 
 TEXT = PAGE.read_text(encoding="utf-8")
 BLOCKS = parse_page(TEXT)
@@ -79,7 +73,7 @@ def _names(*blocks: Block) -> list[str]:
 
 
 def test_the_page_is_up_to_date() -> None:
-    assert render(TEXT) == TEXT, "run `python -m tests.support.protocol_examples`"
+    assert render(TEXT) == TEXT, "run `python -m tests.support.protocol_page`"
 
 
 @pytest.mark.parametrize("kind", Kind, ids=str)
