@@ -9,6 +9,8 @@ from protocol.jobs import FINAL, State
 from protocol.keys import KeyRing
 from protocol.messages import (
     Command,
+    Inventory,
+    InventoryItem,
     Result,
 )
 
