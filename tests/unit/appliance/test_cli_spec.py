@@ -86,7 +86,7 @@ def test_what_is_shown_holds_no_secret(folder: Path) -> None:
     ("changes", "message"),
     [
         ({"aplliance": "x"}, "did you mean appliance"),
-        ({"options": {"verfy": "full"}}, "did you mean verify"),
+        ({"options": {"verif": "full"}}, "did you mean verify"),
         ({"options": {"bandwidth": "fast"}}, "no rate"),
         ({"options": {"valid": "1 week"}}, "no duration"),
         ({"appliance": ""}, "no appliance"),
