@@ -1,4 +1,4 @@
-"""How quickly the house reacts: progress at an SSE client, a cancel until all is at rest; memory and bytes of big disks.
+"""How quickly the house reacts (progress, cancel), and what big disks cost in memory and bytes.
 
 Real relay, signer and agent, the Azure simulator as target. Prints; asserts no seconds.
 """
