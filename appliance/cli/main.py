@@ -56,6 +56,7 @@ COMMANDS = (
     Command("key", "appliance.cli.key", "make key files and sign key manifests"),
     Command("signer", "appliance.cli.signer", "run and govern the signer", extra="relay"),
     Command("token", "appliance.cli.token", "make enrolment tokens at the signer"),
+    Command("completion", "appliance.cli.completion", "print a completion script for a shell"),
 )
 
 
@@ -104,6 +105,18 @@ def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         group = groups.add_parser(command.name, help=command.help, description=command.help)
         if command.name == wanted:
             _load(command, group)
+    return parser
+
+
+def full_parser() -> argparse.ArgumentParser:
+    """Build the parser with every command that can be loaded here: for completion, not for running."""
+    parser = build_parser([])
+    groups = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    for command in COMMANDS:
+        try:
+            _load(command, groups.choices[command.name])
+        except ExtraMissing:
+            continue  # its own words stay unknown, its name does not
     return parser
 
 
