@@ -15,7 +15,17 @@ from protocol.codec import encode
 from protocol.ids import digest_of
 from protocol.inbox import InboxState, begin
 from protocol.keys import KeyRing
-from protocol.messages import Command, Hello, Kind, Manifest, ManifestKey, Record, Time
+from protocol.messages import (
+    Command,
+    Hello,
+    Kind,
+    Manifest,
+    ManifestKey,
+    Output,
+    Record,
+    Result,
+    Time,
+)
 from protocol.ops import SweepArgs
 from protocol.sealing import SealKey
 from protocol.signed import SigningKey, seal_envelope, sign
@@ -210,3 +220,24 @@ def facts(journal: Journal | None = None, **changes: Any) -> Facts:
 def inbox_at(head: Head, **changes: Any) -> InboxState:
     """Return the state of a journal that stands at `head`."""
     return replace(inbox(), head=head, **changes)
+
+
+def result(**changes: Any) -> Result:
+    """Return the payload of a result."""
+    row = Result(
+        v=1,
+        tenant=TENANT,
+        appliance=APPLIANCE,
+        journal=b"J" * 16,
+        n=3,
+        id=b"I" * 16,
+        digest=b"d" * 32,
+        epoch=1,
+        seq=1,
+        op="sweep",
+        status="succeeded",
+        attempt=1,
+        ended=T0,
+        outputs=(Output(name="found", type="text", value={"n": 1}),),
+    )
+    return changed(row, changes)

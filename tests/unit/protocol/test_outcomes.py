@@ -8,7 +8,7 @@ import pytest
 
 from protocol.inbox import EPOCH_RAISED
 from protocol.jobs import FINAL, TRANSITIONS, JobEvent, State
-from protocol.messages import Epoch, FinalMark, Output, Result
+from protocol.messages import Epoch, FinalMark
 from protocol.outcomes import (
     CRASH_LOOP,
     KEY_REVOKED,
@@ -86,22 +86,7 @@ def test_a_final_mark_of_another_digest_closes_nothing() -> None:
     assert on_epoch(order, [(b"1" * 16, b"1" * 32, State.RUNNING)]) == {}
 
 
-RESULT = Result(
-    v=1,
-    tenant=w.TENANT,
-    appliance=w.APPLIANCE,
-    journal=b"J" * 16,
-    n=3,
-    id=b"I" * 16,
-    digest=b"d" * 32,
-    epoch=1,
-    seq=1,
-    op="sweep",
-    status="succeeded",
-    attempt=1,
-    ended=w.T0,
-    outputs=(Output(name="found", type="text", value={"n": 1}),),
-)
+RESULT = w.result()
 
 
 @pytest.mark.parametrize(
