@@ -107,3 +107,9 @@ def test_a_cut_file_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(IdentityDamaged) as caught:
         identity.load(folder, machine_id="m1")
     assert str(folder) in str(caught.value)
+
+
+def test_the_state_folder_is_nobody_elses_from_the_first_moment(tmp_path: Path) -> None:
+    state = tmp_path / "deep" / "state"
+    identity.make_keys(state / "identity", machine_id="m1")
+    assert state.stat().st_mode & 0o077 == 0
