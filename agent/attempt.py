@@ -86,8 +86,7 @@ class Attempt:
         except Exception as err:  # noqa: BLE001 - what is left must be named, whatever went wrong
             structlog.get_logger("runner").error("clean-up crashed", exc_info=err)
             reason = f"clean-up crashed ({type(err).__name__})"
-        left = [f"{i.kind} {i.name} {i.object_id}".strip() for i in job.journal.intents()]
-        return [f"{name}: {reason}" for name in left]
+        return [f"{name}: {reason}" for name in created_objects(job)]
 
     async def _run(self, stage: Stage, job: StageContext, limit_s: float | None) -> StageOutcome:
         limit = asyncio.timeout(limit_s)
@@ -130,6 +129,11 @@ def first_cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """Return the first exception that is no group: the TaskGroup's wrapping says nothing."""
     error = group.exceptions[0]
     return first_cause(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+def created_objects(job: StageContext) -> list[str]:
+    """Name every object that this line of jobs made and that is still there, as far as the journal knows."""
+    return [f"{i.kind} {i.name} {i.object_id}".strip() for i in job.journal.intents()]
 
 
 def failure(err: AgentError | ImagingError | ProtocolError) -> Ending:

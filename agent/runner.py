@@ -15,7 +15,7 @@ import structlog
 
 from agent import ending as tx
 from agent.acceptance import Effects
-from agent.attempt import Attempt, failure
+from agent.attempt import Attempt, created_objects, failure
 from agent.config import AgentConfig
 from agent.errors import Permanent
 from agent.identity import Keys
@@ -239,6 +239,8 @@ class Runner:
                 stage, context, limit_s=self.config.limits.clean_up_s
             )
             report["left"] = left
+        elif event is JobEvent.FAIL:  # kept, so that a retry goes on where this one stopped
+            report["left"] = created_objects(context)
         report["timings"] = {"attempt_s": round(self._mono() - began, 3)}
         await self._end(entry, event, replace(ending, report=report))
 

@@ -35,7 +35,7 @@ def job_rows(job: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append((f"output {made['name']}", f"{made['type']} {made['value'].get('id', '')}"))
     for warning in report.get("warnings") or []:
         rows.append(("warning", f"{warning.get('code')}: {warning.get('message')}"))
-    for left in report.get("left_behind") or []:
+    for left in report.get("left") or []:
         rows.append(("left behind", str(left)))
     return rows
 

@@ -84,6 +84,7 @@ def test_a_file_that_changes_in_mid_copy_is_never_a_finished_disk(
     assert shown["state"] == "failed"
     assert shown["code"] in ("job.source-changed", "share.file-changed")
     assert not (stack.cloud / "golden.raw").exists()
+    assert any("golden" in left for left in shown["result"]["report"]["left"])
 
 
 @pytest.mark.parametrize(
