@@ -142,8 +142,9 @@ def _assess(line: Line, stated: Head, chain_hash_at: ChainHashAt) -> Assessment:
     if place < line.seen or line.short:
         suspect = replace(line, locked=line.locked or JOURNAL_BEHIND)
         return Assessment(Step.SUSPECT, suspect, stated.have + 1, stated, JOURNAL_BEHIND)
-    well = replace(line, seen=place, locked=_unsuspect(line.locked))
-    return _settled(well, stated)
+    # Until the inventory settles it, `seen` says how far the appliance ever came in the epochs before the order.
+    seen = place if line.offer is None else line.seen
+    return _settled(replace(line, seen=seen, locked=_unsuspect(line.locked)), stated)
 
 
 def _settled(line: Line, stated: Head) -> Assessment:
@@ -257,7 +258,8 @@ def _settle(
         if command.epoch < inventory.epoch and (command.id, command.digest) not in held
     ]
     reached = _reached(before, inventory)
-    line = replace(found.line, offer=None, short=False)
+    place = (inventory.epoch, inventory.have)
+    line = replace(found.line, offer=None, short=False, seen=place)
     if inventory.journal != line.journal:
         line = replace(line, journal=inventory.journal, results=0, receipted=0)
     return Inventoried(

@@ -236,6 +236,8 @@ class World:
         for order in orders.values():
             if order.ended == "forgotten":
                 assert self.journal_restored, "an order was given up without a reason"
+                consumed = {digest for _, _, digest in order.copies} & self.effects.consumed
+                assert consumed, "an order was given up that never reached the appliance"
             if order.ended == "succeeded" and order.op == "sweep":
                 assert order.id in self.effects.done, "a success that did nothing"
 

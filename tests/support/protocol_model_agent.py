@@ -167,6 +167,7 @@ class Agent:
         if verdict.digest in rows.jobs:
             self.effects.broken.append("a command was consumed twice")
         rows.jobs[verdict.digest] = job
+        self.effects.consumed.add(verdict.digest)
         if command.results_through is not None:
             rows.state = confirm(rows.state, command.results_through)
         if isinstance(verdict, Refuse):

@@ -54,6 +54,7 @@ class Effects:
         final_here: Ids that this journal, as it is now, has called final.
         broken: What must never happen and did.
         acked: Highest (epoch, have) that the device acknowledged.
+        consumed: Digests of all commands that any life of the journal consumed.
     """
 
     ran: dict[bytes, int] = field(default_factory=dict)
@@ -61,6 +62,7 @@ class Effects:
     final_here: set[bytes] = field(default_factory=set)
     broken: list[str] = field(default_factory=list)
     acked: tuple[int, int] = (0, 0)
+    consumed: set[bytes] = field(default_factory=set)
 
 
 def inventory_of(rows: Rows) -> Inventory:
