@@ -16,6 +16,10 @@ from protocol.ids import digest_of
 from protocol.messages import Epoch, FinalMark, Record, Result, ResultsThrough, Time
 from protocol.outcomes import same_outcome
 
+BEHIND = "signer.behind"
+"""The appliance consumed more than we ever signed: our database is an older copy."""
+FORK = "signer.fork"
+"""The appliance consumed another command than ours under one number."""
 UNCHECKED = "signer.unchecked"
 """No statement of this appliance was compared since the signer started; its database may be an older copy."""
 INVENTORY_WANTED = "signer.inventory-wanted"
@@ -149,17 +153,24 @@ class ResultStep(StrEnum):
     EQUIVOCATION = "equivocation"
 
 
-def on_result(line: Line, result: Result, *, known: Result | None) -> tuple[ResultStep, Line]:
+def on_result(
+    line: Line, result: Result, *, known: Result | None, ours: bytes | None = None
+) -> tuple[ResultStep, Line]:
     """Judge a verified result.
 
     NEW and LATE (of an earlier life of the journal) are the command's outcome; AGAIN changes nothing; GAP is dropped,
     it comes again in its turn; EQUIVOCATION raises the alarm `appliance.equivocation`: the first result stands.
+    Whatever it is, it tells how far the appliance came, so store the line.
 
     Args:
         line: The appliance's line.
         result: The result.
         known: The verified result of the same command digest, None if there is none.
+        ours: Digest of our command at the result's epoch and seq, None if we know none there.
     """
+    if result.epoch == line.head.epoch and ours not in {None, result.digest}:
+        line = replace(line, locked=line.locked or FORK)
+    line = _heard_of(line, (result.epoch, result.seq))
     differs = known is not None and not same_outcome(known, result)
     if result.journal != line.journal:
         step = ResultStep.LATE if known is None else ResultStep.AGAIN
@@ -172,6 +183,14 @@ def on_result(line: Line, result: Result, *, known: Result | None) -> tuple[Resu
     step = ResultStep.NEW if known is None else ResultStep.AGAIN
     counted = replace(line, results=result.n)
     return (ResultStep.EQUIVOCATION if differs else step), counted
+
+
+def _heard_of(line: Line, place: tuple[int, int]) -> Line:
+    """A result proves that its command was consumed, even when we, or the appliance's journal, no longer know it."""
+    locked = line.locked
+    if place > (line.head.epoch, line.head.have):
+        locked = locked or BEHIND
+    return replace(line, seen=max(line.seen, place), locked=locked)
 
 
 def receipt_due(line: Line) -> ResultsThrough | None:

@@ -26,11 +26,11 @@ from enum import StrEnum
 
 from protocol.acceptor import POISON, Head
 from protocol.inbox import EPOCH_CAS, JOURNAL_BEHIND
-from protocol.issuer import Line
+from protocol.issuer import BEHIND, FORK, Line
 from protocol.messages import Ack, Hello, Inventory, InventoryItem, Nack
 
-SIGNER_BEHIND = "signer.behind"
-SIGNER_FORK = "signer.fork"
+SIGNER_BEHIND = BEHIND
+SIGNER_FORK = FORK
 
 ChainHashAt = Callable[[int], bytes | None]
 """seq of the line's epoch -> the chain's hash there (0: the epoch's beginning), None if unknown."""

@@ -135,7 +135,11 @@ class World:
             above += 1
         self.agent.send_results(above)
         self.forward()
-        lacks = self.signer.rows.line.results
+        self.hand_on_results()
+
+    def hand_on_results(self) -> None:
+        """Hand on every stored result that the signer lacks: they came before whatever comes now."""
+        journal, lacks = self.agent.rows.state.journal, self.signer.rows.line.results
         for (life, n), env in sorted(self.store.results.items()):
             if life != journal or n > lacks:
                 self.signer.take(Kind.RESULT, env)
@@ -150,6 +154,7 @@ class World:
     def honest_round(self) -> None:
         """One round in which everybody is up, and nobody lies."""
         self.fresh.clear()
+        self.hand_on_results()
         self.connect()
         self.forward()
         self.signer.send_manifest()

@@ -255,7 +255,8 @@ class Signer:
     def _result(self, data: bytes) -> None:
         result = self._open(Kind.RESULT, data, Result)
         known = self.rows.results.get(result.digest)
-        step, self.rows.line = on_result(self.rows.line, result, known=known)
+        ours = self.rows.envelopes.get((result.epoch, result.seq), (b"", None))[1]
+        step, self.rows.line = on_result(self.rows.line, result, known=known, ours=ours)
         if step is ResultStep.EQUIVOCATION:
             self.truth.alarms += 1
         if step in {ResultStep.NEW, ResultStep.LATE}:

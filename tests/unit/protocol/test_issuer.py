@@ -145,3 +145,26 @@ def test_time_asks_more_of_a_journal_that_lacks_results() -> None:
 )
 def test_a_link_fits_if_it_was_confirmed_or_issued_since(returned: bytes, fits: bool) -> None:
     assert link_fits(returned, confirmed=b"c" * 16, issued=[b"i" * 16]) is fits
+
+
+# --- what a result proves about the history
+
+AHEAD = replace(LINE, head=Head(1, 2, b"h" * 32), seen=(1, 1))
+
+
+def test_a_result_proves_that_its_command_was_consumed() -> None:
+    _, line = on_result(AHEAD, _result(3, seq=2), known=None)
+    assert (line.seen, line.locked) == ((1, 2), "")
+
+
+@pytest.mark.parametrize("n", [3, 9], ids=["next", "gap"])
+def test_a_result_of_a_command_that_we_never_signed_shows_an_older_database(n: int) -> None:
+    _, line = on_result(AHEAD, _result(n, seq=3), known=None)
+    assert (line.seen, line.blocked) == ((1, 3), "signer.behind")
+
+
+def test_a_result_of_another_command_under_our_number_shows_a_fork() -> None:
+    _, line = on_result(AHEAD, _result(3, seq=2), known=None, ours=b"o" * 32)
+    assert line.blocked == "signer.fork"
+    _, line = on_result(AHEAD, _result(3, seq=2, epoch=0), known=None, ours=b"o" * 32)
+    assert line.blocked == ""
