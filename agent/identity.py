@@ -89,7 +89,10 @@ class Identity:
 
 def make_keys(folder: Path, *, machine_id: str) -> Keys:
     """Make the keys that are missing, durably, and return all: safe to repeat after a crash anywhere."""
-    for level in (folder.parent, folder):  # `parents=True` would give the state folder the umask's mode
+    for level in (
+        folder.parent,
+        folder,
+    ):  # `parents=True` would give the state folder the umask's mode
         level.mkdir(mode=0o700, parents=True, exist_ok=True)
     device = folder / "device.key"
     if not device.exists():
