@@ -13,7 +13,7 @@ def test_cursor_comes_back_as_its_number(position: int) -> None:
     assert number_cursor(make_cursor(position)) == position
 
 
-@given(text=st.text(st.characters(categories=["Ll", "Nd"], max_codepoint=127), max_size=64))
+@given(text=st.text(st.sampled_from("abcdefghijklmnopqrstuvwxyz0123456789-"), max_size=64))
 def test_cursor_comes_back_as_its_text(text: str) -> None:
     assert read_cursor(make_cursor(text)) == text
 
