@@ -217,6 +217,8 @@ def make_time(line: Line, nonce: bytes, *, now: int, manifest_serial: int, link:
     `have`, so it is given one more.
     """
     epoch, have = line.seen
+    if line.short and line.offer is not None:
+        epoch, have = max(line.seen, (line.offer.from_, line.offer.have))
     return Time(
         nonce=nonce,
         appliance=line.appliance,

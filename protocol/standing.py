@@ -135,7 +135,7 @@ def _assess(line: Line, stated: Head, chain_hash_at: ChainHashAt) -> Assessment:
     place = (stated.epoch, stated.have)
     line = replace(line, checked=True)
     if _is_offered(line, stated):
-        line = replace(line, seen=max(line.seen, place))
+        line = replace(line, seen=_further(line, place))
         return Assessment(Step.OFFERED, line, stated.have + 1, stated)
     if place >= line.seen and stated.epoch < line.head.epoch:
         return _rebase(line, stated, EPOCH_CAS)
@@ -162,9 +162,15 @@ def _settled(line: Line, stated: Head) -> Assessment:
 
 
 def _rebase(line: Line, stated: Head, code: str) -> Assessment:
-    seen = max(line.seen, (stated.epoch, stated.have))
+    seen = _further(line, (stated.epoch, stated.have))
     locked = replace(line, locked=code, seen=seen, checked=True)
     return Assessment(Step.REBASE, locked, stated.have + 1, stated, code)
+
+
+def _further(line: Line, place: tuple[int, int]) -> tuple[int, int]:
+    """Return the new `seen`. While an order is open, the empty beginning of a new epoch says nothing new about it."""
+    empty = line.offer is not None and place[1] == 0
+    return line.seen if empty else max(line.seen, place)
 
 
 def _broken(line: Line, stated: Head, chain_hash_at: ChainHashAt) -> str:
@@ -278,4 +284,4 @@ def _reached(before: Line, inventory: Inventory) -> tuple[int, int]:
     """
     if inventory.journal == before.journal or before.offer is None:
         return (0, 0)
-    return max(before.seen, (before.offer.from_, before.offer.have))
+    return _further(before, (before.offer.from_, before.offer.have))

@@ -206,3 +206,24 @@ def test_a_held_command_is_taken_once_the_time_comes() -> None:
     world.take_time()
     world.take_orders()
     assert world.agent.rows.state.head.have == 1
+
+
+def test_what_never_arrived_is_signed_again_though_two_orders_were_raised() -> None:
+    world = World()
+    world.signer.submit()
+    world.settle()
+    world.restore("agent")
+    waiting = world.signer.submit()
+    world.connect()
+    world.forward()
+    world.take_time()
+    world.agent.flush()
+    world.forward()
+    assert world.store.epoch is not None
+    world.agent.take(w.Kind.EPOCH, world.store.epoch)
+    late_ack = next(data for kind, data in world.to_signer if kind is w.Kind.ACK)
+    world.signer.take(w.Kind.ACK, late_ack)
+    world.settle()
+    assert world.agent.rows.state.head.epoch > 2
+    assert waiting is not None
+    assert world.signer.rows.orders[waiting].ended == "succeeded"
