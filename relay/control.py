@@ -50,7 +50,7 @@ INBOX_BYTES = 16 * 1024 * 1024
 PUSHES_AT_ONCE = 64
 """Commands stored together: they share a commit. Every other kind waits for those before it and goes alone."""
 RESULTS_A_READ = 64
-STATEMENTS: tuple[KeptKind, ...] = ("hello", "ack", "inventory")
+STATEMENTS: tuple[KeptKind, ...] = ("hello", "ack", "nack", "inventory")
 
 log = structlog.get_logger(__name__)
 

@@ -195,6 +195,11 @@ class Desk:
                 )
                 shared.hub.poke(session.tenant)
             case Nack():
+                if (
+                    statement.code in POISON
+                ):  # a signer that is away has to go around it when it comes
+                    item = Kept("nack", statement.epoch, event.env, now)
+                    await shared.store.keep(*place, item, actor="", now=now)
                 self._tell("nack", event.env)
                 await self._nacked(statement)
             case Inventory():

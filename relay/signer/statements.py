@@ -281,9 +281,13 @@ def _result(
     _check_report(result, statement.report)
     standing = results.standing(conn, appliance.id, result.digest)
     step, line = on_result(
-        appliance.line, result, known=None if standing is None else standing.result
+        appliance.line,
+        result,
+        known=None if standing is None else standing.result,
+        ours=orders.digest_at(conn, appliance.id, result.epoch, result.seq),
     )
     if step is ResultStep.GAP:
+        appliances.save_line(conn, line)  # it still tells how far the appliance came
         return
     order = orders.by_digest(conn, appliance.id, result.digest)
     misnamed = order is not None and (order.id, order.op) != (result.id, result.op)

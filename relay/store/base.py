@@ -19,8 +19,10 @@ MAX_BACKLOG_BYTES = 64 * 1024 * 1024
 RESPONSE_KEPT_MS = 24 * 3600 * 1000
 """How long an Idempotency-Key is remembered."""
 
-KeptKind: TypeAlias = Literal["manifest", "record", "epoch", "receipt", "hello", "ack", "inventory"]
-NEWEST_WINS: frozenset[str] = frozenset({"receipt", "hello", "ack", "inventory"})
+KeptKind: TypeAlias = Literal[
+    "manifest", "record", "epoch", "receipt", "hello", "ack", "nack", "inventory"
+]
+NEWEST_WINS: frozenset[str] = frozenset({"receipt", "hello", "ack", "nack", "inventory"})
 """Kinds that come without a serial of their own: what came last is the newest."""
 
 JobState: TypeAlias = str

@@ -265,3 +265,21 @@ async def test_text_and_frames_out_of_turn_end_the_connection(tmp_path: Path) ->
         async with world.agent() as agent:
             await agent.send(b"\xc1")
             assert (await agent.closed())[0] == CLOSE_PROTOCOL
+
+
+async def test_a_signer_that_was_away_hears_of_the_poison_when_it_comes(tmp_path: Path) -> None:
+    poison = w.signed_command(op="diagnostics")
+    async with running(tmp_path) as world:
+        async with world.signer() as signer:
+            await signer.introduce()
+            await signer.push("command", poison)
+        async with world.agent() as agent:
+            await agent.fetch(1)
+            await agent.expect(CommandFrame)
+            await agent.nack(parse_envelope(poison, limit=2**20).digest, "protocol.fork")
+            async with asyncio.timeout(30):
+                while await world.store.kept(w.TENANT, w.APPLIANCE, "nack") is None:  # noqa: ASYNC110 - the store tells nobody
+                    await asyncio.sleep(0.01)
+        async with world.signer() as signer:
+            kinds = [(await signer.expect(Statement)).kind for _ in range(2)]
+    assert "nack" in kinds
