@@ -331,6 +331,8 @@ class Connection:
         if mark == self._inventory_sent and not again:
             return
         self._inventory_sent = mark
+        if state.locked:  # a signer that was restored too sees nothing wrong until it is told
+            self._session.send(statements.lock_frame(self.orders.author, state))
         items = await self.orders.inventory()
         self._session.send(statements.inventory_frame(self.orders.author, state, items))
 

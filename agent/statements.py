@@ -10,7 +10,7 @@ from protocol.frames import (
     NackFrame,
 )
 from protocol.ids import KeyId
-from protocol.inbox import InboxState
+from protocol.inbox import InboxState, lock_notice
 from protocol.jobs import EventBody
 from protocol.messages import Ack, Event, Hello, Inventory, InventoryItem, Kind, Nack
 from protocol.ops import OPS
@@ -61,6 +61,11 @@ def nack_frame(author: Author, state: InboxState, *, digest: bytes, code: str) -
     """Return the refusal of an envelope that cannot be consumed."""
     nack = Nack(epoch=state.head.epoch, have=state.head.have, digest=digest, code=code)
     return NackFrame(env=sign(Kind.NACK, nack, author.device))
+
+
+def lock_frame(author: Author, state: InboxState) -> NackFrame:
+    """Return what a locked agent says before its inventory (protocol.inbox.lock_notice)."""
+    return NackFrame(env=sign(Kind.NACK, lock_notice(state), author.device))
 
 
 def inventory_frame(

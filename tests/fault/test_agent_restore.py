@@ -68,6 +68,7 @@ async def test_an_older_journal_locks_itself_and_goes_on_in_a_new_life_after_an_
         async with agent(config, stage) as app:
             await double.until(lambda: double.inventories, "the inventory of a locked journal")
             assert app.orders.state.locked == "appliance.journal-behind"
+            assert "appliance.journal-behind" in [nack.code for nack in double.nacks]
             assert not app.session.caught_up.is_set()
             digest = parse_envelope(second[1], limit=2**20).digest
             mark = FinalMark(id=second[0].id, digest=digest, status="succeeded")
