@@ -9,7 +9,8 @@ import msgspec
 from appliance.cli import output
 from appliance.cli.exits import Exit
 from appliance.cli.job import add_client_arguments, follow, with_client
-from appliance.cli.spec import BadSpec, load_upload, without_secrets
+from appliance.cli.spec import load_upload, without_secrets
+from appliance.cli.speckeys import BadSpec
 from protocol.ops import UploadArgs
 
 if TYPE_CHECKING:

@@ -20,34 +20,27 @@
     if_exists = "new-version"
     bandwidth = "50MiB/s"
 
-Keys of source and target are those of `protocol.ops`. A credential's key that ends in `_file` names a file (from the
-spec's folder, or `-` for standard input) whose content is the value.
+Keys of source and target are those of `protocol.ops`; credentials: `appliance.cli.credential`.
 """
 
-import difflib
 import re
-import sys
 import tomllib
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from appliance.cli.exits import CliError, Exit
+from appliance.cli.credential import hidden, open_credential
+from appliance.cli.speckeys import BadSpec, check_names
+from protocol.messages import Layout
+from protocol.ops import ShareRef, TargetRef
 
 TOP = ("appliance", "path", "format", "workflow", "source", "target", "options")
 OPTIONS = ("if_exists", "verify", "bandwidth", "valid", "start_by", "timeout")
-SECRETS = frozenset({"password", "account_key", "sas", "client_secret"})
 _SIZES = {"": 1, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+_PLACES: dict[str, dict[str, type[Layout]]] = {
+    place: {str(struct.__struct_config__.tag): struct for struct in get_args(kinds)}
+    for place, kinds in (("source", ShareRef), ("target", TargetRef))
+}
 _TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-class BadSpec(CliError):
-    """The job's spec cannot be used."""
-
-    code = "cli.bad-spec"
-    exit_code = Exit.BAD_DATA
-    http_status = 422
-    fix = "Correct the named key; docs/quickstart.md has whole examples."
 
 
 def load_upload(path: Path) -> dict[str, Any]:
@@ -66,9 +59,9 @@ def load_upload(path: Path) -> dict[str, Any]:
 
 def upload_spec(plain: dict[str, Any], *, folder: Path) -> dict[str, Any]:
     """Return the JSON spec of an upload that a parsed TOML file describes; raises BadSpec."""
-    _check_keys(plain, TOP, "the spec")
+    check_names(plain, TOP, "the spec")
     options = _table(plain, "options")
-    _check_keys(options, OPTIONS, "[options]")
+    check_names(options, OPTIONS, "[options]")
     args: dict[str, Any] = {
         "source": _place(plain, "source", folder),
         "path": _need(plain, "path"),
@@ -90,12 +83,16 @@ def upload_spec(plain: dict[str, Any], *, folder: Path) -> dict[str, Any]:
 
 
 def without_secrets(spec: dict[str, Any]) -> dict[str, Any]:
-    """Return a copy to show: every credential's secret value is replaced."""
+    """Return a copy to show: of a credential only what is known to be public."""
 
     def clean(value: Any, name: str) -> Any:  # noqa: ANN401 - JSON
-        if isinstance(value, dict):
-            return {key: clean(inner, key) for key, inner in value.items()}
-        return "[secret]" if name in SECRETS else value
+        if not isinstance(value, dict):
+            return value
+        return (
+            hidden(value)
+            if name == "credential"
+            else {key: clean(inner, key) for key, inner in value.items()}
+        )
 
     shown: dict[str, Any] = clean(spec, "")
     return shown
@@ -131,44 +128,14 @@ def _place(plain: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
     if "kind" not in place:
         msg = f"[{name}] has no kind"
         raise BadSpec(msg)
+    kinds, kind = _PLACES[name], str(place["kind"])
+    check_names([kind], kinds, f"[{name}]", "kind")
     if "credential" in place:
-        place["credential"] = _credential(place["credential"], name, folder)
+        place["credential"] = open_credential(
+            place["credential"], kind=kind, place=name, folder=folder
+        )
+    check_names(place, ("kind", *kinds[kind].__struct_fields__), f"[{name}]")
     return place
-
-
-def _credential(value: object, name: str, folder: Path) -> dict[str, str]:
-    if not isinstance(value, dict):
-        msg = f"[{name}.credential] is no table"
-        raise BadSpec(msg)
-    opened: dict[str, str] = {}
-    for key, text in value.items():
-        if key in SECRETS:
-            msg = f"[{name}.credential] {key} is written out; secrets are files: {key}_file"
-            raise BadSpec(msg)
-        if key.endswith("_file"):
-            opened[key.removesuffix("_file")] = _secret(str(text), folder)
-        else:
-            opened[key] = str(text)
-    return opened
-
-
-def _secret(name: str, folder: Path) -> str:
-    try:
-        text = sys.stdin.read() if name == "-" else _private(folder / name)
-    except (OSError, UnicodeDecodeError) as err:
-        msg = f"the secret file {name} cannot be read: {type(err).__name__}"
-        raise BadSpec(msg) from err
-    if not text.strip():
-        msg = f"the secret file {name} is empty"
-        raise BadSpec(msg)
-    return text.strip("\r\n")
-
-
-def _private(path: Path) -> str:
-    if path.stat().st_mode & 0o077:
-        msg = f"{path} can be read by others; run chmod 600 on it"
-        raise BadSpec(msg, path=str(path))
-    return path.read_text(encoding="utf-8")
 
 
 def _table(plain: dict[str, Any], name: str) -> dict[str, Any]:
@@ -185,13 +152,3 @@ def _need(plain: dict[str, Any], name: str) -> str:
         msg = f"the spec has no {name}"
         raise BadSpec(msg)
     return value
-
-
-def _check_keys(plain: dict[str, Any], known: Iterable[str], where: str) -> None:
-    names = tuple(known)
-    for key in plain:
-        if key not in names:
-            near = difflib.get_close_matches(key, names, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; known: {', '.join(names)}"
-            msg = f"{where} has an unknown key {key!r}{hint}"
-            raise BadSpec(msg, key=key)

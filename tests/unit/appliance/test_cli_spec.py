@@ -5,8 +5,12 @@ from typing import Any
 
 import pytest
 
+from agent.secrets import Secret
+from agent.targets.azure.credentials import read_credential
+from appliance.cli.credential import SECRETS, open_credential
 from appliance.cli.image import check
-from appliance.cli.spec import BadSpec, load_upload, rate, seconds, upload_spec, without_secrets
+from appliance.cli.spec import load_upload, rate, seconds, upload_spec, without_secrets
+from appliance.cli.speckeys import BadSpec
 
 WHOLE = """
 appliance = "site-1"
@@ -59,6 +63,14 @@ def small(**changes: Any) -> dict[str, Any]:
     return plain | changes
 
 
+def smb(**credential: object) -> dict[str, Any]:
+    return {"source": {"kind": "smb", "credential": credential}}
+
+
+def blob(**credential: object) -> dict[str, Any]:
+    return {"target": {"kind": "azure-page-blob", "credential": credential}}
+
+
 def test_a_whole_spec_becomes_the_signers_json(folder: Path) -> None:
     spec = load_upload(folder / "job.toml")
     check(spec)
@@ -73,6 +85,22 @@ def test_a_whole_spec_becomes_the_signers_json(folder: Path) -> None:
         "domain": "CORP",
     }
     assert args["target"]["credential"]["client_secret"] == "s3cret"
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [("account_key",), ("sas",), ("tenant_id", "client_id", "client_secret")],
+    ids=" ".join,
+)
+def test_the_agent_takes_every_credential_that_a_spec_may_hold(
+    tmp_path: Path, keys: tuple[str, ...]
+) -> None:
+    (tmp_path / "s").write_text("x")
+    (tmp_path / "s").chmod(0o600)
+    table = {k if f"{k}_file" not in SECRETS else f"{k}_file": "s" for k in keys}
+    opened = open_credential(table, kind="azure-page-blob", place="target", folder=tmp_path)
+    assert set(opened) == set(keys)
+    read_credential({key: Secret(text) for key, text in opened.items()})
 
 
 def test_what_is_shown_holds_no_secret(folder: Path) -> None:
@@ -94,20 +122,45 @@ def test_what_is_shown_holds_no_secret(folder: Path) -> None:
         ({"source": {"name": "disks"}}, "no kind"),
         ({"source": "disks"}, "no table"),
         ({"source": {"kind": "smb", "credential": {"password": "x"}}}, "secrets are files"),
-        ({"source": {"kind": "smb", "credential": {"password_file": "gone"}}}, "cannot be read"),
+        (
+            {"source": {"kind": "smb", "credential": {"username": "u", "password_file": "gone"}}},
+            "cannot be read",
+        ),
+        ({"source": {"kind": "local", "nmae": "disks"}}, "did you mean name"),
+        ({"source": {"kind": "lokal", "name": "disks"}}, "did you mean local"),
+        ({"source": {"kind": ["smb"]}}, "unknown kind"),
+        ({"source": {"kind": "local", "name": "d", "credential": {}}}, "takes no credential"),
+        (smb(usrname="svc", password_file="s"), "did you mean username"),
+        (smb(username="svc", passwd="hunter2"), "did you mean password_file"),
+        (smb(username="svc"), "holds username; expected"),
+        (smb(username=7, password_file="s"), "username is no text"),
+        (blob(key="hunter2"), "unknown key 'key'"),
+        (blob(sas_file="s", account_key_file="s"), "holds sas_file, account_key_file; expected"),
+        (blob(tenant_id="t", client_id="c"), "holds tenant_id, client_id; expected"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(BadSpec, match=message):
+    with pytest.raises(BadSpec, match=message) as caught:
         upload_spec(small(**changes), folder=tmp_path)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_what_is_shown_hides_every_value_that_is_not_known_to_be_public() -> None:
+    spec = {"args": {"target": {"credential": {"username": "svc", "passwd": "hunter2"}}}}
+    shown = without_secrets(spec)["args"]["target"]["credential"]
+    assert shown == {"username": "svc", "passwd": "[secret]"}
+
+
+def test_a_tag_that_is_named_like_a_secret_is_shown() -> None:
+    spec = {"args": {"target": {"tags": {"password": "changed in May"}}}}
+    assert without_secrets(spec) == spec
 
 
 def test_a_secret_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "s").write_text("x")
     (tmp_path / "s").chmod(0o644)
-    source = {"kind": "smb", "credential": {"password_file": "s"}}
     with pytest.raises(BadSpec, match="chmod 600"):
-        upload_spec(small(source=source), folder=tmp_path)
+        upload_spec(small(**smb(username="u", password_file="s")), folder=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,101 @@
+"""A spec's [source.credential] or [target.credential]: which keys it may hold; secrets from their files. Sends nothing.
+
+| kind | keys |
+|---|---|
+| smb | username, password_file; domain if the account has one |
+| azure-page-blob | account_key_file, or sas_file, or tenant_id, client_id, client_secret_file |
+| azure-disk | tenant_id, client_id, client_secret_file |
+
+`X_file` names a file (from the spec's folder, or `-` for standard input) whose content is the secret X.
+Every key is held to this list before a file is read: what is sealed is seen by nobody until the appliance opens it.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from appliance.cli.speckeys import BadSpec, check_names
+
+PUBLIC = ("username", "domain", "tenant_id", "client_id")
+SECRETS = ("password_file", "account_key_file", "sas_file", "client_secret_file")
+HIDDEN = "[secret]"
+
+_PRINCIPAL = frozenset({"tenant_id", "client_id", "client_secret_file"})
+_ACCEPTED = {
+    "smb": (
+        frozenset({"username", "password_file"}),
+        frozenset({"username", "password_file", "domain"}),
+    ),
+    "azure-page-blob": (frozenset({"account_key_file"}), frozenset({"sas_file"}), _PRINCIPAL),
+    "azure-disk": (_PRINCIPAL,),
+}
+
+
+def open_credential(value: object, *, kind: str, place: str, folder: Path) -> dict[str, str]:
+    """Return the credential with the secrets out of their files.
+
+    Args:
+        value: The parsed table.
+        kind: Kind of the source or target that it belongs to.
+        place: "source" or "target".
+        folder: Where relative names of secret files count from.
+
+    Raises:
+        BadSpec: An unknown, missing or contradictory key, a secret written out, a file that cannot be used.
+    """
+    where = f"[{place}.credential]"
+    if kind not in _ACCEPTED:
+        msg = f"[{place}] of kind {kind} takes no credential"
+        raise BadSpec(msg)
+    if not isinstance(value, dict):
+        msg = f"{where} is no table"
+        raise BadSpec(msg)
+    _check(value, kind, where)
+    return {
+        key.removesuffix("_file"): _secret(text, folder) if key in SECRETS else text
+        for key, text in value.items()
+    }
+
+
+def hidden(credential: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy to show: only what is known to be public stays."""
+    return {key: text if key in PUBLIC else HIDDEN for key, text in credential.items()}
+
+
+def _check(table: dict[str, Any], kind: str, where: str) -> None:
+    accepted = _ACCEPTED[kind]
+    for key in table:
+        if f"{key}_file" in SECRETS:
+            msg = f"{where} {key} is written out; secrets are files: {key}_file"
+            raise BadSpec(msg)
+    known = [key for key in (*PUBLIC, *SECRETS) if any(key in keys for keys in accepted)]
+    check_names(table, known, where)
+    for key, text in table.items():
+        if not isinstance(text, str) or not text:
+            msg = f"{where} {key} is no text"
+            raise BadSpec(msg)
+    if table.keys() not in accepted:
+        expected = ", or ".join(
+            " + ".join(key for key in known if key in keys) for keys in accepted
+        )
+        msg = f"{where} holds {', '.join(table) or 'nothing'}; expected {expected}"
+        raise BadSpec(msg)
+
+
+def _secret(name: str, folder: Path) -> str:
+    try:
+        text = sys.stdin.read() if name == "-" else _private(folder / name)
+    except (OSError, UnicodeDecodeError) as err:
+        msg = f"the secret file {name} cannot be read: {type(err).__name__}"
+        raise BadSpec(msg) from err
+    if not text.strip():
+        msg = f"the secret file {name} is empty"
+        raise BadSpec(msg)
+    return text.strip("\r\n")
+
+
+def _private(path: Path) -> str:
+    if path.stat().st_mode & 0o077:
+        msg = f"{path} can be read by others; run chmod 600 on it"
+        raise BadSpec(msg, path=str(path))
+    return path.read_text(encoding="utf-8")
