@@ -4,18 +4,24 @@ client.toml: `--client FILE`, else ~/.config/imageport/client.toml, else /etc/im
 from its own folder; secrets are files, never values.
 """
 
+import os
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote
 
 import msgspec
 
 from appliance import keyfiles
+from appliance.cli.evidence import Pins
 from appliance.cli.exits import CliError, Exit
 from protocol.signed import SigningKey
 
 SYSTEM = Path("/etc/imageport/client.toml")
 PERSONAL = Path(".config/imageport/client.toml")
+_APPLIANCE = re.compile(r"[a-z0-9-]{1,64}")
 
 
 class ClientConfigError(CliError):
@@ -44,8 +50,14 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     vault_key_file: str = ""
     # PEM file of the relay's own CA; "": the system's.
     ca_file: str = ""
-    # http://[user:password@]host:port; "": none.
-    proxy: str = ""
+    # HTTP proxy, http://host:port; "": none. The environment is never looked at.
+    proxy: Annotated[str, msgspec.Meta(pattern=r"^(|http://[^\s@/]{1,255}/?)\Z")] = ""
+    # File of mode 0600 with `user:password` for the proxy (Basic); "": it wants none.
+    proxy_credentials_file: str = ""
+    # The control plane's public root key file; with it and records_dir, results are verified here.
+    root_file: str = ""
+    # Folder of appliances' records, each named like its appliance: copies of state_dir/identity/record.
+    records_dir: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +71,26 @@ class Client:
     vault_key: bytes | None
     ca_file: str | None
     proxy: str | None = field(repr=False)
+    root: bytes | None = None
+    records: Path | None = None
+
+    def pins(self, appliance: str) -> Pins | None:
+        """Return what verifies results of an appliance; None if the root or its record is not at hand.
+
+        Raises:
+            ClientConfigError: The record is there and cannot be read.
+        """
+        # the name comes from the relay, and must not lead out of the folder
+        if self.root is None or self.records is None or not _APPLIANCE.fullmatch(appliance):
+            return None
+        path = self.records / appliance
+        try:
+            return Pins(self.tenant, self.root, path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except OSError as err:
+            msg = f"the record {path} cannot be read: {err.strerror}"
+            raise ClientConfigError(msg, path=str(path)) from err
 
 
 def load_client(path: Path | None, *, home: Path) -> Client:
@@ -75,6 +107,7 @@ def load_client(path: Path | None, *, home: Path) -> Client:
     folder = found.resolve().parent
     caller = keyfiles.read(folder / file.caller_key_file) if file.caller_key_file else None
     vault = keyfiles.read(folder / file.vault_key_file) if file.vault_key_file else None
+    root = _root(folder / file.root_file) if file.root_file else None
     return Client(
         url=file.url,
         tenant=file.tenant,
@@ -82,7 +115,9 @@ def load_client(path: Path | None, *, home: Path) -> Client:
         caller=None if caller is None else caller.signing_key(),
         vault_key=None if vault is None else vault.public,
         ca_file=str(folder / file.ca_file) if file.ca_file else None,
-        proxy=file.proxy or None,
+        proxy=_proxy(file, folder),
+        root=root,
+        records=folder / file.records_dir if file.records_dir else None,
     )
 
 
@@ -94,13 +129,44 @@ def _read(path: Path) -> _File:
         raise ClientConfigError(msg, path=str(path)) from err
 
 
+def _root(path: Path) -> bytes:
+    key = keyfiles.read(path)
+    if key.role != "root":
+        msg = f"{path} holds a {key.role} key; expected the root's public key"
+        raise ClientConfigError(msg, path=str(path))
+    return key.public
+
+
+def _proxy(file: _File, folder: Path) -> str | None:
+    """Return the proxy as the SDK takes it, with user and password inside."""
+    if not file.proxy or not file.proxy_credentials_file:
+        return file.proxy or None
+    path = folder / file.proxy_credentials_file
+    user, colon, password = _private(path, "the proxy's credentials").partition(":")
+    if not colon or not user:
+        msg = f"{path} is not of the form user:password"
+        raise ClientConfigError(msg, path=str(path))
+    login = f"{quote(user, safe='')}:{quote(password, safe='')}"
+    return file.proxy.replace("http://", f"http://{login}@", 1)
+
+
 def _one_line(path: Path) -> str:
-    try:
-        text = path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as err:
-        msg = f"the API key file {path} cannot be read: {type(err).__name__}"
-        raise ClientConfigError(msg, path=str(path)) from err
+    text = _private(path, "the API key")
     if not text or any(char.isspace() for char in text):
         msg = f"{path} does not hold one API key"
+        raise ClientConfigError(msg, path=str(path))
+    return text
+
+
+def _private(path: Path, what: str) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            mode = os.fstat(file.fileno()).st_mode & 0o777
+            text = file.read().strip()
+    except (OSError, UnicodeDecodeError) as err:
+        msg = f"the file of {what}, {path}, cannot be read: {type(err).__name__}"
+        raise ClientConfigError(msg, path=str(path)) from err
+    if mode & 0o077:
+        msg = f"{path} has mode {mode:04o}: others may read {what}; expected 0600"
         raise ClientConfigError(msg, path=str(path))
     return text

@@ -2,12 +2,15 @@
 
 import argparse
 import asyncio
+import base64
+import binascii
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from appliance.cli import output
 from appliance.cli.clientconfig import Client, load_client
+from appliance.cli.evidence import RELAY, BadEvidence, Evidence, judge, needs_proof
 from appliance.cli.exits import CliError, Exit
 from appliance.cli.jobview import FAILED, job_object, job_rows
 from appliance.cli.progress import event_line, event_text
@@ -39,16 +42,16 @@ class Refused(CliError):
     fix = "The message is the relay's or the signer's own."
 
     def __init__(self, err: "ClientError") -> None:
-        super().__init__(str(err), **err.fields)
+        super().__init__(output.one_line(str(err)), **err.fields)
         exits = {401: Exit.NO_PERMISSION, 403: Exit.NO_PERMISSION, 404: Exit.NO_INPUT, 409: Exit.NO}
         exits |= {400: Exit.BAD_DATA, 413: Exit.BAD_DATA, 422: Exit.BAD_DATA}
         exits |= {429: Exit.RETRY, 503: Exit.RETRY, 504: Exit.RETRY}
         # what the other side said stands before what the class says
         self.__dict__["exit_code"] = exits.get(err.status, Exit.UNAVAILABLE)
         if err.problem:
-            self.__dict__["code"] = err.problem
+            self.__dict__["code"] = output.one_line(err.problem)
         if err.advice:
-            self.__dict__["fix"] = err.advice
+            self.__dict__["fix"] = output.one_line(err.advice)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -112,7 +115,7 @@ def with_client(
     return asyncio.run(connected())
 
 
-async def follow(relay: "RelayClient", job: str, *, as_json: bool) -> int:
+async def follow(client: Client, relay: "RelayClient", job: str, *, as_json: bool) -> int:
     """Show a job's events until its end, then the job; the exit code says how it ended."""
     show = event_line()
     async for event in relay.watch(job):
@@ -122,16 +125,37 @@ async def follow(relay: "RelayClient", job: str, *, as_json: bool) -> int:
             )
         else:
             show(event.state, event.data)
-    return finished(await relay.job(job), as_json=as_json)
+    return await answer_job(client, relay, job, as_json=as_json)
 
 
-def finished(job: dict[str, Any], *, as_json: bool) -> int:
-    """Print a job and return the exit code of its state."""
+async def answer_job(client: Client, relay: "RelayClient", job: str, *, as_json: bool) -> int:
+    """Print a job, its result verified where that is possible; return the exit code of its state.
+
+    Raises:
+        BadEvidence: What the relay shows is not what the appliance signed.
+    """
+    shown = await relay.job(job)
+    if shown.get("id") != job:
+        msg = f"asked for job {job}, the relay showed {shown.get('id')!r}"
+        raise BadEvidence(msg, job=job)
+    evidence = await _evidence(client, relay, shown)
     if as_json:
-        output.answer_json("job/1", job_object(job, evidence="relay"))
+        output.answer_json("job/1", job_object(shown, evidence=evidence))
     else:
-        output.answer_properties(job_rows(job))
-    return Exit.NO if job["state"] in FAILED else Exit.OK
+        output.answer_properties(job_rows(shown, evidence=evidence))
+    return Exit.NO if shown["state"] in FAILED else Exit.OK
+
+
+async def _evidence(client: Client, relay: "RelayClient", job: dict[str, Any]) -> Evidence:
+    pins = client.pins(str(job.get("appliance"))) if needs_proof(job) else None
+    if pins is None:
+        return RELAY
+    try:
+        manifest = base64.b64decode(str((await relay.keys()).get("manifest")), validate=True)
+    except binascii.Error as err:
+        msg = "the relay's key manifest is no base64"
+        raise BadEvidence(msg) from err
+    return judge(job, pins, manifest=manifest)
 
 
 async def _list(args: argparse.Namespace, _client: Client, relay: "RelayClient") -> int:
@@ -148,13 +172,13 @@ async def _list(args: argparse.Namespace, _client: Client, relay: "RelayClient")
     return Exit.OK
 
 
-async def _show(args: argparse.Namespace, _client: Client, relay: "RelayClient") -> int:
-    finished(await relay.job(await _whole(relay, args.id)), as_json=args.json)
+async def _show(args: argparse.Namespace, client: Client, relay: "RelayClient") -> int:
+    await answer_job(client, relay, await _whole(relay, args.id), as_json=args.json)
     return Exit.OK
 
 
-async def _watch(args: argparse.Namespace, _client: Client, relay: "RelayClient") -> int:
-    return await follow(relay, await _whole(relay, args.id), as_json=args.json)
+async def _watch(args: argparse.Namespace, client: Client, relay: "RelayClient") -> int:
+    return await follow(client, relay, await _whole(relay, args.id), as_json=args.json)
 
 
 async def _cancel(args: argparse.Namespace, _client: Client, relay: "RelayClient") -> int:

@@ -3,16 +3,18 @@
 from typing import Any
 
 from appliance.cli import output
+from appliance.cli.evidence import Evidence
+from appliance.cli.progress import event_text
 
 FAILED = frozenset({"failed", "cancelled", "refused"})
 
 
-def job_object(job: dict[str, Any], *, evidence: str) -> dict[str, Any]:
-    """Return the fields of `job/1`. `evidence`: who vouches for the state: `relay` or `device-signature`."""
-    return {**job, "evidence": evidence}
+def job_object(job: dict[str, Any], *, evidence: Evidence) -> dict[str, Any]:
+    """Return the fields of `job/1`: the relay's, and who vouches for the state and for the report."""
+    return {**job, "evidence": evidence.state, "report_evidence": evidence.report}
 
 
-def job_rows(job: dict[str, Any]) -> list[tuple[str, str]]:
+def job_rows(job: dict[str, Any], *, evidence: Evidence) -> list[tuple[str, str]]:
     """Return name and value of everything that people ask for."""
     result = job.get("result") or {}
     report = result.get("report") or {}
@@ -21,7 +23,10 @@ def job_rows(job: dict[str, Any]) -> list[tuple[str, str]]:
         ("state", str(job["state"])),
         ("op", str(job["op"])),
         ("appliance", str(job["appliance"])),
+        ("evidence", _evidence_text(evidence)),
     ]
+    if job.get("progress") and not result:
+        rows.append(("progress", event_text("", job).strip()))
     rows += [("workflow", str(job["workflow"]))] if job.get("workflow") else []
     rows += _error_rows(job, result, report)
     rows += [("root", str(result["root"]))] if result.get("root") else []
@@ -38,6 +43,13 @@ def job_rows(job: dict[str, Any]) -> list[tuple[str, str]]:
     for left in report.get("left") or []:
         rows.append(("left behind", str(left)))
     return rows
+
+
+def _evidence_text(evidence: Evidence) -> str:
+    if evidence.state == "relay":
+        return "the relay's word; no signature was verified here"
+    report = "" if evidence.report == "device-signature" else ", all but the report"
+    return f"signed by the appliance, verified here{report}"
 
 
 def _error_rows(

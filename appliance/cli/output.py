@@ -35,19 +35,26 @@ def answer_json(schema: str, fields: Mapping[str, Any]) -> None:
 
 def answer_properties(pairs: Iterable[tuple[str, str]]) -> None:
     """Print `name: value` lines with the values below each other."""
-    rows = list(pairs)
+    rows = [(one_line(name), value) for name, value in pairs]
     width = max((len(name) for name, _ in rows), default=0) + 1
     for name, value in rows:
-        answer(f"{name + ':':<{width}}  {value}")
+        answer(f"{name + ':':<{width}}  {one_line(value)}")
 
 
 def answer_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows below their headings, each column as wide as it must be."""
-    lines = [list(head), *(list(row) for row in rows)]
+    lines = [list(head), *([one_line(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     for line in lines:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         answer("  ".join(cells).rstrip())
+
+
+def one_line(text: str) -> str:
+    """Write control characters visibly: what another machine said must not pass for a line of ours."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def note(text: str) -> None:

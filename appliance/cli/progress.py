@@ -10,7 +10,11 @@ ShowEvent = Callable[[str, dict[str, Any]], None]
 
 
 def event_text(state: str, data: dict[str, Any]) -> str:
-    """Write one event."""
+    """Write one event on one line."""
+    return output.one_line(_text(state, data))
+
+
+def _text(state: str, data: dict[str, Any]) -> str:
     progress = data.get("progress") or {}
     if not progress:
         message = data.get("message") or data.get("code") or ""

@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from appliance import keyfiles
+from appliance.controlplane import new_api_secret
 from appliance.demo.processes import imageport
 from imaging.units import MiB
-from tests.support.stack import APPLIANCE, Stack
+from protocol.messages import Kind, Record
+from protocol.sealing import SealKey
+from protocol.signed import SigningKey, sign
+from tests.support.stack import APPLIANCE, TENANT, Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300), pytest.mark.xdist_group("stack")]
 
@@ -34,8 +39,10 @@ def write_spec(stack: Stack, *, disk: str, path: str = "a.raw", bandwidth: str =
     return spec
 
 
-def cli(stack: Stack, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    command = imageport(*arguments, "--client", stack.keys / "client.toml")
+def cli(
+    stack: Stack, *arguments: str | Path, client: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
+    command = imageport(*arguments, "--client", client or stack.keys / "client.toml")
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -44,6 +51,7 @@ def test_an_upload_is_followed_to_its_end(stack: Stack) -> None:
     assert done.returncode == 0, done.stderr
     assert "succeeded" in done.stdout
     assert "sha256:" in done.stdout
+    assert "signed by the appliance, verified here\n" in done.stdout
     assert "running" in done.stderr
     assert (stack.cloud / "one.raw").read_bytes() == (stack.share / "a.raw").read_bytes()
 
@@ -73,7 +81,42 @@ def test_jobs_are_listed_and_shown_by_the_beginning_of_their_id(stack: Stack) ->
     assert listed["schema"] == "jobs/1"
     assert job in [item["id"] for item in listed["jobs"]]
     shown = json.loads(cli(stack, "job", "show", job[:12], "--json").stdout)
-    assert (shown["schema"], shown["id"], shown["evidence"]) == ("job/1", job, "relay")
+    assert (shown["schema"], shown["id"]) == ("job/1", job)
+    assert (shown["evidence"], shown["report_evidence"]) == ("device-signature",) * 2
+
+
+def test_without_a_record_at_hand_a_result_is_the_relays_word(stack: Stack) -> None:
+    job = cli(stack, "image", "upload", "--spec", write_spec(stack, disk="six")).stdout.strip()
+    assert cli(stack, "job", "watch", job).returncode == 0
+    plain = stack.keys / "no-records.toml"
+    text = (stack.keys / "client.toml").read_text()
+    plain.write_text(text.replace('records_dir = "records"', 'records_dir = "nowhere"'))
+    shown = json.loads(cli(stack, "job", "show", job, "--json", client=plain).stdout)
+    assert (shown["evidence"], shown["report_evidence"]) == ("relay", "relay")
+
+
+def test_a_result_of_another_device_is_refused_and_not_shown(stack: Stack) -> None:
+    job = cli(stack, "image", "upload", "--spec", write_spec(stack, disk="seven")).stdout.strip()
+    assert cli(stack, "job", "watch", job).returncode == 0
+    ours = keyfiles.read(stack.keys / "signer" / "record.key").signing_key()
+    other = Record(
+        v=1,
+        tenant=TENANT,
+        id=APPLIANCE,
+        device_key=SigningKey.generate().public,
+        seal_key=SealKey.generate().public,
+        serial=1,
+        epoch=1,
+    )
+    folder = stack.keys / "other-records"
+    folder.mkdir()
+    (folder / APPLIANCE).write_bytes(sign(Kind.RECORD, other, ours))
+    client = stack.keys / "other.toml"
+    text = (stack.keys / "client.toml").read_text()
+    client.write_text(text.replace('records_dir = "records"', 'records_dir = "other-records"'))
+    done = cli(stack, "job", "show", job, client=client)
+    assert (done.returncode, done.stdout) == (76, "")
+    assert "cli.bad-evidence" in done.stderr
 
 
 def test_watching_as_json_gives_lines_and_the_job(stack: Stack) -> None:
@@ -94,6 +137,74 @@ def test_a_cancel_ends_a_running_job(stack: Stack) -> None:
     assert done.returncode == 1
     assert "cancelled" in done.stdout
     assert not list(stack.cloud.glob("five*"))
+
+
+def test_a_log_holds_every_state_in_order(stack: Stack) -> None:
+    job = cli(stack, "image", "upload", "--spec", write_spec(stack, disk="eight")).stdout.strip()
+    assert cli(stack, "job", "watch", job).returncode == 0
+    lines = [json.loads(x) for x in cli(stack, "job", "log", job, "--json").stdout.splitlines()]
+    states = [line["state"] for line in lines if line["type"] == "state"]
+    assert states[-1] == "succeeded"
+    assert len(states) == len(set(states))
+    assert [line["id"] for line in lines] == sorted(line["id"] for line in lines)
+
+
+def test_an_api_key_that_the_relay_does_not_know_is_named(stack: Stack) -> None:
+    client = with_file(stack, "api_key_file", "unknown.token", new_api_secret())
+    done = cli(stack, "job", "list", client=client)
+    assert done.returncode == 77, done.stderr
+    assert "relay.unauthorized" in done.stderr
+
+
+def test_a_caller_that_the_signer_does_not_know_may_not_order(stack: Stack) -> None:
+    text = keyfiles.render(keyfiles.generate("caller", tenant=TENANT))
+    client = with_file(stack, "caller_key_file", "unknown.key", text)
+    spec = write_spec(stack, disk="nine")
+    done = cli(stack, "image", "upload", "--spec", spec, "--json", client=client)
+    assert done.returncode == 77, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["schema"], told["code"]) == ("error/1", "signer.not-authenticated")
+
+
+def test_a_client_without_a_caller_key_may_look_and_not_order(stack: Stack) -> None:
+    client = stack.keys / "looker.toml"
+    text = (stack.keys / "client.toml").read_text()
+    client.write_text(text.replace('caller_key_file = "caller.key"', ""))
+    assert cli(stack, "job", "list", client=client).returncode == 0
+    done = cli(stack, "image", "upload", "--spec", write_spec(stack, disk="ten"), client=client)
+    assert done.returncode != 0
+    assert "no caller key" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_secret_sealed_to_another_vault_is_refused(stack: Stack) -> None:
+    text = keyfiles.render(keyfiles.generate("vault", tenant=TENANT).public_half())
+    client = with_file(stack, "vault_key_file", "other-vault.pub", text)
+    secret = stack.folder / "smb.secret"
+    secret.write_text("hunter2")
+    secret.chmod(0o600)
+    spec = stack.folder / "smb.toml"
+    spec.write_text(
+        f'appliance = "{APPLIANCE}"\npath = "a.raw"\n[source]\nkind = "smb"\nserver = "nas"\nshare = "s"\n'
+        '[source.credential]\nusername = "u"\npassword_file = "smb.secret"\n'
+        '[target]\nkind = "local"\nname = "cloud"\ndisk = "x"\n'
+    )
+    done = cli(stack, "image", "upload", "--spec", spec, client=client)
+    assert done.returncode == 65, done.stderr
+    assert "seal" in done.stderr
+    assert "hunter2" not in done.stderr + done.stdout + stack.log("relay") + stack.log("signer")
+
+
+def with_file(stack: Stack, key: str, name: str, text: str) -> Path:
+    """Return a client.toml in which one key names another file with this content."""
+    path = stack.keys / name
+    path.write_text(text)
+    path.chmod(0o600)
+    client = stack.keys / f"{name}.toml"
+    lines = (stack.keys / "client.toml").read_text().splitlines()
+    lines = [f'{key} = "{name}"' if line.startswith(f"{key} =") else line for line in lines]
+    client.write_text("\n".join(lines))
+    return client
 
 
 @pytest.mark.parametrize(
