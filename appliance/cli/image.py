@@ -84,6 +84,9 @@ def _plan(spec: dict[str, Any], *, as_json: bool) -> int:
         return Exit.OK
     rows = [("appliance", str(shown["appliance"])), ("op", "upload")]
     rows += [(name, _one_line(value)) for name, value in shown["args"].items()]
+    rows += [
+        (name, str(shown[name])) for name in ("workflow", "valid_s", "start_by_s") if name in shown
+    ]
     output.answer_properties(rows)
     output.note(
         "nothing was sent (--plan); the appliance checks share, image and target when the job starts"

@@ -10,6 +10,7 @@ from appliance.cli.main import main
 SPEC = """
 appliance = "site-1"
 path = "golden/win11.vhdx"
+workflow = "spring"
 [source]
 kind = "smb"
 server = "fs01.example"
@@ -23,6 +24,8 @@ name = "cloud"
 disk = "golden"
 [options]
 bandwidth = "50MiB/s"
+valid = "12h"
+start_by = "6h"
 """
 
 
@@ -48,6 +51,12 @@ def test_a_plan_names_the_places_and_no_secret(
     shown = capsys.readouterr()
     assert "fs01.example" in shown.out
     assert "golden/win11.vhdx" in shown.out
+    rows = dict(line.split(maxsplit=1) for line in shown.out.splitlines())
+    assert (rows["workflow:"], rows["valid_s:"], rows["start_by_s:"]) == (
+        "spring",
+        "43200",
+        "21600",
+    )
     assert "nothing was sent" in shown.err
     assert "hunter2" not in shown.out + shown.err
 

@@ -39,3 +39,13 @@ def test_the_same_again_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None
     for state in ("queued", "queued", "running"):
         show(state, {})
     assert stream.getvalue() == "  queued\n  running\n"
+
+
+def test_on_a_terminal_the_end_does_not_follow_the_progress_on_its_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    show = event_line()
+    show("running", {"progress": {"step": "verify", "done": 1, "total": 1}})
+    show("succeeded", {})
+    assert capsys.readouterr().err.endswith("\r\x1b[K  succeeded\n")
