@@ -13,11 +13,8 @@ from protocol.ids import KeyId
 from protocol.inbox import InboxState, lock_notice
 from protocol.jobs import EventBody
 from protocol.messages import Ack, Event, Hello, Inventory, InventoryItem, Kind, Nack
-from protocol.ops import OPS
 from protocol.signed import sign
-
-CAPS = tuple(sorted(f"{op}/{args_v}" for op, args_v in OPS))
-"""Announced in every hello: the signer orders nothing that is not in it."""
+from protocol.versions import own_caps
 
 
 def hello_frame(
@@ -45,7 +42,7 @@ def hello_frame(
         confirmed=state.confirmed,
         manifest_serial=manifest_serial,
         seal_kid=seal_kid,
-        caps=CAPS,
+        caps=own_caps(),
     )
     env = sign(Kind.HELLO, hello, author.device)
     return HelloFrame(tenant=author.tenant, appliance=author.appliance, env=env)

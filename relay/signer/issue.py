@@ -15,6 +15,7 @@ from protocol.ids import digest_of
 from protocol.issuer import advance, header_for_next, receipt_due
 from protocol.messages import Command, CommandRef, Kind, Role
 from protocol.signed import seal_envelope
+from protocol.versions import understands
 from relay.signer import appliances, orders
 from relay.signer.appliances import Appliance
 from relay.signer.authority import Authority
@@ -138,7 +139,7 @@ def _capable(appliance: Appliance) -> Callable[[Command], str | None]:
     caps = None if appliance.hello is None else frozenset(appliance.hello.caps)
 
     def policy(command: Command) -> str | None:
-        known = caps is None or f"{command.op}/{command.args_v}" in caps
+        known = caps is None or understands(caps, op=command.op, args_v=command.args_v)
         return None if known else "protocol.unknown-op"
 
     return policy

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from tests.support.signer_kit import Kit
 
 TENANT = "acme"
-CAPS = ("upload/1", "cancel/1", "sweep/1", "diagnostics/1", "set-limits/1")
+CAPS = ("command/1", "upload/1", "cancel/1", "sweep/1", "diagnostics/1", "set-limits/1")
 
 L = TypeVar("L", bound=Layout)
 

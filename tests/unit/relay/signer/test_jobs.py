@@ -180,6 +180,13 @@ def test_an_op_that_the_appliance_did_not_announce_is_not_signed(kit: Kit) -> No
     assert kit.line(device).head.have == 0
 
 
+def test_a_header_that_the_appliance_did_not_announce_is_not_signed(kit: Kit) -> None:
+    device = kit.enrol()
+    device.hello(caps=tuple(cap for cap in CAPS if not cap.startswith("command/")))
+    assert _code(kit.call("POST", "/v1/jobs", kit.spec(device))) == "signer.not-accepted"
+    assert kit.line(device).head.have == 0
+
+
 def test_the_backlog_is_bounded_but_cancel_goes_through(kit: Kit) -> None:
     kit.authority.limits = Limits(backlog=2)
     device = kit.enrol()
