@@ -165,8 +165,10 @@ class App:
         }
 
     async def _sweep(self, request: Mapping[str, Any]) -> Mapping[str, Any]:
-        if not self._proven:
-            return {"error": "not while the channel is unproven: the journal may be an older copy"}
+        if locked := self.orders.state.locked:
+            return {"error": f"not while the journal is locked ({locked}): it may be an older copy"}
+        if not self.orders.trust.fresh:  # `accept_unproven` accepts orders; it proves no journal
+            return {"error": "not before signed time came: the journal may be an older copy"}
         sweeper = Sweeper(
             self.services, self.config, self.identity.keys.tag, self.orders.author.appliance
         )

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from appliance import enrol
 from protocol.codec import decode, encode
 from protocol.enrol import EnrolAnswer, EnrolRequest, Token, check_proof, root_fingerprint
 from protocol.errors import EnrolmentRejected
+from protocol.inbox import JOURNAL_BEHIND
 from protocol.messages import Kind
 from protocol.signed import sign
 from tests.support import protocol_world as w
@@ -96,6 +98,23 @@ async def test_the_control_socket_answers_status_jobs_and_sweep(tmp_path: Path) 
     assert sweep == {"leftovers": []}
     assert "unknown request" in wrong["error"]
     assert mode == 0o600
+
+
+@pytest.mark.parametrize("why", ["locked", "no signed time"])
+async def test_nothing_is_swept_while_the_journal_may_be_an_older_copy(
+    tmp_path: Path, why: str
+) -> None:
+    async with relay() as double:
+        config = prepare(tmp_path, double.url)
+        async with agent(config, _stage(tmp_path)) as app:
+            await double.until(lambda: app.orders.trust.fresh, "signed time")
+            if why == "locked":
+                app.orders.settle(replace(app.orders.state, locked=JOURNAL_BEHIND))
+            else:
+                app.orders.trust.fresh = False
+            answer = await control.ask(config.control_path, {"get": "sweep", "apply": True})
+    assert "older copy" in answer["error"]
+    assert "leftovers" not in answer
 
 
 def _mode(path: str) -> int:
