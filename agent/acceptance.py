@@ -29,7 +29,7 @@ from protocol.acceptor import (
 from protocol.inbox import InboxState, confirm, consume
 from protocol.jobs import JobEvent, State
 from protocol.messages import MAX_COMMAND, Command, CommandRef, Output
-from protocol.ops import CancelArgs, SetLimitsArgs, parse_args
+from protocol.ops import SETTINGS, CancelArgs, SetLimitsArgs, parse_args
 from protocol.outcomes import cancel_target
 from protocol.signed import parse_envelope
 
@@ -163,7 +163,7 @@ class Acceptance:
         self._state = consume(self._state, verdict)
         code = verdict.code if isinstance(verdict, Refuse) else _elsewhere(command, self._desk)
         detail = verdict.detail if isinstance(verdict, Refuse) else ""
-        runs = not code and command.op not in {"cancel", "set-limits"}
+        runs = not code and command.op not in SETTINGS
         inbox.put(
             self._conn,
             verdict.head,

@@ -38,6 +38,11 @@ from protocol.signed import Envelope, parse_envelope
 KEEP_DIGESTS = 10_000
 """Digests of consumed commands kept per appliance; older ones are acknowledged as `old`."""
 
+QUEUE_FULL = (
+    "1,000 commands wait already, or 10,000 results (256 MiB) are not confirmed by the signer yet;"
+    " only cancel is accepted"
+)
+
 POISON = frozenset(
     {
         "protocol.oversized",
@@ -96,7 +101,7 @@ class Facts:
         digest_at: seq of the current epoch -> digest of the consumed command, None if forgotten.
         digest_of_id: command id -> digest it was consumed under, None if never seen.
         policy: Local policy: command -> error code if the appliance's owner forbids it.
-        room: Whether one more command may wait; cancel is taken even without.
+        room: Whether one more command may wait and its result be kept; cancel is taken even without.
         locked: The inbox's lock (`protocol.inbox.InboxState.locked`), "" if there is none.
         retry: Whether a command may be retried: None, or the code that refuses it.
     """
@@ -289,7 +294,7 @@ def _refusal(command: Command, digest: bytes, facts: Facts) -> tuple[str, str]:
     if not code:
         code, detail = _bad_args(command)
     if not code and not facts.room and command.op != "cancel":
-        code, detail = "appliance.queue-full", "1,000 commands wait already"
+        code, detail = "appliance.queue-full", QUEUE_FULL
     return code, detail
 
 

@@ -1,7 +1,7 @@
 """Signed time: what may be believed about the time, and for how long. Pure state, all clocks are arguments.
 
 The local wall clock alone decides nothing. A signed time counts if its nonce is outstanding, its round trip took at
-most 10 s and it lies inside its key's validity; it is fresh for 1 h on the boot clock. Only the persisted floor (the
+most 10 s and its key had not ended by then; it is fresh for 1 h on the boot clock. Only the persisted floor (the
 highest signed time ever seen) or fresh time may expire anything (PROTOCOL 4).
 """
 
