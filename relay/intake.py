@@ -24,7 +24,7 @@ from protocol.ids import key_id
 from protocol.keys import KeyRing
 from protocol.messages import (
     MAX_COMMAND,
-    MAX_INVENTORY,
+    MAX_EPOCH_ORDER,
     MAX_MANIFEST,
     MAX_STATEMENT,
     Command,
@@ -45,7 +45,7 @@ from relay.store.base import Command as Queued
 T = TypeVar("T", bound=Layout)
 
 _LIMITS = {
-    Kind.EPOCH: MAX_INVENTORY,
+    Kind.EPOCH: MAX_EPOCH_ORDER,
     Kind.RECEIPT: MAX_STATEMENT,
     Kind.TIME: MAX_STATEMENT,
     Kind.RECORD: MAX_STATEMENT,
