@@ -13,15 +13,17 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from appliance import keyfiles
+from appliance.cli.clientconfig import load_client
 from appliance.controlplane import create_control_plane
 from appliance.demo.processes import DemoFailed, Processes, imageport, run
 from appliance.demo.settings import free_port
 from relay.client import RelayClient
 from relay.errors import ClientError
+from tests.support.proxies import Authority
 
 T = TypeVar("T")
 
@@ -32,12 +34,32 @@ JOB_S = 120.0
 NAMES = ("relay", "signer", "agent")
 
 
+@dataclass(frozen=True)
+class Way:
+    """How the relay is served and reached, where it is not plain HTTP on loopback.
+
+    Attributes:
+        authority: Whose certificate the relay shows; the signer, which dials directly, trusts it.
+        host: Name by which agent and client know the relay.
+        ca_file: Whom agent and client trust.
+        proxy: Their proxy, for uploads too.
+        login: `user:password` for it.
+    """
+
+    authority: Authority
+    host: str
+    ca_file: Path
+    proxy: str
+    login: str
+
+
 class Stack:
     """The processes of one test, in one folder."""
 
     def __init__(
-        self, folder: Path, *, endpoints: tuple[str, ...] = ("*",), ca_file: Path | None = None
-    ) -> None:
+        self, folder: Path, *, endpoints: tuple[str, ...] = ("*",), way: Way | None = None,
+        port: int = 0,
+    ) -> None:  # fmt: skip
         """Make keys and configuration; nothing runs yet."""
         self.folder = folder / "stack"
         self.keys = self.folder / "cp"
@@ -46,9 +68,11 @@ class Stack:
         for path in (self.share, self.cloud, self.folder / "logs"):
             path.mkdir(parents=True)
         create_control_plane(self.keys, tenant=TENANT, now_ms=time.time_ns() // 1_000_000)
-        self.port = free_port()
-        self._rewrite_ports()
-        self._write_agent(endpoints, ca_file)
+        self.port, self.way = port or free_port(), way
+        direct = f"{'https' if way else 'http'}://127.0.0.1:{self.port}"
+        self.url = f"https://{way.host}:{self.port}" if way else direct
+        self._rewrite_control_plane(direct)
+        self._write_agent(endpoints)
         self._processes = Processes(self.folder / "logs")
         self._starts = 0
 
@@ -207,18 +231,21 @@ class Stack:
 
     def client(self) -> RelayClient:
         """Return the SDK, not connected yet."""
+        client = load_client(self.keys / "client.toml", home=self.folder)
         return RelayClient(
-            f"http://127.0.0.1:{self.port}",
-            api_key=(self.keys / "operator.token").read_text().strip(),
-            caller=keyfiles.read(self.keys / "caller.key").signing_key(),
-            vault_key=keyfiles.read(self.keys / "vault.pub").public,
+            client.url,
+            api_key=client.api_key,
+            caller=client.caller,
+            vault_key=client.vault_key,
+            ca_file=client.ca_file,
+            proxy=client.proxy,
         )
 
     # --- private ---
 
     def _enrol(self, token: bytes) -> bool:
         command = imageport(
-            "appliance", "enroll", "--relay", f"http://127.0.0.1:{self.port}", "--token-file", "-",
+            "appliance", "enroll", "--relay", self.url, "--token-file", "-",
             "--config", self.folder / "agent.toml", "--name", APPLIANCE,
         )  # fmt: skip
         try:
@@ -242,19 +269,43 @@ class Stack:
             process.child.wait(START_S)
             self._processes.running.remove(process)
 
-    def _rewrite_ports(self) -> None:
-        for name in ("relay", "signer", "client"):
+    def _rewrite_control_plane(self, direct: str) -> None:
+        """Give relay, signer and client of the ready control plane this test's port and way."""
+        listen = f"127.0.0.1:{self.port}"
+        way = self.way
+        extra = {"relay": "", "signer": "", "client": ""}
+        if way:
+            (self.keys / "proxy.secret").write_text(f"{way.login}\n")
+            (self.keys / "proxy.secret").chmod(0o600)
+            tls = f'tls_cert = "{way.authority.cert_file}"\ntls_key = "{way.authority.key_file}"\n'
+            extra = {
+                "relay": tls,
+                "signer": f'ca = "{way.authority.ca_file}"\n',  # [relay] is its last section
+                "client": f'ca_file = "{way.ca_file}"\n{self._proxy()}',
+            }
+        urls = {"relay": "", "signer": direct, "client": self.url}
+        for name, more in extra.items():
             path = self.keys / f"{name}.toml"
-            path.write_text(path.read_text().replace("127.0.0.1:8480", f"127.0.0.1:{self.port}"))
+            text = path.read_text().replace("http://127.0.0.1:8480", urls[name])
+            text = text.replace("127.0.0.1:8480", listen)
+            path.write_text(more + text if name == "relay" else text + more)
 
-    def _write_agent(self, endpoints: tuple[str, ...], ca_file: Path | None) -> None:
+    def _proxy(self) -> str:
+        """Return the lines that name the proxy, the same for agent and client."""
+        if self.way is None:
+            return ""
+        secret = self.keys / "proxy.secret"
+        return f'proxy = "{self.way.proxy}"\nproxy_credentials_file = "{secret}"\n'
+
+    def _write_agent(self, endpoints: tuple[str, ...]) -> None:
         listed = ", ".join(f'"{endpoint}"' for endpoint in endpoints)
+        path = f'ca_file = "{self.way.ca_file}"\n{self._proxy()}' if self.way else ""
         text = f"""\
 state_dir = "{self.folder / "state"}"
 [relay]
-url = "http://127.0.0.1:{self.port}"
+url = "{self.url}"
 backoff_cap_s = 2.0
-[policy]
+{path}[policy]
 endpoints = [{listed}]
 [limits]
 drain_s = 1.0
@@ -264,7 +315,5 @@ disks = "{self.share}"
 cloud = "{self.cloud}"
 [uploads]
 service_checksum = false
-"""
-        if ca_file is not None:
-            text += f'ca_file = "{ca_file}"\n'
+{path}"""
         (self.folder / "agent.toml").write_text(text)

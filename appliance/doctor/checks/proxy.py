@@ -2,31 +2,49 @@
 
 from collections.abc import AsyncIterator
 
+from agent.policy import endpoint_allowed
 from agent.proxy import read_proxy_credentials
 from appliance.doctor import net
 from appliance.doctor.base import Check, Context, Finding, failed, passed, skipped
 from appliance.doctor.net import Place, Proxy, WayBlocked
 from appliance.doctor.together import together
 
-UPLOAD_PROBE = Place("management.azure.com", 443, tls=True)
-"""Asked of the proxy for uploads: every upload to a managed disk begins there."""
+UPLOAD_PROBE = "https://management.azure.com"
+"""Asked of the proxy for uploads where policy allows it and names no endpoint: uploads to managed disks begin there."""
+_WILDCARDS = frozenset("*?[")
 
 
 async def run(context: Context) -> AsyncIterator[Finding]:
     """Try each proxy; the same one for both purposes is tried for both, rules differ by destination."""
     config = context.config
-    ways = (
-        ("proxy.relay", config.relay, net.place(config.relay.url)),
-        ("proxy.uploads", config.uploads, UPLOAD_PROBE),
-    )
-    if not any(section.proxy for _, section, _ in ways):
+    if not config.relay.proxy and not config.uploads.proxy:
         yield skipped("proxy", "HTTP proxies", "none is configured")
-    found = [
-        (id_, proxy_of(way.proxy, way.proxy_credentials_file), where) for id_, way, where in ways
-    ]
-    parts = [_tried(id_, proxy, where) for id_, proxy, where in found if proxy is not None]
+    parts = []
+    if proxy := proxy_of(config.relay.proxy, config.relay.proxy_credentials_file):
+        parts.append(_tried("proxy.relay", proxy, net.place(config.relay.url)))
+    if proxy := proxy_of(config.uploads.proxy, config.uploads.proxy_credentials_file):
+        probe = upload_probe(context)
+        if probe is None:
+            why = "policy names no endpoint without wildcards; give --target URL"
+            yield skipped("proxy.uploads", f"proxy {proxy.place} for uploads", why)
+        else:
+            parts.append(_tried("proxy.uploads", proxy, probe))
     for finding in await together(parts):
         yield finding
+
+
+def endpoints_of(context: Context) -> list[str]:
+    """Return the endpoints that have a name of their own: of `--target`, then of the policy."""
+    named = [url for url in context.config.policy.endpoints if not _WILDCARDS & set(url)]
+    return list(dict.fromkeys([*context.options.targets, *named]))
+
+
+def upload_probe(context: Context) -> Place | None:
+    """Return a place that uploads of this site may go to: what they may not, its proxy need not let through either."""
+    named = endpoints_of(context)
+    if named:
+        return net.place(named[0])
+    return net.place(UPLOAD_PROBE) if endpoint_allowed(UPLOAD_PROBE, context.config) else None
 
 
 def proxy_of(url: str | None, credentials_file: str | None) -> Proxy | None:

@@ -9,21 +9,19 @@ from agent.config import UploadsConfig
 from agent.targets.azure.http import HttpSettings
 from appliance.doctor import net
 from appliance.doctor.base import Check, Context, Finding, failed, passed, skipped, warned
-from appliance.doctor.checks.proxy import proxy_of
+from appliance.doctor.checks.proxy import endpoints_of, proxy_of
 from appliance.doctor.net import Head, Seen, WayBlocked
 from appliance.doctor.threads import in_thread
 from appliance.doctor.together import together
 
 SKEW_S = 300.0
 """Azure refuses signatures that are more than 15 min off; long before that somebody should look."""
-_WILDCARDS = frozenset("*?[")
 
 
 async def run(context: Context) -> AsyncIterator[Finding]:
     """Look at each folder and each endpoint with a name of its own."""
     config = context.config
-    named = [url for url in config.policy.endpoints if not _WILDCARDS & set(url)]
-    urls = list(dict.fromkeys([*context.options.targets, *named]))
+    urls = endpoints_of(context)
     for name, folder in config.targets.local.items():
         yield await in_thread(partial(_folder, name, Path(folder)))
     for finding in await together(_endpoint(context, url) for url in urls):
