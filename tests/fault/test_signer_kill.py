@@ -112,8 +112,9 @@ async def test_killed_after_the_push_before_the_relays_answer(world: World) -> N
     await world.restart()
     await world.arrived(1)
     assert world.device.inbox[1].id.hex() == job["id"]
-    first, second = (push.env for push in world.relay.pushes if push.kind == "command")
-    assert first == second
+    pushed = [push.env for push in world.relay.pushes if push.kind == "command"]
+    assert len(pushed) >= 2  # what nobody acknowledged may be pushed more than once more
+    assert len(set(pushed)) == 1
 
 
 async def test_killed_after_the_answer_a_repeated_request_signs_nothing_new(world: World) -> None:
