@@ -18,6 +18,8 @@ from pathlib import Path
 import structlog
 
 from protocol.errors import ProtocolError
+from relay.log import configure
+from relay.sdnotify import notify
 from relay.signer import config as configuration
 from relay.signer.authority import Authority, trusted_ring
 from relay.signer.channel import Channel, Dial
@@ -25,8 +27,6 @@ from relay.signer.config import SignerConfig
 from relay.signer.database import Database
 from relay.signer.errors import BadConfig
 from relay.signer.keys import load_keys, load_root
-from relay.signer.log import configure
-from relay.signer.sdnotify import Notifier
 from relay.signer.server import serve
 from relay.signer.service import Service
 
@@ -43,7 +43,7 @@ def run(config_file: Path | None, *, ready: Callable[[], None]) -> None:
         BadConfig: It cannot start like this.
     """
     config = configuration.load(config_file)
-    configure(config.log_level)
+    configure(level=config.log_level, as_json=True)
     os.umask(0o077)
     with _only_one(Path(config.state_dir)):
         asyncio.run(_run(config, ready))
@@ -54,23 +54,23 @@ async def _run(config: SignerConfig, ready: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    notifier = Notifier(configuration.notify_socket())
+    manager = configuration.notify_socket()
     async with AsyncExitStack() as stack:
         channel_dial = _dial(config)
         service = await _service(config, stack)
         runner = await serve(service, Path(config.socket))
         stack.push_async_callback(runner.cleanup)
-        notifier.send("READY=1")
+        notify(manager, "READY=1")
         log.info("signer ready", manifest=service.authority.ring.manifest.serial)
         ready()
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(Channel(channel_dial, service).run()),
                 group.create_task(service.run_receipts()),
-                group.create_task(_watchdog(notifier, service)),
+                group.create_task(_watchdog(manager, service)),
             ]
             await stop.wait()
-            notifier.send("STOPPING=1")
+            notify(manager, "STOPPING=1")
             log.info("signer stops")
             for task in tasks:
                 task.cancel()
@@ -114,14 +114,14 @@ def _dial(config: SignerConfig) -> Dial:
     return Dial(config.relay.url, lambda: configuration.read_token(token_file), tls)
 
 
-async def _watchdog(notifier: Notifier, service: Service) -> None:
+async def _watchdog(manager: str, service: Service) -> None:
     """Tell systemd that the database still commits: a signer that cannot is restarted."""
     interval = configuration.watchdog_s()
     if interval is None:
         return
     while True:
         await service.database.run(lambda conn: conn.execute("SELECT 1").fetchone())
-        notifier.send("WATCHDOG=1")
+        notify(manager, "WATCHDOG=1")
         await asyncio.sleep(interval / 3)
 
 
