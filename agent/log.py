@@ -6,7 +6,7 @@ Event names are constant phrases; facts are keys. tenant, appliance, job and sta
 import logging
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TextIO
 
 import structlog
@@ -34,6 +34,7 @@ _PATTERNS = (
     re.compile(r"(://)[^/\s:@]+:[^/\s@]+(?=@)"),  # user:password@host
 )
 _DEPTH = 6
+"""Containers inside containers that are shown; what lies deeper was not looked at, so it is not printed."""
 
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -84,8 +85,12 @@ def _clean(value: object, key: str = "", depth: int = _DEPTH) -> object:
         return clean_text(value)
     if isinstance(value, bytes | bytearray | memoryview):
         return f"<{len(value)} bytes>"
-    if depth and isinstance(value, Mapping):
-        return {str(k): _clean(v, str(k), depth - 1) for k, v in value.items()}
-    if depth and isinstance(value, list | tuple | set | frozenset):
-        return [_clean(item, "", depth - 1) for item in value]
+    if isinstance(value, Mapping | list | tuple | set | frozenset):
+        return _clean_inside(value, depth - 1) if depth else HIDDEN
     return value
+
+
+def _clean_inside(value: Mapping[object, object] | Collection[object], depth: int) -> object:
+    if isinstance(value, Mapping):
+        return {str(k): _clean(v, str(k), depth) for k, v in value.items()}
+    return [_clean(item, "", depth) for item in value]

@@ -35,8 +35,19 @@ def lines() -> Iterator[io.StringIO]:
         {"header": "Authorization: Bearer hunter2"},
         {"text": "AccountName=a;AccountKey=hunter2;"},
         {"raw": b"hunter2"},
+        {"deep": [[[[[[[[{"password": "hunter2"}]]]]]]]]},
     ],
-    ids=["type", "key", "nested", "sas", "userinfo", "bearer", "connection-string", "bytes"],
+    ids=[
+        "type",
+        "key",
+        "nested",
+        "sas",
+        "userinfo",
+        "bearer",
+        "connection-string",
+        "bytes",
+        "deep",
+    ],
 )
 def test_a_secret_never_reaches_the_log(lines: io.StringIO, fields: dict[str, object]) -> None:
     structlog.get_logger().info("event", **fields)
