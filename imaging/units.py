@@ -12,8 +12,3 @@ SECTOR_SIZE = 512
 def round_up(value: int, unit: int) -> int:
     """Return the smallest multiple of `unit` that is not below `value`."""
     return -(-value // unit) * unit
-
-
-def round_down(value: int, unit: int) -> int:
-    """Return the largest multiple of `unit` that is not above `value`."""
-    return value // unit * unit

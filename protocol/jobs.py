@@ -1,4 +1,4 @@
-"""Jobs: stages, states and the one table of legal transitions; what an event of a job says. Pure (PROTOCOL 5).
+"""Jobs: states and the one table of legal transitions; what an event of a job says. Pure (PROTOCOL 5).
 
 | state | meaning |
 |---|---|
@@ -17,15 +17,6 @@ import msgspec
 from protocol.errors import IllegalTransition
 from protocol.ids import U63, Millis, NameText
 from protocol.messages import Layout
-
-
-class Stage(StrEnum):
-    """The stages of a workflow."""
-
-    EXPORT = "export"
-    UPLOAD = "upload"
-    PREPARE = "prepare"
-    PUBLISH = "publish"
 
 
 class State(StrEnum):

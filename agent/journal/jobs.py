@@ -94,11 +94,6 @@ def get(conn: sqlite3.Connection, digest: bytes) -> Job | None:
     return _one(conn, "digest = ?", digest)
 
 
-def find(conn: sqlite3.Connection, command_id: bytes) -> Job | None:
-    """Return the job that was first consumed under an id."""
-    return _one(conn, "id = ? ORDER BY epoch, seq LIMIT 1", command_id)
-
-
 def open_jobs(conn: sqlite3.Connection) -> list[Job]:
     """Return every job that is not final, in order of acceptance."""
     return _many(conn, f"{_OPEN} ORDER BY epoch, seq")

@@ -122,14 +122,6 @@ def after(conn: sqlite3.Connection, journal: bytes, n: int, limit: int) -> list[
     ).fetchall()
 
 
-def of_digest(conn: sqlite3.Connection, digest: bytes) -> tuple[int, Result, bytes] | None:
-    """Return (n, result, report) of a command, None if it has none (any more)."""
-    row = conn.execute(
-        "SELECT n, envelope, report FROM results WHERE digest = ?", (digest,)
-    ).fetchone()
-    return (row[0], opened(row[1]), row[2]) if row else None
-
-
 def backlog(conn: sqlite3.Connection, state: InboxState) -> tuple[int, int]:
     """Return how many results, and bytes of them, the signer has not confirmed."""
     row = conn.execute(

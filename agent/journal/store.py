@@ -11,7 +11,6 @@ from agent.errors import AgentError
 from agent.journal.errors import JournalInUse
 from agent.journal.job import JobJournal
 from agent.journal.jobs import Job
-from agent.journal.schema import open_reader
 from agent.journal.state import load_state, store_state
 from agent.journal.writer import Transaction, Writer
 from protocol.inbox import InboxState, begin
@@ -78,10 +77,6 @@ class Journal:
         )
         await part.open()
         return part
-
-    def reader(self) -> sqlite3.Connection:
-        """Open a read-only connection for the calling thread; the caller closes it."""
-        return open_reader(self.path)
 
     def close(self) -> None:
         """Write what is queued and let go. Blocks for one batch."""

@@ -33,16 +33,6 @@ def standing(conn: sqlite3.Connection, appliance: str, digest: bytes) -> Kept | 
     return None if row is None else _kept(row)
 
 
-def by_id(conn: sqlite3.Connection, command: bytes, *, tenant: str | None) -> Kept | None:
-    """Return the first standing result of a command id, also of one that this signer no longer knows."""
-    row = conn.execute(
-        "SELECT env, report, at FROM results WHERE id = ?1 AND (?2 IS NULL OR tenant = ?2) "
-        "AND stands = 1 ORDER BY at LIMIT 1",
-        (command, tenant),
-    ).fetchone()
-    return None if row is None else _kept(row)
-
-
 def add(conn: sqlite3.Connection, kept: Kept, *, stands: bool) -> None:
     """Store a verified result; one of the same journal and number is left as it is."""
     result = kept.result

@@ -104,15 +104,3 @@ def replace_sealed(struct: S, remake: Remake, *, path: str = "") -> S:
         elif isinstance(value, msgspec.Struct):
             changes[name] = replace_sealed(value, remake, path=below)
     return msgspec.structs.replace(struct, **changes) if changes else struct
-
-
-def sealed_paths(struct: msgspec.Struct) -> tuple[str, ...]:
-    """Return the field paths of the secrets in an op's arguments."""
-    found: list[str] = []
-
-    def note(sealed: Sealed, path: str) -> Sealed:
-        found.append(path)
-        return sealed
-
-    replace_sealed(struct, note)
-    return tuple(found)
