@@ -119,7 +119,7 @@ class UploadsConfig(_Section, frozen=True, kw_only=True):
 class LimitsConfig(_Section, frozen=True, kw_only=True):
     """[limits]: what the agent takes of the machine."""
 
-    # Jobs at a time. Each costs up to 136 MiB (DESIGN 8).
+    # Jobs at a time. Each costs up to 136 MiB.
     slots: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
     # Bytes a second of all uploads together until a `set-limits` says otherwise. Default: no limit.
     bandwidth: Annotated[int, msgspec.Meta(ge=64 * KiB, le=2**40)] | None = None

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from protocol.jobs import Progress
 
 EVERY_S = 0.25
-"""At most four events a second and job (DESIGN 8)."""
+"""At most four events a second and job: more would only be overwritten on its way."""
 HALF_LIFE_S = 5.0
 """Of the current rate: long enough to be read, short enough to show a stall."""
 MIN_SAMPLE_S = 0.05

@@ -1,7 +1,7 @@
 """msgpack in and out, strict: limits on size and depth, duplicate keys refused, then a typed decode. No I/O.
 
 Two libraries on purpose: `msgpack` shows every map before it becomes a dict (a second key of the same name would vanish
-silently, facts/relay.md 2), `msgspec` decodes into a frozen struct and refuses unknown fields.
+silently), `msgspec` decodes into a frozen struct and refuses unknown fields.
 
 Memory: a small value is unpacked whole first, so that each fault has its own code. A large one could unpack to 60 times
 its size (one byte is an empty list), so there the typed decode goes first: it allocates no more than its type has.

@@ -3,7 +3,7 @@
 The signer is the truth about orders, the relay's store is a cache: on each connection the signer states what it has
 (`sync`), the relay sends what lies above, live statements follow; commands are pushed from the signer's outbox and
 confirmed (`pushed`) once they are durable at the relay. `call`/`reply` pass a caller's HTTP request through as opaque
-bytes: the signer authenticates it itself (PROTOCOL 4, 7; DESIGN 6).
+bytes: the signer authenticates it itself (PROTOCOL 4, 7).
 
 Statements of one appliance are handed on in the order in which they came from it, also after a time without a signer:
 an ack that is newer than a hello, sent before it, would look like a restored journal (`protocol.standing`). The hello

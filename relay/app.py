@@ -44,7 +44,7 @@ from relay.store.sqlite import open_sqlite
 SWITCH_S = 0.0005
 """The store's thread waits this long at most for its turn after an fsync; Python's default is ten times more."""
 BACKLOG = 4096
-"""Connections that the kernel holds for us: 10,000 agents may come back at once (facts/relay.md 4)."""
+"""Connections that the kernel holds for us: 10,000 agents may come back at once."""
 COME_BACK_AFTER_S = 1.0
 COME_BACK_SPREAD_S = 10.0
 

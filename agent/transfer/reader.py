@@ -1,7 +1,7 @@
 """Read, test and hash one chunk: the part of the pump that runs in worker threads. Knows no event loop.
 
-512 KiB at a time: read, compare with zeros and hash while the bytes are still in the core's cache (facts/imaging.md c:
-2 MiB pieces were about half as fast).
+512 KiB at a time: read, compare with zeros and hash while the bytes are still in the core's cache
+(2 MiB pieces were measured to be about half as fast).
 """
 
 import hashlib

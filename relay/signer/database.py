@@ -2,7 +2,7 @@
 
 WAL and synchronous=FULL: what `write` has returned from survives a power cut. Work that arrives while a
 commit is being fsynced shares the next one; each piece runs in its own savepoint, so that a failing
-one takes no other with it (facts/relay.md 4).
+one takes no other with it.
 """
 
 import asyncio

@@ -28,7 +28,7 @@ def pattern(size: int, seed: int = 1) -> bytes:
 
 
 def root_of(content: bytes) -> str:
-    """Compute the root digest of a disk the slow and obvious way (DESIGN 11)."""
+    """Compute the root digest of a disk the slow and obvious way."""
     root = hashlib.sha256(b"imageport-digest/1\0" + struct.pack(">QQ", len(content), 524288))
     for offset in range(0, len(content), 524288):
         root.update(hashlib.sha256(content[offset : offset + 524288].ljust(524288, b"\0")).digest())
