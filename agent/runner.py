@@ -26,7 +26,7 @@ from agent.journal.results import Ending
 from agent.journal.writer import Transaction
 from agent.orders import Orders
 from agent.progress import Meter
-from agent.schedule import Candidate, Verdict, judge_start, key_of, survey
+from agent.schedule import Candidate, Claim, Verdict, claim_at, judge_start, key_of, survey
 from agent.secrets import reader
 from agent.stages.base import Stage, StageContext
 from agent.transfer.limiter import Limiter
@@ -63,6 +63,7 @@ class Running:
 
     job: Job
     resumed: bool
+    claim: Claim
     attempt: Attempt = field(default_factory=Attempt)
     meter: Meter = field(default_factory=lambda: Meter(0))
     said: int = 0
@@ -91,6 +92,7 @@ class Runner:
     emit: Emit
     results_changed: Callable[[], None]
     running: dict[bytes, Running] = field(default_factory=dict)
+    _started: set[Claim] = field(default_factory=set)
     _kick: asyncio.Event = field(default_factory=asyncio.Event)
     _log: structlog.typing.FilteringBoundLogger = field(
         default_factory=lambda: structlog.get_logger("runner")
@@ -136,17 +138,20 @@ class Runner:
     # --- what may run ---------------------------------------------------------------------------------------
 
     async def _schedule(self, group: asyncio.TaskGroup) -> None:
-        for candidate in await self.orders.journal.commit(survey, essential=True):
+        candidates = await self.orders.journal.commit(survey, essential=True)
+        self._started = {candidate.claim for candidate in candidates}
+        for candidate in candidates:
             job = candidate.job
             if self.orders.state.locked:
                 return
             if job.state in _STARTED:
-                await self._continue(job, group)
+                await self._continue(candidate, group)
             elif job.digest not in self.running:
                 await self._start(candidate, group)
 
-    async def _continue(self, job: Job, group: asyncio.TaskGroup) -> None:
+    async def _continue(self, candidate: Candidate, group: asyncio.TaskGroup) -> None:
         """Resume what a process left behind; stop what a revoked key ordered."""
+        job = candidate.job
         key = key_of(self.orders.trust.ring, job.kid)
         if key is not None and key.revoked is not None:
             step = on_revoked(job.state, running=key.revoked.running)
@@ -154,7 +159,7 @@ class Runner:
                 await self._commit(lambda conn: tx.stop(conn, job.digest, code=step.code))
                 self.stop(job.digest)
         if job.digest not in self.running and (self._free() or job.state is State.CANCELLING):
-            self._launch(Running(job, resumed=True), group)
+            self._launch(Running(job, resumed=True, claim=candidate.claim), group)
 
     async def _start(self, candidate: Candidate, group: asyncio.TaskGroup) -> None:
         trust, job = self.orders.trust, candidate.job
@@ -163,10 +168,19 @@ class Runner:
         verdict = judge_start(candidate, trust)
         if verdict is Verdict.START:
             if self._free() and not self.orders.journal.full:
-                self._launch(Running(job, resumed=False), group)
+                await self._start_alone(job, group)
         elif verdict is not Verdict.WAIT:
             report = {"code": verdict, "message": "refused before it started"}
             await self.orders.end(job.digest, JobEvent.REFUSE, Ending(code=verdict, report=report))
+
+    async def _start_alone(self, job: Job, group: asyncio.TaskGroup) -> None:
+        """Start a job unless another one that has started writes to the same disk."""
+        claim = await self._commit(lambda conn: claim_at(conn, job.digest))
+        if claim is None:  # cancelled since the survey
+            return
+        held = self._started | {entry.claim for entry in self.running.values()}
+        if not claim or claim not in held:
+            self._launch(Running(job, resumed=False, claim=claim), group)
 
     def _free(self) -> bool:
         return len(self.running) < self.config.limits.slots

@@ -1,4 +1,4 @@
-"""Which waiting jobs may start now: predecessors, last moments, revoked keys. Decides; the runner does.
+"""Which waiting jobs may start now: predecessors, last moments, revoked keys, the disk. Decides; the runner does.
 
 `survey` reads the journal; `judge_start` is pure. Starts are judged, resumes are not (PROTOCOL 5).
 """
@@ -6,18 +6,24 @@
 import sqlite3
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeAlias, assert_never
 
 from agent.journal import inbox, jobs
 from agent.journal.errors import JournalUnusable
 from agent.journal.jobs import Job
 from agent.trust import Trust
 from protocol.codec import decode
+from protocol.errors import ProtocolError
 from protocol.ids import key_id
 from protocol.jobs import FINAL, State
 from protocol.keys import KeyRing
 from protocol.messages import MAX_COMMAND, Command, ManifestKey
+from protocol.ops import AzureDisk, AzurePageBlob, LocalTarget, UploadArgs, parse_args
 from protocol.outcomes import KEY_REVOKED
 from protocol.signed import parse_envelope
+
+Claim: TypeAlias = tuple[str, ...]
+"""The disk that a job writes to; () if it writes to none."""
 
 START_BY = "job.start-by"
 EXPIRED = "protocol.expired"
@@ -30,10 +36,12 @@ class Candidate:
     Attributes:
         job: The row.
         predecessors: State of each predecessor, None if it is not known here.
+        claim: What a started job writes to (`claim_of`).
     """
 
     job: Job
     predecessors: tuple[State | None, ...]
+    claim: Claim = ()
 
 
 class Verdict(StrEnum):
@@ -66,6 +74,39 @@ def judge_start(candidate: Candidate, trust: Trust) -> Verdict | str:
     return Verdict.START if ready and expired is False else Verdict.WAIT
 
 
+def claim_of(command: Command) -> Claim:
+    """Return what a command's job writes to: no two jobs of one claim may run at the same time.
+
+    A job may take over the unfinished disk of another line (`agent.targets.naming`); under a running one it would
+    change the bytes that were read back and proven already. Case is ignored: most clouds do, elsewhere it only waits.
+    """
+    try:
+        args = parse_args(command.op, command.args_v, command.args)
+    except ProtocolError:  # of a newer release that was taken back: no stage here can run it either
+        return ()
+    if not isinstance(args, UploadArgs):
+        return ()
+    place: Claim
+    match args.target:
+        case LocalTarget() as to:
+            place = (to.name, to.disk)
+        case AzurePageBlob() as to:
+            place = (to.endpoint.rstrip("/"), to.container, to.blob)
+        case AzureDisk() as to:
+            place = (to.subscription, to.resource_group, to.disk)
+        case _:
+            assert_never(args.target)
+    return tuple(part.lower() for part in place)
+
+
+def claim_at(conn: sqlite3.Connection, digest: bytes) -> Claim | None:
+    """Return the claim of a job that has not started, None if it is not waiting any more."""
+    job = jobs.get(conn, digest)
+    if job is None or job.state not in {State.ACCEPTED, State.WAITING}:
+        return None
+    return claim_of(command_of(conn, job))
+
+
 def key_of(ring: KeyRing, kid: bytes) -> ManifestKey | None:
     """Return the command key of this id in the current key manifest, None if it is gone."""
     return next((key for key in ring.manifest.keys if key_id(key.pub) == kid), None)
@@ -84,6 +125,8 @@ def command_of(conn: sqlite3.Connection, job: Job) -> Command:
 
 
 def _candidate(conn: sqlite3.Connection, job: Job) -> Candidate:
+    if job.state in {State.RUNNING, State.CANCELLING}:
+        return Candidate(job, (), claim_of(command_of(conn, job)))
     if job.state is not State.WAITING:
         return Candidate(job, ())
     after = command_of(conn, job).after

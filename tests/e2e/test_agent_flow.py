@@ -97,6 +97,30 @@ async def test_cancel_stops_a_running_job_and_names_what_is_left(tmp_path: Path)
     assert stage.lines()[-1] == "disk removed"
 
 
+async def test_jobs_that_write_to_one_disk_never_run_at_the_same_time(tmp_path: Path) -> None:
+    go = asyncio.Event()
+
+    async def gate(unit: int) -> None:
+        if unit == 1:
+            await go.wait()
+
+    stage = _stage(tmp_path, gate=gate)
+    async with (
+        relay() as double,
+        agent(prepare(tmp_path, double.url, limits={"slots": 3}), stage) as app,
+    ):
+        first, same, other = (double.line.upload(disk) for disk in ("disk", "disk", "other"))
+        await double.push(first, same, other)
+        await double.until(lambda: "other unit 0" in stage.lines(), "the third job")
+        assert stage.lines().count("disk attempt 1") == 1
+        assert len(app.runner.running) == 2
+        go.set()
+        results = [await double.result(order[0]) for order in (first, same, other)]
+    assert [result.status for result in results] == ["succeeded"] * 3
+    lines = [line for line in stage.lines() if line.startswith("disk")]
+    assert lines.index("disk done") < len(lines) - 1 - lines[::-1].index("disk attempt 1")
+
+
 async def test_a_chain_runs_in_order_and_a_failed_predecessor_refuses_its_successors(
     tmp_path: Path,
 ) -> None:

@@ -6,11 +6,13 @@ import msgspec
 import pytest
 
 from agent.journal.jobs import Job
-from agent.schedule import Candidate, Verdict, judge_start
+from agent.schedule import Candidate, Verdict, claim_of, judge_start
 from agent.trust import Clocks, Trust
 from protocol.clock import SignedClock
+from protocol.codec import encode
 from protocol.jobs import State
-from protocol.messages import Revocation
+from protocol.messages import Command, Revocation
+from protocol.ops import AzureDisk, AzurePageBlob, LocalShare, LocalTarget, TargetRef, UploadArgs
 from tests.support import protocol_world as w
 
 NOW = w.T0 + w.HOUR_MS
@@ -65,3 +67,43 @@ def test_each_rule(
     expected: str,
 ) -> None:
     assert judge_start(Candidate(_job(**job), predecessors), _trust(**trust)) == expected
+
+
+def _upload(target: TargetRef) -> Command:
+    args = UploadArgs(source=LocalShare(name="images"), path="a.vhdx", target=target)
+    return w.command(op="upload", args=encode(args))
+
+
+DISK = AzureDisk(subscription="s-1", resource_group="Images", location="west", disk="golden")
+BLOB = AzurePageBlob(endpoint="https://a.blob.example", container="vhds", blob="golden.vhd")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (DISK, msgspec.structs.replace(DISK, resource_group="images", sku="Premium_LRS")),
+        (BLOB, msgspec.structs.replace(BLOB, endpoint="https://a.blob.example/")),
+        (LocalTarget(name="disks", disk="d"), LocalTarget(name="disks", disk="d")),
+    ],
+    ids=["azure-disk", "azure-page-blob", "local"],
+)
+def test_one_disk_is_one_claim_whatever_else_is_ordered(one: TargetRef, other: TargetRef) -> None:
+    assert claim_of(_upload(one)) == claim_of(_upload(other)) != ()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (DISK, msgspec.structs.replace(DISK, disk="golden-2")),
+        (DISK, msgspec.structs.replace(DISK, subscription="s-2")),
+        (BLOB, msgspec.structs.replace(BLOB, container="other")),
+        (LocalTarget(name="disks", disk="d"), LocalTarget(name="disks", disk="e")),
+    ],
+)
+def test_other_disks_are_other_claims(one: TargetRef, other: TargetRef) -> None:
+    assert claim_of(_upload(one)) != claim_of(_upload(other))
+
+
+@pytest.mark.parametrize("changes", [{}, {"args_v": 9}, {"op": "upload", "args": b""}])
+def test_a_job_that_writes_nowhere_claims_nothing(changes: dict[str, Any]) -> None:
+    assert claim_of(w.command(**changes)) == ()
