@@ -32,6 +32,7 @@ from protocol.messages import MAX_COMMAND, Command, CommandRef, Output
 from protocol.ops import SETTINGS, CancelArgs, SetLimitsArgs, parse_args
 from protocol.outcomes import cancel_target
 from protocol.signed import parse_envelope
+from protocol.verdicts import explained
 
 MAX_UNSTARTED = 1000
 FULL = "journal.full"
@@ -188,7 +189,7 @@ class Acceptance:
 
     def _refuse(self, job: Job, code: str, detail: str) -> None:
         job = jobs.move(self._conn, job, JobEvent.REFUSE, code=code)
-        self._finish(job, Ending(code=code, report={"code": code, "message": detail or code}))
+        self._finish(job, Ending(code=code, report=explained(code, detail)))
 
     def _queue(self, job: Job, command: Command) -> None:
         if command.after:

@@ -72,6 +72,7 @@ class Cancelled(AgentError):
     code = "job.cancelled"
     exit_code = 1
     http_status = 409
+    fix = "Nothing is wrong: order the job again, or retry it, when it is wanted."
 
 
 class Throttled(Retryable):

@@ -48,6 +48,7 @@ from protocol.jobs import JobEvent
 from protocol.keys import KeyRing
 from protocol.messages import InventoryItem, Time
 from protocol.outcomes import Close, on_epoch
+from protocol.verdicts import explained
 
 T = TypeVar("T")
 RESULTS_PAGE = 64
@@ -312,7 +313,7 @@ class Orders:
                 jobs.close(conn, job, step.mark.status)
                 continue
             job = jobs.move(conn, job, step.event, code=step.code)
-            ending = Ending(code=step.code, report={"code": step.code})
+            ending = Ending(code=step.code, report=explained(step.code, ""))
             state = results.finish(
                 conn, state, job, author=self.author, ending=ending, now=self.trust.now_ms()
             )

@@ -34,6 +34,7 @@ from protocol.jobs import EventBody, JobEvent, State
 from protocol.messages import Command
 from protocol.ops import parse_args
 from protocol.outcomes import Step, on_revoked
+from protocol.verdicts import explained
 
 RECHECK_S = 5.0
 """Without news: how often last moments (`start_by`) of waiting jobs are looked at."""
@@ -170,7 +171,7 @@ class Runner:
             if self._free() and not self.orders.journal.full:
                 await self._start_alone(job, group)
         elif verdict is not Verdict.WAIT:
-            report = {"code": verdict, "message": "refused before it started"}
+            report = explained(verdict, "")
             await self.orders.end(job.digest, JobEvent.REFUSE, Ending(code=verdict, report=report))
 
     async def _start_alone(self, job: Job, group: asyncio.TaskGroup) -> None:
@@ -216,7 +217,7 @@ class Runner:
         else:
             begun = await self._commit(lambda conn: tx.start(conn, digest, now=now))
         if isinstance(begun, Step):
-            report = {"code": begun.code, "message": "three attempts ended without progress"}
+            report = explained(begun.code, "three attempts ended without progress")
             await self._end(entry, begun.event, Ending(code=begun.code, report=report))
             return None
         if begun is None:

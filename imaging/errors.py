@@ -56,18 +56,21 @@ class OutOfRange(DeviceError):
     """A range is not inside the device."""
 
     code = "imaging.out-of-range"
+    fix = "Report this with the support bundle (`imageport bundle`): it is a defect of imageport."
 
 
 class DeviceClosed(DeviceError):
     """The device was closed before the call."""
 
     code = "imaging.closed"
+    fix = "Report this with the support bundle (`imageport bundle`): it is a defect of imageport."
 
 
 class ReadOnlyDevice(DeviceError):
     """A write reached a device that was opened for reading."""
 
     code = "imaging.read-only"
+    fix = "Report this with the support bundle (`imageport bundle`): it is a defect of imageport."
 
 
 class DeviceIOError(DeviceError):
@@ -158,6 +161,7 @@ class DigestIncomplete(ImagingError):
     code = "imaging.digest-incomplete"
     exit_code = 70
     http_status = 500
+    fix = "Report this with the support bundle (`imageport bundle`): it is a defect of imageport."
 
 
 class Stopped(ImagingError):
@@ -166,3 +170,4 @@ class Stopped(ImagingError):
     code = "imaging.stopped"
     exit_code = 1
     http_status = 409
+    fix = "Nothing is wrong: start it again when it is wanted."

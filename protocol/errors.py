@@ -58,6 +58,7 @@ class FrameError(ProtocolError):
     """Bytes that are no well-formed frame."""
 
     code = "protocol.frame"
+    fix = "Nothing was changed. If it lasts, update the older side; else somebody alters what passes (SECURITY.md)."
 
 
 class Oversized(FrameError):
@@ -104,6 +105,7 @@ class NotAuthentic(ProtocolError):
     code = "protocol.not-authentic"
     exit_code = 77
     http_status = 403
+    fix = "Nothing was changed. If it lasts, update the older side; else somebody alters what passes (SECURITY.md)."
 
 
 class UnknownKey(NotAuthentic):
@@ -117,24 +119,30 @@ class WrongRole(NotAuthentic):
     """The key may not sign this kind of thing."""
 
     code = "protocol.wrong-role"
+    fix = (
+        "Sign it with a key of the right role; `imageport key manifest` shows which key has which."
+    )
 
 
 class WrongKeyTenant(NotAuthentic):
     """The key may not sign for this tenant."""
 
     code = "protocol.key-tenant"
+    fix = "List the tenant at that key in the next key manifest, or sign with a key of the tenant."
 
 
 class KeyNotValid(NotAuthentic):
     """The signed dates do not lie inside the key's validity."""
 
     code = "protocol.key-not-valid"
+    fix = "Put a key that is valid now into the next key manifest, and let the signer use it."
 
 
 class KeyRevoked(NotAuthentic):
     """The key was revoked in the current key manifest."""
 
     code = "protocol.key-revoked"
+    fix = "Order it again: the signer signs with a key that counts."
 
 
 class BadSignature(NotAuthentic):
@@ -147,18 +155,23 @@ class WrongAudience(NotAuthentic):
     """Signed for another appliance."""
 
     code = "protocol.wrong-audience"
+    fix = (
+        "Order it for this appliance; if nobody mixed up names, the relay misdirects (SECURITY.md)."
+    )
 
 
 class WrongTenant(NotAuthentic):
     """Signed for another tenant."""
 
     code = "protocol.wrong-tenant"
+    fix = "Order it for this tenant; if nobody mixed up names, the relay misdirects (SECURITY.md)."
 
 
 class ManifestRollback(NotAuthentic):
     """A key manifest older than the one already trusted, or another one of the same serial."""
 
     code = "protocol.manifest-rollback"
+    fix = "Sign the key manifest with a serial above every earlier one."
 
 
 class SealError(ProtocolError):
@@ -179,12 +192,14 @@ class SealBroken(SealError):
     """Sealed for another appliance, command or field, or damaged."""
 
     code = "secret.open-failed"
+    fix = "Order it again, so that the secret is sealed for this command."
 
 
 class OutOfOrder(ProtocolError):
     """A frame that this state of the session does not allow."""
 
     code = "protocol.out-of-order"
+    fix = "Update the older side; the connection is made anew by itself."
 
 
 class IllegalTransition(ProtocolError):
@@ -192,12 +207,14 @@ class IllegalTransition(ProtocolError):
 
     code = "protocol.transition"
     exit_code = 70
+    fix = "Report this with the support bundle (`imageport bundle`): it is a defect of imageport."
 
 
 class TimeRejected(ProtocolError):
     """A signed time that does not count: unknown nonce, too slow, expired key."""
 
     code = "protocol.time-rejected"
+    fix = "Nothing: the time is asked for again. If it lasts, the way to the signer is slow or its time key has ended."
 
 
 class LineLocked(ProtocolError):

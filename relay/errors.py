@@ -67,6 +67,7 @@ class BadRequest(RelayError):
     title = "Bad request"
     exit_code = 65
     http_status = 400
+    fix = "Correct what the message names; `GET /openapi.json` describes every request."
 
 
 class BadCursor(BadRequest):
@@ -112,6 +113,7 @@ class NotFound(RelayError):
     title = "Not found"
     exit_code = 1
     http_status = 404
+    fix = "Check the id, and that the API key belongs to its tenant."
 
 
 class MethodNotAllowed(RelayError):
@@ -121,6 +123,7 @@ class MethodNotAllowed(RelayError):
     title = "Method not allowed"
     exit_code = 70
     http_status = 405
+    fix = "Use a method that the Allow header names."
 
 
 class TooLarge(RelayError):
@@ -130,6 +133,7 @@ class TooLarge(RelayError):
     title = "Body too large"
     exit_code = 65
     http_status = 413
+    fix = "Send less, or a file by chunks (`PUT /v1/artifacts`)."
 
 
 class UnsupportedMedia(RelayError):
@@ -139,6 +143,7 @@ class UnsupportedMedia(RelayError):
     title = "Unsupported media type"
     exit_code = 70
     http_status = 415
+    fix = "Send the content type that `GET /openapi.json` names for this path."
 
 
 class SeqTaken(RelayError):
@@ -189,6 +194,7 @@ class Stale(RelayError):
     title = "Older than what is held"
     exit_code = 76
     http_status = 409
+    fix = "Nothing: the newer one counts. After a restore of the signer, sign with a higher serial."
 
 
 class Backlog(RelayError):
@@ -284,6 +290,7 @@ class StoreError(RelayError):
     exit_code = 74
     http_status = 503
     retryable = True
+    fix = "Look at the relay's log and disk; then send the same request again."
 
 
 class StoreFull(StoreError):
@@ -311,6 +318,7 @@ class ConfigError(RelayError):
     code = "relay.config"
     title = "Bad configuration"
     exit_code = 78
+    fix = "Correct the key or file that the message names."
 
 
 class ClientError(RelayError):
@@ -322,6 +330,7 @@ class ClientError(RelayError):
 
     code = "relay.client"
     title = "Request failed"
+    fix = "See the relay's message; check that the URL is a relay's and that its release is not older."
 
     def __init__(
         self, message: str, *, problem: str = "", status: int = 0, fix: str = "", **fields: Any

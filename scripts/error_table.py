@@ -1,4 +1,4 @@
-"""Write docs/errors.md: every error class of the five packages with its code, exit code and status.
+"""Write docs/errors.md: every error class of the five packages with its code, exit code and status; every verdict.
 
 Not a checker: tests/unit/test_error_codes.py uses `error_classes()` and `render()` to hold the rules
 and to notice a page that is out of date.
@@ -19,6 +19,7 @@ ROOTS = (
     ("imaging.errors", "ImagingError"),
     ("agent.errors", "AgentError"),
     ("relay.errors", "RelayError"),
+    ("appliance.cli.exits", "CliError"),
 )
 
 _HEAD = """\
@@ -30,6 +31,13 @@ and in REST answers (RFC 9457 `type`). The text beside it may change. This page 
 
 *exit* is the exit code of the command line (sysexits), *HTTP* the status over REST, *again* whether the same
 call may succeed later without anybody acting.
+"""
+
+_VERDICTS = """\
+## Verdicts
+
+Codes that nobody raises: somebody decided, and signed it. They stand in results, nacks, warnings, close frames
+and the audit log. A job that ends with one ends the command line with 1.
 """
 
 
@@ -52,8 +60,21 @@ def render(classes: list[type[Any]]) -> str:
         meaning = (inspect.getdoc(cls) or "").split("\n\n")[0].replace("\n", " ")
         again = "yes" if cls.retryable else "no"
         where = f"`{cls.__module__}.{cls.__qualname__}`"
-        cells = (f"`{cls.code}`", meaning, cls.fix, cls.exit_code, cls.http_status, again, where)
+        cells = (
+            f"`{cls.code}`",
+            meaning,
+            cls.fix,
+            int(cls.exit_code),
+            cls.http_status,
+            again,
+            where,
+        )
         lines.append("| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |")
+    lines += ["", _VERDICTS, "| code | meaning | what to do |", "|---|---|---|"]
+    verdicts = importlib.import_module("protocol.verdicts").VERDICTS
+    lines += [
+        f"| `{code}` | {said.cause} | {said.fix} |" for code, said in sorted(verdicts.items())
+    ]
     return "\n".join(lines) + "\n"
 
 

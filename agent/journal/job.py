@@ -30,6 +30,7 @@ class CheckpointTooLarge(Permanent):
 
     code = "journal.checkpoint-too-large"
     exit_code = 70
+    fix = "Report this with the support bundle (`imageport bundle`): it is a defect of imageport."
 
 
 class JobJournal:

@@ -74,6 +74,7 @@ class BadUsage(CliError):
     code = "cli.usage"
     exit_code = Exit.USAGE
     http_status = 400
+    fix = "See the command's --help."
 
 
 class ExtraMissing(CliError):

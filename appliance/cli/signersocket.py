@@ -31,6 +31,7 @@ class SignerRefused(CliError):
     code = "cli.signer-refused"
     exit_code = Exit.NO
     http_status = 409
+    fix = "Look the signer's code up in docs/errors.md."
 
 
 def add_socket_options(parser: argparse.ArgumentParser) -> None:

@@ -45,6 +45,7 @@ class BadRequest(SignerError):
     title = "Bad request"
     exit_code = 65
     http_status = 400
+    fix = "Correct what the message names and send it again."
 
 
 class BadSpec(BadRequest):
@@ -53,6 +54,7 @@ class BadSpec(BadRequest):
     code = "signer.bad-spec"
     title = "Bad job spec"
     http_status = 422
+    fix = "Correct the field that the message names; `--plan` checks a spec before it is sent."
 
 
 class KeyMissing(BadRequest):
@@ -71,6 +73,7 @@ class BodyTooLarge(BadRequest):
     code = "signer.body-too-large"
     title = "Body too large"
     http_status = 413
+    fix = "Send less: a job spec is a few KiB."
 
 
 class NotAuthenticated(SignerError):
@@ -92,6 +95,7 @@ class Forbidden(SignerError):
     title = "Forbidden"
     exit_code = 77
     http_status = 403
+    fix = "Ask with a caller of a higher role, or on the signer's own host over its socket."
 
 
 class NotFound(SignerError):
@@ -101,6 +105,7 @@ class NotFound(SignerError):
     title = "Not found"
     exit_code = 66
     http_status = 404
+    fix = "Check the id, and that the caller belongs to its tenant."
 
 
 class MethodNotAllowed(SignerError):
@@ -110,6 +115,7 @@ class MethodNotAllowed(SignerError):
     title = "Method not allowed"
     exit_code = 65
     http_status = 405
+    fix = "Use the method that the API describes for this path."
 
 
 class Conflict(SignerError):
@@ -119,6 +125,7 @@ class Conflict(SignerError):
     title = "Conflict"
     exit_code = 65
     http_status = 409
+    fix = "Look at the state that the message names, and decide anew."
 
 
 class KeyReused(Conflict):
@@ -143,6 +150,7 @@ class NotRetryable(Conflict):
 
     code = "signer.not-retryable"
     title = "Not retryable"
+    fix = "Retry the last command of the line, after it ended without success; else order it anew."
 
 
 class NotRaisable(Conflict):
@@ -150,6 +158,7 @@ class NotRaisable(Conflict):
 
     code = "signer.not-raisable"
     title = "Epoch not raised"
+    fix = "Wait until the appliance has connected and stated where it stands."
 
 
 class ApplianceRevoked(Conflict):
@@ -175,6 +184,7 @@ class NotAccepted(SignerError):
     title = "The appliance would refuse it"
     exit_code = 65
     http_status = 422
+    fix = "See `reason`: it is the code that the appliance would refuse it with."
 
 
 class NoKey(SignerError):
@@ -215,6 +225,7 @@ class BadConfig(SignerError):
     code = "signer.config"
     title = "Bad configuration"
     exit_code = 78
+    fix = "Correct the key or file that the message names, then start the signer again."
 
 
 class RootKeyOnline(BadConfig):
@@ -232,3 +243,4 @@ class BadStatement(SignerError):
     title = "Bad statement"
     exit_code = 76
     http_status = 400
+    fix = "Nothing: it changed nothing. If it lasts, enrol that appliance again or look who uses its name."
