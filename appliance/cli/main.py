@@ -69,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except output.StdoutClosed:
         _drop_stdout()
         return Exit.STDOUT_CLOSED
+    except OSError as err:  # a full disk behind stdout; the JSON of an error would not fit either
+        _drop_stdout()
+        return explain(err, as_json=False)
     return code
 
 
@@ -166,6 +169,8 @@ def _load(command: Command, group: argparse.ArgumentParser) -> None:
 
 def _drop_stdout() -> None:
     # The interpreter flushes stdout at exit and would complain about the closed pipe.
+    if sys.stdout is None:
+        return
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -22,6 +22,8 @@ class StdoutClosed(Exception):
 
 def answer(text: str) -> None:
     """Print one line (or block) of the answer to stdout."""
+    if sys.stdout is None:  # started with `>&-`: print() would lose the answer without a word
+        raise StdoutClosed
     try:
         print(text)
     except BrokenPipeError as err:
@@ -75,6 +77,8 @@ def answer_line(fields: Mapping[str, Any]) -> None:
 
 def flush() -> None:
     """Write what stdout still buffers, so that a closed pipe shows now and not at exit."""
+    if sys.stdout is None:
+        return
     try:
         sys.stdout.flush()
     except BrokenPipeError as err:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from appliance.cli import main as main_module
-from appliance.cli.exits import BadUsage
+from appliance.cli.exits import BadUsage, Exit
 from appliance.cli.main import COMMANDS, Command, main
 
 
@@ -162,3 +163,28 @@ def test_a_reader_that_went_away_is_no_error() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize(
+    ("redirect", "arguments", "code", "told"),
+    [
+        (">&-", "completion bash", Exit.STDOUT_CLOSED, ""),
+        (">/dev/full", "completion bash", Exit.IO, "cli.io"),
+        (">/dev/full", "disk info no-such-image --json", Exit.IO, "cli.io"),
+    ],
+)
+def test_a_stdout_that_cannot_be_written_ends_without_a_traceback(
+    redirect: str, arguments: str, code: int, told: str
+) -> None:
+    # Buffered, as at a terminal of ours: the failure shows at the flush, not at the print.
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'"$0" -m appliance.cli.main {arguments} {redirect}', sys.executable],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+    )
+    assert done.returncode == code
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
