@@ -13,6 +13,7 @@ from imaging.units import GiB, MiB
 M_TRIM_THRESHOLD = -1
 M_TOP_PAD = -2
 M_MMAP_THRESHOLD = -3
+M_ARENA_MAX = -8
 
 LARGEST_TRIM = 2 * GiB - 1
 """mallopt takes an int."""
