@@ -2,15 +2,25 @@
 
 import asyncio
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
-from agent.targets.azure import sender as module
+from agent.targets.azure import sender_wire as wire
 from agent.targets.azure.http import HttpSettings
-from agent.targets.azure.sender import SEND_ERRORS, AsyncSender, ProxyRefusal, TooSlow
+from agent.targets.azure.sender import (
+    SEND_ERRORS,
+    AsyncSender,
+    BadRequest,
+    ProxyRefusal,
+    StopFlag,
+    TooSlow,
+)
+from tests.support.azure_jobs import self_signed
 
 pytestmark = pytest.mark.fault
 
@@ -125,19 +135,210 @@ async def test_no_whole_answer_is_an_error_and_nothing_is_sent_again(said: bytes
     assert len(requests) == 1
 
 
-async def test_a_request_that_trickles_hits_the_total_limit(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("part", ["head", "body"])
+async def test_an_answer_that_trickles_hits_the_total_limit(
+    monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    ticks = iter(range(0, 10_000, 200))
-    monkeypatch.setattr(module.time, "monotonic", lambda: next(ticks))
+    monkeypatch.setattr(wire, "TOTAL_S", 0.5)
+    begin = b"HTTP/1.1 503 Busy\r\nX: " + (b"" if part == "head" else b"y\r\n\r\n")
 
     def slowly(peer: socket.socket) -> None:
-        read_head(peer)
-        while peer.recv(1 << 20):
-            pass
+        read_request(peer)
+        peer.sendall(begin)
+        with suppress(OSError):
+            while True:
+                peer.sendall(b"z")
+                peer.settimeout(0.02)
+                with suppress(TimeoutError):
+                    if not peer.recv(1):
+                        return
 
     with serving(slowly) as port, pytest.raises(TooSlow):
         await put(port)
+
+
+async def test_a_service_that_takes_the_body_too_slowly_hits_the_total_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wire, "TOTAL_S", 0.5)
+    done = threading.Event()
+
+    def never(peer: socket.socket) -> None:
+        read_head(peer)
+        done.wait(30)
+
+    sender = AsyncSender(HttpSettings(), at_once=1)
+    with serving(never) as port:
+        with pytest.raises(TimeoutError):
+            await sender.put(f"http://127.0.0.1:{port}/", {}, memoryview(bytes(64 * 1024 * 1024)))
+        done.set()
+    sender.close()
+
+
+async def test_an_early_refusal_ends_the_sending_although_the_service_reads_on() -> None:
+    body = memoryview(bytes(64 * 1024 * 1024))
+    taken = []
+
+    def refuse(peer: socket.socket) -> None:
+        read_head(peer)
+        peer.sendall(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nRetry-After: 7\r\n\r\n")
+        with suppress(OSError):
+            while data := peer.recv(65536):
+                taken.append(len(data))
+
+    sender = AsyncSender(HttpSettings(), at_once=1)
+    with serving(refuse) as port:
+        answer = await sender.put(f"http://127.0.0.1:{port}/", {}, body)
+    sender.close()
+    assert (answer.status, answer.headers["retry-after"]) == (503, "7")
+    assert sum(taken) < len(body)
+
+
+async def test_a_service_that_half_closes_is_an_error_and_nothing_is_sent_again() -> None:
+    heads = []
+
+    def half(peer: socket.socket) -> None:
+        heads.append(read_head(peer)[0])
+        peer.shutdown(socket.SHUT_WR)
+        with suppress(OSError):
+            while peer.recv(1 << 20):
+                pass
+
+    with serving(half) as port, pytest.raises(SEND_ERRORS):
+        await put(port)
+    assert len(heads) == 1
+
+
+async def test_a_kept_connection_that_the_service_closed_is_not_used() -> None:
+    closed = threading.Event()
+    count = []
+
+    def once(peer: socket.socket) -> None:
+        read_request(peer)
+        count.append(peer)
+        peer.sendall(CREATED)
+        peer.shutdown(socket.SHUT_RDWR)
+        closed.set()
+
+    sender = AsyncSender(HttpSettings(), at_once=1)
+    with serving(once, connections=2) as port:
+        assert (await put(port, sender=sender)).status == 201
+        assert closed.wait(30)
+        assert (await put(port, sender=sender)).status == 201
+    sender.close()
+    assert len(count) == 2
+
+
+async def test_a_kept_connection_serves_only_its_own_host() -> None:
+    seen = {"first": 0, "second": 0}
+
+    def counting(name: str) -> Callable[[socket.socket], None]:
+        def handle(peer: socket.socket) -> None:
+            read_request(peer)
+            seen[name] += 1
+            peer.sendall(CREATED)
+
+        return handle
+
+    sender = AsyncSender(HttpSettings(), at_once=1)
+    with serving(counting("first")) as first, serving(counting("second")) as second:
+        await put(first, sender=sender)
+        await put(second, sender=sender)
+    sender.close()
+    assert seen == {"first": 1, "second": 1}
+
+
+async def test_a_certificate_that_is_not_trusted_gets_no_byte_of_the_request(
+    tmp_path: Path,
+) -> None:
+    ca_file, tls = self_signed(tmp_path)
+    got = []
+
+    def intercept(peer: socket.socket) -> None:
+        with suppress(OSError), tls.wrap_socket(peer, server_side=True) as inner:
+            got.append(inner.recv(1))
+
+    with serving(intercept) as port, pytest.raises(ssl.SSLCertVerificationError):
+        await put(port, scheme="https")
+    assert not any(got)
+    with serving(lambda peer: answer_tls(peer, tls)) as port:
+        settings = HttpSettings(ca_file=str(ca_file))
+        assert (await put(port, settings=settings, scheme="https")).status == 201
+
+
+def answer_tls(peer: socket.socket, tls: ssl.SSLContext) -> None:
+    with tls.wrap_socket(peer, server_side=True) as inner:
+        read_request(inner)
+        inner.sendall(CREATED)
+
+
+async def test_tls_goes_through_a_proxy_that_asks_for_a_password(tmp_path: Path) -> None:
+    ca_file, tls = self_signed(tmp_path)
+    heads = []
+
+    def proxy(peer: socket.socket) -> None:
+        heads.append(read_head(peer)[0])
+        peer.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        answer_tls(peer, tls)
+
+    with serving(proxy) as port:
+        settings = HttpSettings(
+            proxy=f"http://127.0.0.1:{port}", proxy_auth="me:secret", ca_file=str(ca_file)
+        )
+        assert (await put(9, settings=settings, scheme="https")).status == 201
+    assert heads[0].startswith(b"CONNECT 127.0.0.1:9 HTTP/1.1\r\n")
+    assert b"Proxy-Authorization: Basic bWU6c2VjcmV0" in heads[0]
+
+
+async def test_stopping_never_takes_the_tls_layer_off(tmp_path: Path) -> None:
+    """SSLSocket.shutdown does: a thread in the middle of sending would go on in plain text."""
+    ca_file, tls = self_signed(tmp_path)
+    context = HttpSettings(ca_file=str(ca_file)).tls()
+
+    def take(peer: socket.socket) -> None:
+        with suppress(OSError), tls.wrap_socket(peer, server_side=True) as inner:
+            inner.recv(1)
+
+    with (
+        serving(take) as port,
+        socket.create_connection(("127.0.0.1", port), timeout=30) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as sock,
+    ):
+        stop = StopFlag()
+        stop.watch(sock)
+        stop.set()
+        assert sock.version() is not None
+        with pytest.raises(OSError):  # noqa: PT011 - which one is the platform's
+            sock.sendall(b"disk bytes")
+
+
+async def test_a_connection_that_never_comes_about_can_be_stopped() -> None:
+    """A listener whose queue is full takes no more: the connect hangs until it is stopped."""
+    with socket.socket() as listener, ExitStack() as queue:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        address = listener.getsockname()
+        for _ in range(4):
+            filler = queue.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(address)
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            task = group.create_task(put(address[1]))
+            await asyncio.sleep(0.2)
+            assert not task.done()
+            task.cancel()
+
+
+@pytest.mark.parametrize("where", ["address", "header"])
+async def test_what_would_smuggle_a_header_is_refused_without_showing_it(where: str) -> None:
+    sender = AsyncSender(HttpSettings(), at_once=1)
+    bad = "sig=secret\u2028"
+    url = f"http://127.0.0.1:9/c?{bad if where == 'address' else ''}"
+    headers = {"Authorization": "Bearer secret\r\nX-Evil: 1"} if where == "header" else {}
+    with pytest.raises(BadRequest) as caught:
+        await sender.put(url, headers, BODY)
+    sender.close()
+    assert "secret" not in str(caught.value)
 
 
 async def test_a_cancelled_write_ends_at_once_and_frees_its_thread() -> None:

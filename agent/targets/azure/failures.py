@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import aiohttp
 
 from agent.errors import AgentError, NeedsOperator, Retryable, Throttled
-from agent.targets.azure.sender import ProxyRefusal
+from agent.targets.azure.sender import BadRequest, ProxyRefusal
 from agent.targets.errors import (
     AccessForbidden,
     ChecksumRefused,
@@ -92,6 +92,8 @@ def connection_failure(err: Exception, *, what: str) -> AgentError:
     if isinstance(err, ProxyRefusal):
         class_ = TargetUnavailable if err.status >= 500 else ProxyRefused
         return class_(f"{what}: {err}", status=err.status)
+    if isinstance(err, BadRequest):
+        return TargetRefused(f"{what}: {err}")
     if isinstance(err, aiohttp.ClientHttpProxyError):
         return failure(err.status, "", err.message, {}, what=f"{what}: the proxy")
     if isinstance(err, aiohttp.ClientSSLError | ssl.SSLError) and _is_certificate(err):
