@@ -13,6 +13,7 @@ import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -116,6 +117,10 @@ class RelayClient:
     async def keys(self) -> dict[str, Any]:
         """Return the key manifest: `serial`, and `manifest` (base64 of the envelope)."""
         return await self._get("/v1/keys")
+
+    async def record(self, appliance: str) -> dict[str, Any]:
+        """Return an appliance's record: `serial`, and `record` (base64 of the envelope)."""
+        return await self._get(f"/v1/appliances/{quote(appliance, safe='')}/record")
 
     async def openapi(self) -> dict[str, Any]:
         """Return the relay's OpenAPI document."""

@@ -171,6 +171,13 @@ class AuditPage(Model, frozen=True, kw_only=True, omit_defaults=False):
     next: str | None
 
 
+class RecordView(Model, frozen=True, kw_only=True, omit_defaults=False):
+    """An appliance's record: verify it with the record key of a key manifest that you verified."""
+
+    serial: int
+    record: bytes
+
+
 class KeysView(Model, frozen=True, kw_only=True, omit_defaults=False):
     """The tenant's key manifest: verify it with the root key that you pinned."""
 

@@ -19,6 +19,7 @@ from relay.api.models import (
     Health,
     KeysView,
     PageQuery,
+    RecordView,
 )
 from relay.errors import NotFound
 from relay.store.base import EVERYWHERE, Appliance
@@ -43,6 +44,15 @@ async def get_appliance(api: Api, caller: Caller, request: web.Request) -> web.S
     if row is None:
         raise NotFound(f"no appliance {name}", appliance=name)
     return answer_json(_appliance(row))
+
+
+async def get_record(api: Api, caller: Caller, request: web.Request) -> web.StreamResponse:
+    """Answer an appliance's record, with which its results are verified."""
+    name = request.match_info["appliance"]
+    kept = await api.shared.store.kept(caller.tenant, name, "record")
+    if kept is None:
+        raise NotFound(f"no record of an appliance {name}", appliance=name)
+    return answer_json(RecordView(serial=kept.serial, record=kept.env))
 
 
 def _appliance(row: Appliance) -> ApplianceView:

@@ -16,6 +16,7 @@ from relay.api.models import (
     JobView,
     KeysView,
     PageQuery,
+    RecordView,
     StreamQuery,
 )
 from relay.api.route import Route
@@ -63,6 +64,11 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "GET", "/v1/appliances/{appliance}", reads.get_appliance, "Show one appliance",
         answers={200: (JSON, ApplianceView)}, errors=(404,),
+    ),
+    Route(
+        "GET", "/v1/appliances/{appliance}/record", reads.get_record,
+        "Show the signed record of an appliance: its keys",
+        answers={200: (JSON, RecordView)}, errors=(404,),
     ),
     Route(
         "POST", "/v1/enrolments", passing.enrol, "Enrol an appliance (the signer answers)",

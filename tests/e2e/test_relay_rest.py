@@ -47,7 +47,8 @@ async def ask(
     "header", ["", "Bearer", "Bearer nobody", "Basic YWRtaW4=", "Bearer \u00ff"]
 )
 async def test_unknown_key_is_refused_on_every_protected_path(world: World, header: str) -> None:
-    for path in ("/v1/jobs", "/v1/events", "/v1/appliances", "/v1/keys", "/v1/audit", "/metrics"):
+    mine = f"/v1/appliances/{w.APPLIANCE}/record"
+    for path in ("/v1/jobs", "/v1/events", mine, "/v1/keys", "/v1/audit", "/metrics"):
         status, body, headers = await ask(
             world, "GET", path, key=None, headers={"Authorization": header} if header else {}
         )
@@ -81,6 +82,7 @@ async def test_another_tenants_things_do_not_exist(world: World) -> None:
         f"/v1/jobs/{queued['id']}",
         f"/v1/jobs/{queued['id']}/events",
         f"/v1/appliances/{w.APPLIANCE}",
+        f"/v1/appliances/{w.APPLIANCE}/record",
         "/v1/keys",
     ):
         status, body, _ = await ask(world, "GET", path, key="stranger")
@@ -206,6 +208,12 @@ async def test_keys_are_the_manifest_as_it_was_signed(world: World) -> None:
     found = await world.get("/v1/keys")
     env = w.envelope(Kind.MANIFEST, w.manifest(), w.ROOT)
     assert (found["serial"], base64.b64decode(found["manifest"])) == (1, env)
+
+
+async def test_a_record_is_shown_as_it_was_signed(world: World) -> None:
+    found = await world.get(f"/v1/appliances/{w.APPLIANCE}/record")
+    env = w.envelope(Kind.RECORD, w.record(), w.RECORD)
+    assert (found["serial"], base64.b64decode(found["record"])) == (1, env)
 
 
 # --- artifacts ---
