@@ -12,11 +12,12 @@ from appliance.cli import output
 from appliance.cli.clientconfig import Client, load_client
 from appliance.cli.evidence import RELAY, BadEvidence, Evidence, judge, needs_proof
 from appliance.cli.exits import CliError, Exit
-from appliance.cli.jobview import FAILED, job_object, job_rows
+from appliance.cli.jobview import FAILED, event_object, job_object, job_rows
 from appliance.cli.progress import event_line, event_text
 
 if TYPE_CHECKING:
     from relay.client import RelayClient
+    from relay.client_watch import JobEvent
     from relay.errors import ClientError
 
 T = TypeVar("T")
@@ -120,9 +121,7 @@ async def follow(client: Client, relay: "RelayClient", job: str, *, as_json: boo
     show = event_line()
     async for event in relay.watch(job):
         if as_json:
-            output.answer_line(
-                {"type": event.kind, "id": event.id, **event.data, "finished": event.final}
-            )
+            _answer_event(event)
         else:
             show(event.state, event.data)
     return await answer_job(client, relay, job, as_json=as_json)
@@ -195,10 +194,16 @@ async def _log(args: argparse.Namespace, _client: Client, relay: "RelayClient") 
     job = await _whole(relay, args.id)
     async for event in relay.watch(job):
         if args.json:
-            output.answer_line({"type": event.kind, "id": event.id, **event.data})
+            _answer_event(event)
         else:
             output.answer(f"{event.id:>8}  {event_text(event.state, event.data)}")
+            output.flush()
     return Exit.OK
+
+
+def _answer_event(event: "JobEvent") -> None:
+    output.answer_json("job-event/1", event_object(event))
+    output.flush()  # whoever reads a pipe wants to see it now, not at the job's end
 
 
 async def _whole(relay: "RelayClient", beginning: str) -> str:

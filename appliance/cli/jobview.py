@@ -1,10 +1,13 @@
 """How a job looks: the properties that people read and the object that `--json` prints. Pure."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from appliance.cli import output
 from appliance.cli.evidence import Evidence
 from appliance.cli.progress import event_text
+
+if TYPE_CHECKING:
+    from relay.client_watch import JobEvent
 
 FAILED = frozenset({"failed", "cancelled", "refused"})
 
@@ -12,6 +15,11 @@ FAILED = frozenset({"failed", "cancelled", "refused"})
 def job_object(job: dict[str, Any], *, evidence: Evidence) -> dict[str, Any]:
     """Return the fields of `job/1`: the relay's, and who vouches for the state and for the report."""
     return {**job, "evidence": evidence.state, "report_evidence": evidence.report}
+
+
+def event_object(event: "JobEvent") -> dict[str, Any]:
+    """Return the fields of `job-event/1`: the relay's, below what this command says itself."""
+    return {**event.data, "type": event.kind, "id": event.id, "finished": event.final}
 
 
 def job_rows(job: dict[str, Any], *, evidence: Evidence) -> list[tuple[str, str]]:

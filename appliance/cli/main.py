@@ -63,6 +63,7 @@ COMMANDS = (
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; never raises to the user."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    output.speak_utf8()
     try:
         code = _run(arguments)
         output.flush()

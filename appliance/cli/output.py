@@ -1,12 +1,17 @@
 """The only place that prints: answers to stdout, everything else to stderr. Decides nothing.
 
-No colours are used at all, so NO_COLOR needs no attention.
+What is printed is valid UTF-8, whatever the locale and the names of files. No colours are used at all, so NO_COLOR
+needs no attention.
 """
 
 import json
+import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from io import TextIOWrapper
 from typing import Any, TextIO
 
 from imaging.units import GiB, KiB, MiB, TiB
@@ -14,25 +19,59 @@ from imaging.units import GiB, KiB, MiB, TiB
 _REDRAW_SECONDS = 0.1
 _CLEAR_LINE = "\r\x1b[K"
 _UNITS = ((TiB, "TiB"), (GiB, "GiB"), (MiB, "MiB"), (KiB, "KiB"))
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_FIRST_BYTE = 0xDC00
+"""A byte of a file name that is no UTF-8 comes as this much more (PEP 383), 0xDC80 to 0xDCFF."""
 
 
 class StdoutClosed(Exception):
     """Whoever read our stdout went away (`imageport ... | head`): end quietly."""
 
 
+class _LiveLine:
+    """The line on stderr that is drawn over again and again; what is printed next takes its place."""
+
+    def __init__(self) -> None:
+        self._drawn = False
+
+    def draw(self, text: str) -> None:
+        sys.stderr.write(_CLEAR_LINE + fit(text, sys.stderr))
+        sys.stderr.flush()
+        self._drawn = True
+
+    def end(self) -> None:
+        if self._drawn:
+            self._drawn = False
+            with suppress(OSError):
+                sys.stderr.write(_CLEAR_LINE)
+                sys.stderr.flush()
+
+
+_live = _LiveLine()
+
+
+def speak_utf8() -> None:
+    """Make stdout and stderr UTF-8 in every locale: JSON is UTF-8, and a letter must not end a command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
 def answer(text: str) -> None:
     """Print one line (or block) of the answer to stdout."""
     if sys.stdout is None:  # started with `>&-`: print() would lose the answer without a word
         raise StdoutClosed
+    _live.end()
     try:
-        print(text)
+        print(valid(text))
     except BrokenPipeError as err:
         raise StdoutClosed from err
 
 
 def answer_json(schema: str, fields: Mapping[str, Any]) -> None:
     """Print one JSON object, whose first key names its schema, as one line to stdout."""
-    answer(json.dumps({"schema": schema, **fields}, ensure_ascii=False))
+    named = {"schema": schema} | dict(fields) | {"schema": schema}  # fields may be a relay's own
+    answer(valid(json.dumps(named, ensure_ascii=False), backslash="\\\\"))
 
 
 def answer_properties(pairs: Iterable[tuple[str, str]]) -> None:
@@ -54,25 +93,49 @@ def answer_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def one_line(text: str) -> str:
     """Write control characters visibly: what another machine said must not pass for a line of ours."""
+    text = valid(text)
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def valid(text: str, *, backslash: str = "\\") -> str:
+    r"""Return text that is valid UTF-8: a byte that is none is shown as `\xff`.
+
+    Args:
+        text: What may hold lone surrogates, as Python keeps such bytes of file names.
+        backslash: How the text writes one; in JSON it is two.
+    """
+
+    def shown(found: re.Match[str]) -> str:
+        number = ord(found[0])
+        byte = number - _FIRST_BYTE
+        return backslash + (f"x{byte:02x}" if 0x80 <= byte <= 0xFF else f"u{number:04x}")
+
+    return _SURROGATE.sub(shown, text)
+
+
 def note(text: str) -> None:
-    """Print a line for the human at the terminal to stderr."""
-    print(text, file=sys.stderr)
+    """Print a line for the human at the terminal to stderr; a line that is being redrawn gives way to it."""
+    if sys.stderr is None:  # print() would take stdout instead
+        return
+    _live.end()
+    with suppress(OSError):  # nobody can be told that nobody can be told
+        print(valid(text), file=sys.stderr)
 
 
 def redraw(text: str) -> None:
-    """Replace the current line on stderr, a terminal; `note` ends it."""
-    sys.stderr.write(_CLEAR_LINE + text)
-    sys.stderr.flush()
+    """Replace the current line on stderr, a terminal; what is printed next takes its place."""
+    _live.draw(text)
 
 
-def answer_line(fields: Mapping[str, Any]) -> None:
-    """Print one JSON object on one line: for commands that answer as they go."""
-    answer(json.dumps(fields, separators=(",", ":")))
+def fit(text: str, stream: TextIO) -> str:
+    """Cut a line that is redrawn to the terminal's width: only its last row could be wiped."""
+    try:
+        columns = os.get_terminal_size(stream.fileno()).columns
+    except (OSError, ValueError):  # no terminal, or none with a size
+        return text
+    return text[: columns - 1] if columns > 1 else text
 
 
 def flush() -> None:
@@ -121,11 +184,11 @@ class ProgressLine:
     ) -> None:
         self._label = label
         self._total = total
-        self._stream = sys.stderr if stream is None else stream
+        self._stream = sys.stderr if stream is None else stream  # None after `2>&-`
         self._clock = clock
         self._started = self._drawn_at = clock()
         self._done = 0
-        self._visible = self._stream.isatty()
+        self._visible = self._stream is not None and self._stream.isatty()
 
     def advance(self, count: int) -> None:
         """Add finished bytes; redraw at most ten times a second."""
@@ -133,7 +196,7 @@ class ProgressLine:
         now = self._clock()
         if self._visible and now - self._drawn_at >= _REDRAW_SECONDS:
             self._drawn_at = now
-            self._stream.write(_CLEAR_LINE + self.text(now - self._started))
+            self._stream.write(_CLEAR_LINE + fit(self.text(now - self._started), self._stream))
             self._stream.flush()
 
     def text(self, elapsed: float) -> str:

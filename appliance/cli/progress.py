@@ -36,21 +36,16 @@ def _text(state: str, data: dict[str, Any]) -> str:
 def event_line() -> ShowEvent:
     """Return what shows events on stderr: redrawn on a terminal, a line for each that says something new elsewhere."""
     last = ""
-    drawn = False
-    tty = sys.stderr.isatty()
+    tty = sys.stderr is not None and sys.stderr.isatty()
 
     def show(state: str, data: dict[str, Any]) -> None:
-        nonlocal last, drawn
+        nonlocal last
         text = event_text(state, data)
         if text == last:
             return
         if tty and data.get("progress"):
             output.redraw(text)
-            drawn = True
         else:
-            if drawn:  # else the text would follow the progress on its line
-                output.redraw("")
-                drawn = False
             output.note(f"  {text}")
         last = text
 

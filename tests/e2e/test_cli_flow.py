@@ -125,6 +125,7 @@ def test_watching_as_json_gives_lines_and_the_job(stack: Stack) -> None:
     )
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert lines[-1]["schema"] == "job/1"
+    assert {line["schema"] for line in lines[:-1]} == {"job-event/1"}
     assert lines[-2]["finished"] is True
 
 
@@ -143,6 +144,7 @@ def test_a_log_holds_every_state_in_order(stack: Stack) -> None:
     job = cli(stack, "image", "upload", "--spec", write_spec(stack, disk="eight")).stdout.strip()
     assert cli(stack, "job", "watch", job).returncode == 0
     lines = [json.loads(x) for x in cli(stack, "job", "log", job, "--json").stdout.splitlines()]
+    assert {line["schema"] for line in lines} == {"job-event/1"}
     states = [line["state"] for line in lines if line["type"] == "state"]
     assert states[-1] == "succeeded"
     assert len(states) == len(set(states))

@@ -6,7 +6,8 @@ import pytest
 
 from appliance.cli import output
 from appliance.cli.evidence import RELAY, Evidence
-from appliance.cli.jobview import job_object, job_rows
+from appliance.cli.jobview import event_object, job_object, job_rows
+from relay.client_watch import JobEvent
 
 SIGNED = Evidence("device-signature", "device-signature")
 JOB: dict[str, Any] = {"id": "a" * 32, "state": "running", "op": "upload", "appliance": "site-1"}
@@ -87,6 +88,17 @@ def test_json_says_who_vouches_whatever_the_relay_claims() -> None:
     claimed = {**JOB, "evidence": "device-signature", "report_evidence": "device-signature"}
     shown = job_object(claimed, evidence=RELAY)
     assert (shown["evidence"], shown["report_evidence"]) == ("relay", "relay")
+
+
+def test_an_event_says_what_it_is_whatever_the_relay_claims() -> None:
+    claimed = {"state": "failed", "id": "x", "type": "x", "finished": False, "code": "a.b"}
+    assert event_object(JobEvent(7, "state", claimed)) == {
+        "state": "failed",
+        "code": "a.b",
+        "type": "state",
+        "id": 7,
+        "finished": True,
+    }
 
 
 def test_a_relay_cannot_write_lines_of_ours(capsys: pytest.CaptureFixture[str]) -> None:

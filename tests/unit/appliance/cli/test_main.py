@@ -3,8 +3,10 @@
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -188,3 +190,11 @@ def test_a_stdout_that_cannot_be_written_ends_without_a_traceback(
     assert told in done.stderr
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
+
+
+def test_every_schema_is_on_the_page_of_them() -> None:
+    package = Path(main_module.__file__).parent
+    name = re.compile(r'"([a-z-]+/[0-9])"')
+    said = {found for file in package.glob("*.py") for found in name.findall(file.read_text())}
+    page = (package.parent / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"`([a-z-]+/[0-9])`", page)) == said

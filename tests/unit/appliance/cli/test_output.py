@@ -1,7 +1,16 @@
 """What is printed: units, tables, JSON, and the progress line under a virtual clock."""
 
+import fcntl
 import io
 import json
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -42,6 +51,47 @@ def test_json_names_its_schema_first(capsys: pytest.CaptureFixture[str]) -> None
     text = capsys.readouterr().out
     assert text == '{"schema": "thing/1", "name": "Größe"}\n'
     assert json.loads(text)["schema"] == "thing/1"
+
+
+def test_a_relay_cannot_rename_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    output.answer_json("job/1", {"id": "x", "schema": "error/1"})
+    assert json.loads(capsys.readouterr().out) == {"schema": "job/1", "id": "x"}
+
+
+BROKEN = os.fsdecode(b"gold\xffn.vhd")
+
+
+def test_a_file_name_that_is_no_utf8_is_shown_with_its_bytes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output.answer(BROKEN)
+    output.answer_properties([("name", BROKEN)])
+    output.answer_json("thing/1", {"name": BROKEN, "\ud800": 1})
+    output.note(BROKEN)
+    out = capsys.readouterr()
+    shown = r"gold\xffn.vhd"
+    plain, named, as_json = out.out.splitlines()
+    assert (plain, named) == (shown, f"name:  {shown}")
+    assert json.loads(as_json) == {"schema": "thing/1", "name": shown, r"\ud800": 1}
+    assert out.err == f"{shown}\n"
+    out.out.encode()  # strict: what a parser of UTF-8 takes
+
+
+@pytest.mark.parametrize("locale", ["C", "POSIX", "C.UTF-8", "de_DE.ISO-8859-1"])
+@pytest.mark.parametrize("how", [(), ("--json",)], ids=["text", "json"])
+def test_output_is_utf8_in_every_locale(how: tuple[str, ...], locale: str) -> None:
+    name = "keine Größe ".encode() + b"\xff"
+    done = subprocess.run(
+        [sys.executable, "-m", "appliance.cli.main", "disk", "info", name, *how],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "LC_ALL": locale, "PYTHONIOENCODING": "latin-1:strict"},
+    )
+    assert done.returncode == 66
+    assert "code: imaging.file-missing" in done.stderr.decode()
+    assert r"\xff" in done.stderr.decode()
+    if how:
+        assert json.loads(done.stdout.decode())["schema"] == "error/1"
 
 
 def test_properties_and_tables_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,3 +142,51 @@ def test_progress_is_silent_where_nobody_looks() -> None:
 def test_progress_before_the_first_byte_knows_no_time_left() -> None:
     line = output.ProgressLine("digest", 10, stream=io.StringIO(), clock=Clock())
     assert line.text(0.0) == "digest   0%  0 bytes/s  --:-- left"
+
+
+@contextmanager
+def terminal() -> Iterator[int]:
+    """Make stderr a terminal of 20 columns; yields the end that people see."""
+    seen, ours = pty.openpty()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 20, 0, 0))
+    with os.fdopen(ours, "w") as stderr, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stderr", stderr)
+        yield seen
+    os.close(seen)
+
+
+def test_a_note_takes_the_place_of_the_line_that_is_being_redrawn() -> None:
+    with terminal() as seen:
+        output.redraw("copy  40%")
+        output.note("imageport: interrupted")
+        output.note("second")
+        assert os.read(seen, 999) == (
+            b"\r\x1b[Kcopy  40%\r\x1b[Kimageport: interrupted\r\nsecond\r\n"
+        )
+
+
+def test_the_answer_does_not_follow_the_line_that_is_being_redrawn(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with terminal() as seen:
+        output.redraw("copy  40%")
+        output.answer("done")
+        assert os.read(seen, 999).endswith(b"\r\x1b[K")
+    assert capsys.readouterr().out == "done\n"
+
+
+def test_a_line_that_is_redrawn_is_cut_to_the_terminal() -> None:
+    with terminal() as seen:
+        output.redraw("x" * 90)
+        output.note("")
+        assert b"K" + b"x" * 19 + b"\r" in os.read(seen, 999)
+
+
+def test_without_stderr_notes_do_not_get_among_the_answers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    output.note("for nobody")
+    with output.ProgressLine("digest", 1) as line:
+        line.advance(1)
+    assert capsys.readouterr().out == ""
