@@ -49,9 +49,10 @@ class LocalDisk:
         self._file.write(offset, data)
 
     async def seal(self) -> None:
-        """Flush."""
+        """Flush; raise SizeDiffers if the file no longer has the disk's size (reading back would miss a longer one)."""
         if not self._meta.final:
             self._file.flush()
+            self._folder.check_size(self._name, self._meta)
 
     async def allocated(self, offset: int, length: int) -> AsyncIterator[Extent]:
         """Describe what was written."""
@@ -138,6 +139,14 @@ class LocalTarget:
     def data_path(self, name: str, *, final: bool) -> Path:
         """Return where a disk's bytes are."""
         return self._folder / (f"{name}.raw" if final else f"{name}.part")
+
+    def check_size(self, name: str, meta: _Meta) -> None:
+        """Raise SizeDiffers unless the unfinished disk's file is as long as the disk."""
+        path = self.data_path(name, final=False)
+        found = path.stat().st_size
+        if found != meta.size:
+            msg = f"{path} has {found} bytes, the disk needs {meta.size}"
+            raise SizeDiffers(msg, name=name, found=found, expected=meta.size)
 
     def make_final(self, name: str, meta: _Meta) -> _Meta:
         """Swap a flushed disk in. Every step may have happened already in an attempt that was killed."""

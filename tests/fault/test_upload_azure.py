@@ -9,6 +9,7 @@ from agent import retry
 from agent.retry import RetryPolicy
 from agent.stages import plugins, upload
 from agent.stages.upload import UploadStage
+from agent.targets.azure.page_blob import PageBlobDisk
 from agent.targets.errors import (
     AccessForbidden,
     CredentialRefused,
@@ -221,3 +222,24 @@ async def test_another_size_of_our_own_object_is_noticed(uploads: Uploads) -> No
         file.truncate(SIZE + 5 * MiB)
     with pytest.raises(SizeDiffers):
         await run(uploads, store=store, attempt=2)
+
+
+async def test_a_blob_that_somebody_enlarged_is_no_disk(uploads: Uploads, monkeypatch) -> None:
+    """The footer would no longer be its last sector."""
+    if uploads.kind == "disk":
+        return  # the service takes no resize while a disk is uploaded
+    seal = PageBlobDisk.seal
+
+    async def enlarged(disk: PageBlobDisk) -> None:
+        uploads.sim.blob(CONTAINER, "golden.vhd").resize(PADDED + MiB, 0.0)
+        await seal(disk)
+
+    monkeypatch.setattr(PageBlobDisk, "seal", enlarged)
+    with pytest.raises(SizeDiffers):
+        await run(uploads)
+
+
+async def test_reading_back_asks_only_for_what_the_service_holds(uploads: Uploads) -> None:
+    outcome = await run(uploads)
+    assert outcome.report["verified"]["bytes_read"] == uploads.sim.stats.bytes_read
+    assert uploads.sim.stats.bytes_read == uploads.sim.stats.bytes_stored - 512  # not the footer

@@ -83,12 +83,13 @@ class PageBlobDisk:
             self.checksum = None
 
     async def seal(self) -> None:
-        """Write the footer."""
+        """Write the footer, and see that nobody resized the blob: behind more bytes it would be no footer."""
         size = self._spec.padded_size
         footer = footer_for(size, self._spec.tagger.origin, now_ms=self._target.now_ms())
         await self._wire.put(
             size, memoryview(footer), self.checksum(memoryview(footer)) if self.checksum else None
         )
+        await self._target.check_size(self._place.work, self._spec)
 
     def allocated(self, offset: int, length: int) -> AsyncIterator[Extent]:
         """Ask for the page ranges."""
@@ -233,6 +234,10 @@ class PageBlobTarget:
             await self.control.delete(place.work)
         await self.control.set_metadata(place.final, _metadata(tags))
         return await self._must(place.final)
+
+    async def check_size(self, name: str, spec: DiskSpec) -> None:
+        """Raise SizeDiffers unless the blob has the disk's size and its footer's."""
+        _check_size(await self._must(name), spec, name)
 
     async def discard(self, intent: Intent, object_id: str, tagger: Tagger) -> str | None:
         """Delete a blob of this line."""

@@ -9,11 +9,12 @@ import pytest
 from agent.errors import Cancelled
 from agent.stages.upload import UploadStage
 from agent.targets.errors import DiskLost, NotOurs, SizeDiffers, TargetExists
+from agent.targets.local import LocalDisk
 from agent.transfer.errors import SourceChanged
 from imaging.digest import digest_device
 from imaging.filedev import FileDevice
 from imaging.formats import open_image
-from imaging.units import MiB
+from imaging.units import KiB, MiB
 from protocol.ops import LocalShare, LocalTarget, UploadArgs
 from tests.support.job_store import MemoryJobStore
 from tests.support.stage_jobs import Seen, config_for, make_job
@@ -130,6 +131,27 @@ async def test_a_part_of_another_size_is_noticed(folders):
     path.write_text(path.read_text().replace(str(SIZE), str(SIZE - 512)))
     with pytest.raises(SizeDiffers):
         await UploadStage().run(job(folders, store=store, attempt=2))
+
+
+@pytest.mark.parametrize("size", [SIZE - 512, SIZE + MiB], ids=["shorter", "longer"])
+async def test_a_part_that_somebody_resized_never_becomes_a_disk(folders, size, monkeypatch):
+    seal = LocalDisk.seal
+
+    async def resized(disk):
+        with (folders[1] / "golden.part").open("r+b") as file:
+            file.truncate(size)
+        await seal(disk)
+
+    monkeypatch.setattr(LocalDisk, "seal", resized)
+    with pytest.raises(SizeDiffers):
+        await UploadStage().run(job(folders))
+    assert not (folders[1] / "golden.raw").exists()
+
+
+async def test_reading_back_asks_only_for_what_the_file_holds(folders):
+    outcome = await UploadStage().run(job(folders))
+    # 700,000 bytes are two digest blocks; then one in the middle, and the sector at the end
+    assert outcome.report["verified"]["bytes_read"] <= 4 * 512 * KiB
 
 
 async def test_existing_disks_are_refused_versioned_or_replaced(folders):

@@ -111,6 +111,72 @@ async def test_a_sample_finds_dirty_padding():
         await checks.sample(random.sample)
 
 
+def scattered(step, length, *, size=16 * MiB):
+    """A disk of `size` with `length` bytes every `step`, and what checks its copy."""
+    device, disk, rng = MemoryDevice(size), MemoryDisk(size), random.Random(8)
+    for offset in range(0, size, step):
+        data = rng.randbytes(length)
+        device.write(offset, data)
+        disk.device.write(offset, data)
+    return (
+        device,
+        disk,
+        Verifier(
+            disk=disk,
+            expected=digests(device),
+            padded_size=size,
+            retrier=Retrier(policy=RetryPolicy(), now=lambda: 0.0, random=lambda: 0.5),
+            progress=lambda n: None,
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("step", "length", "read", "requests"),
+    [
+        (2 * MiB, BLOCK, 4 * MiB, 8),  # as our own pump leaves it: nothing but what is held
+        (BLOCK, 4 * KiB, 128 * KiB, 32),  # the gaps are longer than MERGE_GAP
+        (64 * KiB, 4 * KiB, 4 * (4 * MiB - 60 * KiB), 4),  # they are shorter: one request a run
+        (4 * MiB, 4 * MiB, 16 * MiB, 4),
+    ],
+    ids=["blocks", "pages-far-apart", "pages-near-each-other", "dense"],
+)
+async def test_only_what_the_target_holds_is_read_near_pieces_in_one_request(
+    step, length, read, requests
+):
+    device, disk, checks = scattered(step, length)
+    verified = await checks.full()
+    assert (verified.bytes_read, disk.reads) == (read, requests)
+    assert verified.root == digest_device(device).root
+
+
+@pytest.mark.parametrize("step", [2 * MiB, BLOCK, 64 * KiB])
+async def test_a_scattered_disk_hides_no_difference(step):
+    for change in (
+        flip(5 * step + 4095),  # in a piece
+        flip(5 * step + 8 * KiB),  # from nowhere, beside a piece
+        lambda disk: disk.device.zero(7 * step, 4 * KiB),  # a piece that was lost
+        lambda disk: disk.device.zero(0, 16 * MiB),
+    ):
+        _, disk, checks = scattered(step, 4 * KiB)
+        change(disk)
+        with pytest.raises(VerifyMismatch):
+            await checks.full()
+
+
+async def test_a_target_that_tells_a_range_twice_is_read_once():
+    _, disk, checks = scattered(2 * MiB, BLOCK)
+    plain = disk.allocated
+
+    async def twice(offset, length):
+        async for extent in plain(offset, length):
+            yield extent
+            yield extent
+
+    disk.allocated = twice
+    assert (await checks.full()).bytes_read == 4 * MiB
+
+
 async def test_failing_reads_are_tried_again():
     _, disk, checks = verifier()
     plain, failures = disk.read, [Retryable("reset"), Retryable("reset")]
