@@ -58,7 +58,7 @@ tenant = "{tenant}"
 api_key_file = "operator.token"
 caller_key_file = "caller.key"
 vault_key_file = "vault.pub"
-# Results are verified here for each appliance whose record (its state_dir/identity/record) lies in records/ID.
+# Results are verified here, from this root; records/ keeps what a relay must not take back.
 root_file = "root.pub"
 records_dir = "records"
 """

@@ -5,7 +5,6 @@ from its own folder; secrets are files, never values.
 """
 
 import os
-import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +14,12 @@ from urllib.parse import quote
 import msgspec
 
 from appliance import keyfiles
-from appliance.cli.evidence import Pins
 from appliance.cli.exits import CliError, Exit
+from appliance.cli.trusted import Trust
 from protocol.signed import SigningKey
 
 SYSTEM = Path("/etc/imageport/client.toml")
 PERSONAL = Path(".config/imageport/client.toml")
-_APPLIANCE = re.compile(r"[a-z0-9-]{1,64}")
 
 
 class ClientConfigError(CliError):
@@ -54,9 +52,10 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     proxy: Annotated[str, msgspec.Meta(pattern=r"^(|http://[^\s@/]{1,255}/?)\Z")] = ""
     # File of mode 0600 with `user:password` for the proxy (Basic); "": it wants none.
     proxy_credentials_file: str = ""
-    # The control plane's public root key file; with it and records_dir, results are verified here.
+    # The control plane's public root key file; with it, results are verified here.
     root_file: str = ""
-    # Folder of appliances' records, each named like its appliance: copies of state_dir/identity/record.
+    # Folder that keeps the newest key manifest and appliances' records that were seen, against a relay that shows older
+    # ones; written here. "": none is kept.
     records_dir: str = ""
 
 
@@ -74,23 +73,9 @@ class Client:
     root: bytes | None = None
     records: Path | None = None
 
-    def pins(self, appliance: str) -> Pins | None:
-        """Return what verifies results of an appliance; None if the root or its record is not at hand.
-
-        Raises:
-            ClientConfigError: The record is there and cannot be read.
-        """
-        # the name comes from the relay, and must not lead out of the folder
-        if self.root is None or self.records is None or not _APPLIANCE.fullmatch(appliance):
-            return None
-        path = self.records / appliance
-        try:
-            return Pins(self.tenant, self.root, path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except OSError as err:
-            msg = f"the record {path} cannot be read: {err.strerror}"
-            raise ClientConfigError(msg, path=str(path)) from err
+    def trust(self) -> Trust | None:
+        """Return what verifies results; None without a root key."""
+        return None if self.root is None else Trust(self.tenant, self.root, self.records)
 
 
 def load_client(path: Path | None, *, home: Path) -> Client:

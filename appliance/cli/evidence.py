@@ -1,8 +1,8 @@
 """Who vouches for what a job shows: the appliance's own signature, or the relay's word. Pure: no files, no connection.
 
-The way of trust: root key (pinned in client.toml) -> key manifest (any courier) -> record key -> the appliance's record
-(from `records_dir`) -> its device key -> the result (PROTOCOL 2, 6). A result that does not hold is an error, never
-a weaker answer: where a signature can be checked, a relay's word counts for nothing.
+The way of trust: root key (pinned in client.toml) -> key manifest -> record key -> the appliance's record (`trusted.py`)
+-> its device key -> the result (PROTOCOL 2, 6). A result that does not hold is an error, never a weaker answer: whoever
+pinned the root key has no use for a relay's word.
 
 The digest in a result names the report's exact bytes; the relay hands its JSON on. It is written again here as the
 agent writes it, and where that does not give the digest, only the report stays the relay's word.
@@ -18,11 +18,10 @@ import msgspec
 
 from appliance.cli.exits import CliError, Exit
 from protocol.errors import ProtocolError
-from protocol.keys import KeyRing
 from protocol.messages import MAX_RESULT, Kind, Record, Result
 from protocol.signed import open_statement
 
-Voucher = Literal["device-signature", "relay"]
+Voucher = Literal["device-signature", "revoked-device", "relay"]
 
 
 class BadEvidence(CliError):
@@ -45,28 +44,18 @@ class Evidence:
 RELAY = Evidence("relay", "relay")
 
 
-@dataclass(frozen=True, slots=True)
-class Pins:
-    """What the client holds itself.
-
-    Attributes:
-        tenant: Whose jobs these are.
-        root: Raw public root key.
-        record: The appliance's record, an envelope.
-    """
-
-    tenant: str
-    root: bytes
-    record: bytes
-
-
 def needs_proof(job: dict[str, Any]) -> bool:
     """Tell whether a job's end is one that only its appliance can know."""
     return bool(job.get("result")) or job.get("state") == "succeeded"
 
 
-def judge(job: dict[str, Any], pins: Pins, *, manifest: bytes) -> Evidence:
+def judge(job: dict[str, Any], record: Record) -> Evidence:
     """Verify a job's result and hold what the relay shows to it.
+
+    Args:
+        job: As the relay shows it.
+        record: The verified record of the job's appliance. If it was revoked, nobody knows whether the device signed
+            before that.
 
     Raises:
         BadEvidence: There is no valid signature, or the job is shown otherwise than it was signed.
@@ -76,7 +65,6 @@ def judge(job: dict[str, Any], pins: Pins, *, manifest: bytes) -> Evidence:
         msg = f"job {job.get('id')} is shown as {job.get('state')} without the appliance's signed result"
         raise BadEvidence(msg)
     try:
-        record = _record(job, pins, manifest)
         envelope = base64.b64decode(str(shown.get("envelope", "")), validate=True)
         _, result = open_statement(
             Kind.RESULT, envelope, Result, public=record.device_key, limit=MAX_RESULT
@@ -85,18 +73,8 @@ def judge(job: dict[str, Any], pins: Pins, *, manifest: bytes) -> Evidence:
         msg = f"the result of job {job.get('id')} is not proven: {err}"
         raise BadEvidence(msg) from err
     _compare(_shown(job, shown), _signed(result), job)
-    return Evidence("device-signature", _report(result, shown.get("report")))
-
-
-def _record(job: dict[str, Any], pins: Pins, manifest: bytes) -> Record:
-    record = KeyRing.open(manifest, root=pins.root).open_record(pins.record)
-    if (record.tenant, record.id) != (pins.tenant, job.get("appliance")):
-        msg = f"the record at hand is of {record.tenant}/{record.id}"
-        raise BadEvidence(msg)
-    if record.revoked is not None:
-        msg = f"the record of {record.id} was revoked"
-        raise BadEvidence(msg)
-    return record
+    voucher: Voucher = "device-signature" if record.revoked is None else "revoked-device"
+    return Evidence(voucher, _report(result, shown.get("report"), voucher))
 
 
 def _signed(result: Result) -> dict[str, Any]:
@@ -132,9 +110,9 @@ def _compare(shown: dict[str, Any], signed: dict[str, Any], job: dict[str, Any])
             raise BadEvidence(msg, field=name)
 
 
-def _report(result: Result, report: object) -> Voucher:
+def _report(result: Result, report: object, voucher: Voucher) -> Voucher:
     if report is None:
-        return "device-signature" if result.report_digest is None else "relay"
+        return voucher if result.report_digest is None else "relay"
     written = json.dumps(report, sort_keys=True).encode()
     proven = hashlib.sha256(written).digest() == result.report_digest
-    return "device-signature" if proven else "relay"
+    return voucher if proven else "relay"

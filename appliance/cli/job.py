@@ -146,15 +146,21 @@ async def answer_job(client: Client, relay: "RelayClient", job: str, *, as_json:
 
 
 async def _evidence(client: Client, relay: "RelayClient", job: dict[str, Any]) -> Evidence:
-    pins = client.pins(str(job.get("appliance"))) if needs_proof(job) else None
-    if pins is None:
+    trust = client.trust()
+    if trust is None or not needs_proof(job):
         return RELAY
+    appliance = str(job.get("appliance"))
+    ring = trust.ring(_envelope(await relay.keys(), "manifest"))
+    record = trust.record(ring, appliance, _envelope(await relay.record(appliance), "record"))
+    return judge(job, record)
+
+
+def _envelope(answer: dict[str, Any], name: str) -> bytes:
     try:
-        manifest = base64.b64decode(str((await relay.keys()).get("manifest")), validate=True)
+        return base64.b64decode(str(answer.get(name)), validate=True)
     except binascii.Error as err:
-        msg = "the relay's key manifest is no base64"
+        msg = f"the relay's {name} is no base64"
         raise BadEvidence(msg) from err
-    return judge(job, pins, manifest=manifest)
 
 
 async def _list(args: argparse.Namespace, _client: Client, relay: "RelayClient") -> int:

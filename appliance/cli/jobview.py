@@ -55,9 +55,10 @@ def job_rows(job: dict[str, Any], *, evidence: Evidence) -> list[tuple[str, str]
 
 def _evidence_text(evidence: Evidence) -> str:
     if evidence.state == "relay":
-        return "the relay's word; no signature was verified here"
-    report = "" if evidence.report == "device-signature" else ", all but the report"
-    return f"signed by the appliance, verified here{report}"
+        return "the relay's word; no signature was verified here (root_file in client.toml)"
+    report = ", all but the report" if evidence.report == "relay" else ""
+    revoked = "; it was revoked since" if evidence.state == "revoked-device" else ""
+    return f"signed by the appliance, verified here{report}{revoked}"
 
 
 def _error_rows(

@@ -85,17 +85,17 @@ def test_jobs_are_listed_and_shown_by_the_beginning_of_their_id(stack: Stack) ->
     assert (shown["evidence"], shown["report_evidence"]) == ("device-signature",) * 2
 
 
-def test_without_a_record_at_hand_a_result_is_the_relays_word(stack: Stack) -> None:
+def test_without_a_root_key_a_result_is_the_relays_word(stack: Stack) -> None:
     job = cli(stack, "image", "upload", "--spec", write_spec(stack, disk="six")).stdout.strip()
     assert cli(stack, "job", "watch", job).returncode == 0
-    plain = stack.keys / "no-records.toml"
+    plain = stack.keys / "no-root.toml"
     text = (stack.keys / "client.toml").read_text()
-    plain.write_text(text.replace('records_dir = "records"', 'records_dir = "nowhere"'))
+    plain.write_text(text.replace('root_file = "root.pub"', ""))
     shown = json.loads(cli(stack, "job", "show", job, "--json", client=plain).stdout)
     assert (shown["evidence"], shown["report_evidence"]) == ("relay", "relay")
 
 
-def test_a_result_of_another_device_is_refused_and_not_shown(stack: Stack) -> None:
+def test_another_device_than_was_seen_before_is_refused_and_not_shown(stack: Stack) -> None:
     job = cli(stack, "image", "upload", "--spec", write_spec(stack, disk="seven")).stdout.strip()
     assert cli(stack, "job", "watch", job).returncode == 0
     ours = keyfiles.read(stack.keys / "signer" / "record.key").signing_key()
@@ -214,7 +214,7 @@ def with_file(stack: Stack, key: str, name: str, text: str) -> Path:
     [
         (("job", "show", "ffff"), 66, "cli.job-unknown"),
         (("job", "show", "f" * 32), 66, "fix:"),
-        (("image", "upload", "--spec", "gone.toml"), 65, "cli.bad-spec"),
+        (("image", "upload", "--spec", "gone.toml"), 66, "cli.no-input"),
     ],
     ids=["beginning", "whole", "spec"],
 )

@@ -63,7 +63,6 @@ class Stack:
         """Make keys and configuration; nothing runs yet."""
         self.folder = folder / "stack"
         self.keys = self.folder / "cp"
-        self.records = self.keys / "records"
         self.share, self.cloud = self.folder / "share", self.folder / "cloud"
         for path in (self.share, self.cloud, self.folder / "logs"):
             path.mkdir(parents=True)
@@ -104,8 +103,6 @@ class Stack:
         )
         token = run(imageport("token", "new", "--tenant", TENANT, "--socket", socket))
         self._until(lambda: self._enrol(token), "enrolment")
-        self.records.mkdir()
-        shutil.copy(self.folder / "state" / "identity" / "record", self.records / APPLIANCE)
         self.start("agent")
         self.wait_online()
 

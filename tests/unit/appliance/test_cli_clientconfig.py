@@ -7,7 +7,6 @@ from yarl import URL
 
 from appliance.cli.clientconfig import ClientConfigError, load_client
 from appliance.controlplane import create_control_plane
-from appliance.keyfiles import KeyFileError
 
 
 @pytest.fixture
@@ -59,7 +58,7 @@ def test_what_does_not_fit_is_named(tmp_path: Path, text: str, message: str) -> 
 
 def test_a_key_file_that_is_gone_is_named(plane: Path, tmp_path: Path) -> None:
     (plane / "caller.key").unlink()
-    with pytest.raises(KeyFileError, match=r"caller\.key"):
+    with pytest.raises(ClientConfigError, match=r"caller_key_file: .*caller\.key"):
         load_client(plane / "client.toml", home=tmp_path)
 
 
@@ -105,21 +104,10 @@ def test_a_password_in_the_proxys_url_is_refused_and_not_shown(plane: Path, tmp_
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_record_at_hand_pins_its_appliance_and_no_other(plane: Path, tmp_path: Path) -> None:
-    (plane / "records").mkdir()
-    (plane / "records" / "site-1").write_bytes(b"record")
-    client = load_client(plane / "client.toml", home=tmp_path)
-    pins = client.pins("site-1")
-    assert pins is not None
-    assert (pins.tenant, pins.record, len(pins.root)) == ("acme", b"record", 32)
-    for name in ("site-2", "../root.pub", "", "site-1/", "/etc/passwd"):
-        assert client.pins(name) is None
-
-
-def test_a_record_that_cannot_be_read_is_no_excuse(plane: Path, tmp_path: Path) -> None:
-    (plane / "records" / "site-1").mkdir(parents=True)
-    with pytest.raises(ClientConfigError, match="site-1 cannot be read"):
-        load_client(plane / "client.toml", home=tmp_path).pins("site-1")
+def test_a_root_key_is_what_results_are_verified_from(plane: Path, tmp_path: Path) -> None:
+    trust = load_client(plane / "client.toml", home=tmp_path).trust()
+    assert trust is not None
+    assert (trust.tenant, len(trust.root), trust.folder) == ("acme", 32, plane / "records")
 
 
 def test_a_root_that_is_another_key_is_refused(plane: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from agent.journal.results import report_bytes
-from appliance.cli.evidence import BadEvidence, Evidence, Pins, judge, needs_proof
+from appliance.cli.evidence import BadEvidence, Evidence, judge, needs_proof
 from protocol.ids import digest_of
 from protocol.messages import Kind, Output
 from relay.api.jobs import view_of
@@ -24,9 +24,7 @@ REPORT = {
 OUTPUT = Output(
     name="disk", type="azure-disk", value={"id": "/subscriptions/x", "size": 7, "new": True}
 )
-MANIFEST = w.envelope(Kind.MANIFEST, w.manifest(), w.ROOT)
-RECORD = w.envelope(Kind.RECORD, w.record(), w.RECORD)
-PINS = Pins(w.TENANT, w.ROOT.public, RECORD)
+RECORD = w.record()
 
 
 def shown(*, key: Any = w.DEVICE, report: bytes | None = None, **changes: Any) -> dict[str, Any]:
@@ -55,14 +53,12 @@ def shown(*, key: Any = w.DEVICE, report: bytes | None = None, **changes: Any) -
 
 
 def test_a_signed_result_vouches_for_state_and_report() -> None:
-    assert judge(shown(), PINS, manifest=MANIFEST) == Evidence(
-        "device-signature", "device-signature"
-    )
+    assert judge(shown(), RECORD) == Evidence("device-signature", "device-signature")
 
 
 def test_a_failed_job_and_one_without_a_report_are_proven_too() -> None:
     job = shown(status="failed", code="share.not-found", root=None, outputs=(), report=b"")
-    assert judge(job, PINS, manifest=MANIFEST).report == "device-signature"
+    assert judge(job, RECORD).report == "device-signature"
 
 
 @pytest.mark.parametrize(
@@ -87,31 +83,31 @@ def test_a_job_that_is_shown_otherwise_than_it_was_signed_is_an_error(
     job = shown()
     (job if where == "job" else job["result"])[name] = lie
     with pytest.raises(BadEvidence, match=name):
-        judge(job, PINS, manifest=MANIFEST)
+        judge(job, RECORD)
 
 
 def test_a_changed_report_is_the_relays_word_and_the_rest_stays_proven() -> None:
     job = shown()
     job["result"]["report"]["virtual_size"] = 5
-    assert judge(job, PINS, manifest=MANIFEST) == Evidence("device-signature", "relay")
+    assert judge(job, RECORD) == Evidence("device-signature", "relay")
 
 
 @pytest.mark.parametrize("report", [None, {}], ids=["none", "empty"])
 def test_a_report_that_is_kept_back_is_not_proven(report: object) -> None:
     job = shown()
     job["result"]["report"] = report
-    assert judge(job, PINS, manifest=MANIFEST).report == "relay"
+    assert judge(job, RECORD).report == "relay"
 
 
 def test_a_report_that_nobody_signed_is_the_relays_word() -> None:
     job = shown(report=b"")
     job["result"]["report"] = {"virtual_size": 5}
-    assert judge(job, PINS, manifest=MANIFEST).report == "relay"
+    assert judge(job, RECORD).report == "relay"
 
 
 def test_another_device_is_no_evidence() -> None:
     with pytest.raises(BadEvidence, match="not proven"):
-        judge(shown(key=w.OTHER_DEVICE), PINS, manifest=MANIFEST)
+        judge(shown(key=w.OTHER_DEVICE), RECORD)
 
 
 @pytest.mark.parametrize("text", ["", "%%%", base64.b64encode(b"x").decode()])
@@ -119,7 +115,7 @@ def test_an_envelope_that_is_none_is_named(text: str) -> None:
     job = shown()
     job["result"]["envelope"] = text
     with pytest.raises(BadEvidence, match="not proven"):
-        judge(job, PINS, manifest=MANIFEST)
+        judge(job, RECORD)
 
 
 def test_a_success_without_a_result_is_an_error() -> None:
@@ -127,7 +123,7 @@ def test_a_success_without_a_result_is_an_error() -> None:
     del job["result"]
     assert needs_proof(job)
     with pytest.raises(BadEvidence, match="without the appliance's signed result"):
-        judge(job, PINS, manifest=MANIFEST)
+        judge(job, RECORD)
 
 
 @pytest.mark.parametrize("state", ["queued", "running", "refused"])
@@ -135,19 +131,6 @@ def test_what_no_appliance_ended_needs_no_proof(state: str) -> None:
     assert not needs_proof({"state": state})
 
 
-@pytest.mark.parametrize(
-    ("manifest", "record"),
-    [
-        (w.envelope(Kind.MANIFEST, w.manifest(), w.key_of("other root")), RECORD),
-        (b"", RECORD),
-        (MANIFEST, w.envelope(Kind.RECORD, w.record(), w.key_of("other record key"))),
-        (MANIFEST, w.envelope(Kind.RECORD, w.record(id="site-2"), w.RECORD)),
-        (MANIFEST, w.envelope(Kind.RECORD, w.record(tenant="other"), w.RECORD)),
-        (MANIFEST, w.envelope(Kind.RECORD, w.record(revoked=w.T0), w.RECORD)),
-        (MANIFEST, b""),
-    ],
-    ids=["root", "no-manifest", "record-key", "appliance", "tenant", "revoked", "no-record"],
-)
-def test_a_broken_way_of_trust_is_no_evidence(manifest: bytes, record: bytes) -> None:
-    with pytest.raises(BadEvidence):
-        judge(shown(), Pins(w.TENANT, w.ROOT.public, record), manifest=manifest)
+def test_a_device_that_was_revoked_since_is_named() -> None:
+    found = judge(shown(), w.record(revoked=w.T0))
+    assert found == Evidence("revoked-device", "revoked-device")
