@@ -72,13 +72,17 @@ def test_a_failed_job_shows_code_message_fix_and_what_is_left() -> None:
 @pytest.mark.parametrize(
     ("evidence", "text"),
     [
-        (RELAY, "the relay's word; no signature was verified here"),
+        (RELAY, "the relay's word; no signature was verified here (root_file in client.toml)"),
         (
             Evidence("device-signature", "relay"),
             "signed by the appliance, verified here, all but the report",
         ),
+        (
+            Evidence("revoked-device", "revoked-device"),
+            "signed by the appliance, verified here; it was revoked since",
+        ),
     ],
-    ids=["relay", "report"],
+    ids=["relay", "report", "revoked"],
 )
 def test_who_vouches_is_said(evidence: Evidence, text: str) -> None:
     assert rows(JOB, evidence)["evidence"] == text
