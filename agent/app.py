@@ -29,6 +29,7 @@ from agent.journal.results import Author
 from agent.journal.state import BANDWIDTH, counters, get_value
 from agent.journal.store import Journal
 from agent.orders import Orders, load_orders
+from agent.private import require_private
 from agent.runner import Runner
 from agent.sdnotify import Notifier
 from agent.session import Session
@@ -192,8 +193,9 @@ async def build(
         clocks: Other clocks than the machine's.
 
     Raises:
-        NotEnrolled, IdentityDamaged, MachineChanged, JournalInUse, JournalUnusable, JournalTooNew.
+        NotPrivate, NotEnrolled, IdentityDamaged, MachineChanged, JournalInUse, JournalUnusable, JournalTooNew.
     """
+    require_private(config.state, config.state / identity.FOLDER)
     me = identity.load(config.state / identity.FOLDER, machine_id=identity.read_machine_id())
     journal = Journal(config.state, reserve=config.journal.reserve)
     notifier = Notifier(notify_socket())

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agent.errors import NeedsOperator, Permanent
+from agent.private import require_private
 from protocol.codec import decode
 from protocol.enrol import EnrolAnswer, root_fingerprint
 from protocol.errors import EnrolmentRejected, ProtocolError
@@ -88,12 +89,17 @@ class Identity:
 
 
 def make_keys(folder: Path, *, machine_id: str) -> Keys:
-    """Make the keys that are missing, durably, and return all: safe to repeat after a crash anywhere."""
+    """Make the keys that are missing, durably, and return all: safe to repeat after a crash anywhere.
+
+    Raises:
+        NotPrivate: The folders belong to another user, or are open to others.
+    """
     for level in (
         folder.parent,
         folder,
     ):  # `parents=True` would give the state folder the umask's mode
         level.mkdir(mode=0o700, parents=True, exist_ok=True)
+    require_private(folder.parent, folder)
     device = folder / "device.key"
     if not device.exists():
         write_durable(device, SigningKey.generate().seed)

@@ -33,7 +33,8 @@ class Reserve:
         if have < self._size and free < self._size - have + SLACK:
             return False
         try:
-            with self._path.open("ab") as file:
+            handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            with os.fdopen(handle, "wb") as file:
                 os.posix_fallocate(file.fileno(), 0, self._size)
                 os.fsync(file.fileno())
         except OSError:

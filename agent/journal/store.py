@@ -1,5 +1,6 @@
 """Journal: opens the agent's durable memory, guards it against a second agent, hands out its parts. Has no rules."""
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -38,6 +39,7 @@ class Journal:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path = folder / FILE
         self._lock = _lock(folder / LOCK)
+        _close_to_others(folder)
         try:
             self.writer = Writer(self.path, reserve=reserve)
         except AgentError:
@@ -82,6 +84,14 @@ class Journal:
         """Write what is queued and let go. Blocks for one batch."""
         self.writer.close()
         os.close(self._lock)
+
+
+def _close_to_others(folder: Path) -> None:
+    """Make the file before SQLite would, with its own mode: the WAL and its index take the file's mode over."""
+    with contextlib.suppress(OSError):  # whatever is wrong here, opening it says better
+        os.close(os.open(folder / FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        for path in folder.glob(f"{FILE}*"):  # an earlier release left them to the umask
+            path.chmod(0o600)
 
 
 def _lock(path: Path) -> int:

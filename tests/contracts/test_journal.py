@@ -1,6 +1,7 @@
 """The journal's contract: what is awaited is durable, what raised left nothing, secrets go, a line is inherited."""
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -263,6 +264,26 @@ async def test_counters_add_up(journal: Journal) -> None:
     await journal.commit(lambda conn: count(conn, {"a": 2, "b": 1}))
     await journal.commit(lambda conn: count(conn, {"a": 3}))
     assert await journal.commit(counters) == {"a": 5, "b": 1}
+
+
+def _modes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
+
+
+async def test_nobody_else_may_read_what_a_journal_writes(tmp_path: Path) -> None:
+    old = tmp_path / FILE  # of a release that left it to the umask
+    sqlite3.connect(old).close()
+    old.chmod(0o644)
+    before = os.umask(0)
+    try:
+        journal = Journal(tmp_path, reserve=4096)
+        await journal.begin(w.record(), w.RECORD_PAYLOAD)
+        modes = _modes(tmp_path)
+        journal.close()
+    finally:
+        os.umask(before)
+    assert set(modes) >= {FILE, f"{FILE}-wal", f"{FILE}-shm", f"{FILE}.reserve", "journal.lock"}
+    assert set(modes.values()) == {0o600}
 
 
 async def test_a_second_agent_is_kept_out(journal: Journal, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from agent import control, identity
 from agent.config import parse
+from agent.private import NotPrivate
 from appliance import enrol
 from protocol.codec import decode, encode
 from protocol.enrol import EnrolAnswer, EnrolRequest, Token, check_proof, root_fingerprint
@@ -40,6 +41,15 @@ async def test_tls_with_the_sites_own_authority_names_the_issuer(tmp_path: Path)
     assert path is not None
     assert ISSUER in path.tls_issuer
     assert path.tls_version == "TLSv1.3"
+
+
+async def test_an_agent_does_not_start_with_keys_that_others_may_read(tmp_path: Path) -> None:
+    config = prepare(tmp_path, "http://127.0.0.1:9")
+    key = config.state / identity.FOLDER / "device.key"
+    key.chmod(0o644)
+    with pytest.raises(NotPrivate, match=f"chmod 600 {key}"):
+        async with agent(config, _stage(tmp_path)):
+            pass
 
 
 async def test_an_unknown_authority_is_no_relay(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -232,6 +233,18 @@ async def test_keys_that_others_can_read_are_found_with_the_command_that_mends_i
     found = await _examined("host", state_dir=str(tmp_path))
     assert found["host.files"].status is Status.FAIL
     assert found["host.files"].fix == f"chmod go-rwx {key}"
+
+
+async def test_files_of_two_users_are_found_with_the_chown(tmp_path: Path) -> None:
+    enrol(tmp_path)
+    _close_to_others(tmp_path)
+    if os.geteuid() != 0:  # only root can give a file away
+        return
+    os.chown(tmp_path / FOLDER / "device.key", 12345, -1)
+    found = (await _examined("host", state_dir=str(tmp_path)))["host.files"]
+    assert found.status is Status.FAIL
+    assert "12345" in found.detail
+    assert found.fix.startswith("chown -R")
 
 
 # --- shares and targets -----------------------------------------------------------------------------------

@@ -71,9 +71,9 @@ def enrol(state: Path) -> None:
     """Write the identity of `protocol_world`'s appliance into a state folder, as an enrolment would."""
     folder = state / identity.FOLDER
     folder.mkdir(parents=True)
-    (folder / "device.key").write_bytes(w.DEVICE.seed)
-    (folder / "tag.key").write_bytes(b"T" * 32)
-    (folder / f"seal-{w.SEAL.kid.hex()}.key").write_bytes(w.SEAL.raw)
+    identity.write_durable(folder / "device.key", w.DEVICE.seed)
+    identity.write_durable(folder / "tag.key", b"T" * 32)
+    identity.write_durable(folder / f"seal-{w.SEAL.kid.hex()}.key", w.SEAL.raw)
     answer = EnrolAnswer(
         v=1,
         root=w.ROOT.public,

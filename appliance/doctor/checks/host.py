@@ -68,7 +68,11 @@ def _modes(config: AgentConfig) -> Finding:
         return failed(id_, title, told, fix=fix, open=shown)
     if open_ones:
         return warned(id_, title, f"{told}; the keys themselves are closed", fix=fix, open=shown)
-    owners = {path.stat().st_uid for path in found[1:]}
+    owners = {path.stat().st_uid for path in (config.state, folder, *folder.iterdir())}
+    if len(owners) > 1:
+        shown = ", ".join(str(uid) for uid in sorted(owners))
+        told = f"{config.state} holds files of users {shown}: the agent refuses what is not its own"
+        return failed(id_, title, told, fix=f"chown -R imageport: {config.state}", owners=shown)
     return passed(
         id_, title, f"{len(found)} files and folders", owners=sorted(owners), uid=os.geteuid()
     )
