@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance import keyfiles
-from appliance.keyfiles import KeyFile, KeyFileError
+from appliance.keyfiles import KeyFile, KeyFileNotWritten
 from appliance.keymanifest import ManifestPlan, sign_manifest
 from protocol.enrol import root_fingerprint
 
@@ -77,7 +77,7 @@ def create_control_plane(folder: Path, *, tenant: str, now_ms: int) -> ControlPl
     """Make the folder (it may exist, but hold none of these files) and everything in it.
 
     Raises:
-        KeyFileError: A file exists already or cannot be written.
+        KeyFileNotWritten: A file exists already or cannot be written.
     """
     _make_folders(folder)
     keys = {role: keyfiles.generate(role, tenant=tenant) for role in (*SIGNER_ROLES, "caller")}
@@ -112,7 +112,7 @@ def _make_folders(folder: Path) -> None:
         (folder / "signer").mkdir(mode=0o700, exist_ok=True)
     except OSError as err:
         msg = f"{folder} cannot be made: {err.strerror}"
-        raise KeyFileError(msg) from err
+        raise KeyFileNotWritten(msg, path=str(folder)) from err
 
 
 def _private(folder: Path, key: KeyFile) -> Path:

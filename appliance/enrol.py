@@ -5,7 +5,6 @@ cut off anywhere is simply run again (PROTOCOL 7). The relay passes everything o
 """
 
 import os
-from pathlib import Path
 
 import aiohttp
 import msgspec
@@ -17,7 +16,7 @@ from agent.errors import NeedsOperator, Permanent, Retryable
 from agent.identity import Identity
 from agent.proxy import read_proxy_credentials
 from protocol.codec import decode, encode
-from protocol.enrol import EnrolAnswer, EnrolRequest, Token, parse_token, proof
+from protocol.enrol import EnrolAnswer, EnrolRequest, Token, proof
 from protocol.errors import FrameError
 from protocol.messages import MAX_MANIFEST
 
@@ -25,8 +24,6 @@ PATH = "/v1/enrolments"
 MAX_ANSWER = MAX_MANIFEST + 128 * 1024
 TIMEOUT_S = 60.0
 NONCE_BYTES = 16
-MAX_TOKEN = 4096
-STDIN = "-"
 
 
 class AlreadyEnrolled(NeedsOperator):
@@ -52,19 +49,6 @@ class RelayRefused(Permanent):
     exit_code = 77
     http_status = 403
     fix = "Make a new token with `imageport token new` and enrol again."
-
-
-def read_token(source: str, stdin_text: str = "") -> Token:
-    """Return the token out of a file, or out of what came on standard input for "-".
-
-    Raises:
-        EnrolmentRejected: It is no token.
-        OSError: The file cannot be read.
-    """
-    if source == STDIN:
-        return parse_token(stdin_text)
-    with Path(source).open(encoding="utf-8", errors="replace") as file:
-        return parse_token(file.read(MAX_TOKEN))
 
 
 async def enrol(config: AgentConfig, token: Token, *, name: str | None = None) -> Identity:

@@ -41,17 +41,35 @@ _PUBLIC_NOTE = "# imageport public key file. It may be shown to anybody.\n"
 
 
 class KeyFileError(Exception):
-    """A key file that cannot be read, is not one, or would be overwritten."""
+    """A key file that is none, belongs to another role, or is open to others; or keys that do not go together."""
 
     code: ClassVar[str] = "key.file"
-    exit_code: ClassVar[int] = 78
+    exit_code: ClassVar[int] = 65
     http_status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
-    fix: ClassVar[str] = "Make one with `imageport key new`; key files are never overwritten."
+    fix: ClassVar[str] = "Name the right key file; `imageport key new` makes one."
 
     def __init__(self, message: str, **fields: Any) -> None:
         super().__init__(message)
         self.fields = fields
+
+
+class KeyFileMissing(KeyFileError):
+    """A key file is not there or cannot be read."""
+
+    code = "key.missing"
+    exit_code = 66
+    http_status = 404
+    fix = "Check the path, and that this user may read the file."
+
+
+class KeyFileNotWritten(KeyFileError):
+    """A file of keys exists already, or cannot be written where it should be."""
+
+    code = "key.not-written"
+    exit_code = 73
+    http_status = 409
+    fix = "Name a new file or folder: what holds keys is never overwritten."
 
 
 class _Fields(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -134,16 +152,21 @@ def read(path: Path) -> KeyFile:
     """Read a key file; a private one must be closed to group and others.
 
     Raises:
-        KeyFileError: Missing, open to others, or no key file.
+        KeyFileMissing: It cannot be read.
+        KeyFileError: Open to others, or no key file.
     """
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode & 0o777
-            text = file.read(MAX_BYTES + 1).decode()
-    except (OSError, UnicodeDecodeError) as err:
-        msg = f"{path} cannot be read: {type(err).__name__}"
-        raise KeyFileError(msg) from err
-    key = parse(text, where=str(path))
+            data = file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as err:  # ValueError: a NUL in the name
+        msg = f"{path} cannot be read: {getattr(err, 'strerror', None) or err}"
+        raise KeyFileMissing(msg, path=str(path)) from err
+    try:
+        key = parse(data.decode(), where=str(path))
+    except UnicodeDecodeError as err:
+        msg = f"{path} is not an {FORMAT} file (no UTF-8 text)"
+        raise KeyFileError(msg, path=str(path)) from err
     if key.private is not None and mode & 0o077:
         msg = f"{path} has mode {mode:04o}: others may read this private key; expected 0600"
         raise KeyFileError(msg)
@@ -154,7 +177,7 @@ def create(path: Path, key: KeyFile) -> None:
     """Write a key file that does not exist yet: 0600 with a private half, else 0644.
 
     Raises:
-        KeyFileError: The file exists or cannot be written.
+        KeyFileNotWritten: The file exists or cannot be written.
     """
     mode = 0o644 if key.private is None else 0o600
     create_file(path, render(key).encode(), mode=mode)
@@ -164,7 +187,7 @@ def create_file(path: Path, data: bytes, *, mode: int) -> None:
     """Create a file whole and durable, or fail: temporary name, fsync, link (which never overwrites).
 
     Raises:
-        KeyFileError: The file exists or cannot be written.
+        KeyFileNotWritten: The file exists or cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
@@ -181,10 +204,10 @@ def create_file(path: Path, data: bytes, *, mode: int) -> None:
         _sync_folder(path.parent)
     except FileExistsError as err:
         msg = f"{path} exists and is not overwritten"
-        raise KeyFileError(msg) from err
+        raise KeyFileNotWritten(msg, path=str(path)) from err
     except OSError as err:
         msg = f"{path} cannot be written: {err.strerror}"
-        raise KeyFileError(msg) from err
+        raise KeyFileNotWritten(msg, path=str(path)) from err
 
 
 def _sync_folder(folder: Path) -> None:

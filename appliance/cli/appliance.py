@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import json
-import sys
 from pathlib import Path
 
 import msgspec
@@ -12,9 +11,21 @@ from agent import identity
 from agent.config import CONF_D, AgentConfig, load
 from appliance import enrol
 from appliance.cli import output
-from appliance.cli.exits import Exit
+from appliance.cli.exits import CliError, Exit
+from appliance.cli.inputs import name, read_text
+from protocol.enrol import Token, parse_token
+from protocol.errors import EnrolmentRejected
 
 RELAY_FILE = CONF_D / "50-relay.toml"
+
+
+class BadToken(CliError):
+    """The file holds no enrolment token, or a cut one."""
+
+    code = "cli.bad-token"
+    exit_code = Exit.BAD_DATA
+    http_status = 422
+    fix = "Give the file with the one line that `imageport token new` printed."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,19 +35,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     enroll = verbs.add_parser("enroll", help=help_line, description=help_line)
     enroll.add_argument("--relay", required=True, metavar="URL", help="base URL of the relay")
     enroll.add_argument(
-        "--token-file", required=True, metavar="F", help="file with the token; - is stdin"
+        "--token-file",
+        type=Path,
+        required=True,
+        metavar="F",
+        help="file with the token of `imageport token new`; - is standard input",
     )
     enroll.add_argument("--config", type=Path, metavar="F", help="the agent's configuration file")
     enroll.add_argument("--state-dir", metavar="DIR", help="state folder (default: configuration)")
-    enroll.add_argument("--name", metavar="ID", help="id that the appliance would like to have")
+    enroll.add_argument(
+        "--name", type=name, metavar="ID", help="id that the appliance would like to have"
+    )
     enroll.add_argument("--json", action="store_true", help="answer as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Enrol."""
     config = _config(args)
-    given = str(args.token_file)
-    token = enrol.read_token(given, sys.stdin.read() if given == enrol.STDIN else "")
+    token = _token(args.token_file)
     me = asyncio.run(enrol.enrol(config, token, name=args.name))
     if args.config is None and RELAY_FILE.parent.is_dir():
         _write_relay(config)
@@ -53,6 +69,13 @@ def run(args: argparse.Namespace) -> int:
         output.answer_properties([(key, str(value)) for key, value in facts.items()])
         output.note("enrolled; start the agent with `imageport agent run`")
     return Exit.OK
+
+
+def _token(path: Path) -> Token:
+    try:
+        return parse_token(read_text(path, "the token file"))
+    except EnrolmentRejected as err:
+        raise BadToken(f"{path}: {err}", path=str(path)) from err
 
 
 def _config(args: argparse.Namespace) -> AgentConfig:

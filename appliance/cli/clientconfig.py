@@ -5,6 +5,7 @@ from its own folder; secrets are files, never values.
 """
 
 import os
+import ssl
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ import msgspec
 from appliance import keyfiles
 from appliance.cli.exits import CliError, Exit
 from appliance.cli.trusted import Trust
+from appliance.keyfiles import KeyFile, KeyFileError
 from protocol.signed import SigningKey
 
 SYSTEM = Path("/etc/imageport/client.toml")
@@ -82,7 +84,7 @@ def load_client(path: Path | None, *, home: Path) -> Client:
     """Read the named file, else the person's, else the system's.
 
     Raises:
-        ClientConfigError: None is there, or one that does not fit; keyfiles.KeyFileError for its keys.
+        ClientConfigError: None is there, or it or a file that it names cannot be used.
     """
     found = path or next((p for p in (home / PERSONAL, SYSTEM) if p.is_file()), None)
     if found is None:
@@ -90,18 +92,18 @@ def load_client(path: Path | None, *, home: Path) -> Client:
         raise ClientConfigError(msg)
     file = _read(found)
     folder = found.resolve().parent
-    caller = keyfiles.read(folder / file.caller_key_file) if file.caller_key_file else None
-    vault = keyfiles.read(folder / file.vault_key_file) if file.vault_key_file else None
-    root = _root(folder / file.root_file) if file.root_file else None
+    caller = _key(folder, file.caller_key_file, "caller")
+    vault = _key(folder, file.vault_key_file, "vault")
+    root = _key(folder, file.root_file, "root")
     return Client(
         url=file.url,
         tenant=file.tenant,
         api_key=_one_line(folder / file.api_key_file),
         caller=None if caller is None else caller.signing_key(),
         vault_key=None if vault is None else vault.public,
-        ca_file=str(folder / file.ca_file) if file.ca_file else None,
+        ca_file=_ca_file(folder / file.ca_file) if file.ca_file else None,
         proxy=_proxy(file, folder),
-        root=root,
+        root=None if root is None else root.public,
         records=folder / file.records_dir if file.records_dir else None,
     )
 
@@ -114,12 +116,29 @@ def _read(path: Path) -> _File:
         raise ClientConfigError(msg, path=str(path)) from err
 
 
-def _root(path: Path) -> bytes:
-    key = keyfiles.read(path)
-    if key.role != "root":
-        msg = f"{path} holds a {key.role} key; expected the root's public key"
+def _key(folder: Path, name: str, role: str) -> KeyFile | None:
+    """Return the key of a file that the configuration names, None for ""."""
+    if not name:
+        return None
+    path = folder / name
+    try:
+        key = keyfiles.read(path)
+    except KeyFileError as err:
+        msg = f"{role}_{'' if role == 'root' else 'key_'}file: {err}"
+        raise ClientConfigError(msg, path=str(path)) from err
+    if key.role != role:
+        msg = f"{path} holds a {key.role} key; expected a {role} key"
         raise ClientConfigError(msg, path=str(path))
-    return key.public
+    return key
+
+
+def _ca_file(path: Path) -> str:
+    try:
+        ssl.create_default_context(cafile=path)
+    except (OSError, ValueError) as err:
+        msg = f"ca_file {path} holds no certificates: {getattr(err, 'strerror', None) or err}"
+        raise ClientConfigError(msg, path=str(path)) from err
+    return str(path)
 
 
 def _proxy(file: _File, folder: Path) -> str | None:

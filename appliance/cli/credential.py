@@ -10,10 +10,10 @@
 Every key is held to this list before a file is read: what is sealed is seen by nobody until the appliance opens it.
 """
 
-import sys
 from pathlib import Path
 from typing import Any
 
+from appliance.cli.inputs import STDIN, others_may_read, read_text
 from appliance.cli.speckeys import BadSpec, check_names
 
 PUBLIC = ("username", "domain", "tenant_id", "client_id")
@@ -42,6 +42,7 @@ def open_credential(value: object, *, kind: str, place: str, folder: Path) -> di
 
     Raises:
         BadSpec: An unknown, missing or contradictory key, a secret written out, a file that cannot be used.
+        NoInput: A file that cannot be read.
     """
     where = f"[{place}.credential]"
     if kind not in _ACCEPTED:
@@ -83,19 +84,12 @@ def _check(table: dict[str, Any], kind: str, where: str) -> None:
 
 
 def _secret(name: str, folder: Path) -> str:
-    try:
-        text = sys.stdin.read() if name == "-" else _private(folder / name)
-    except (OSError, UnicodeDecodeError) as err:
-        msg = f"the secret file {name} cannot be read: {type(err).__name__}"
-        raise BadSpec(msg) from err
+    path = Path(STDIN) if name == STDIN else folder / name
+    text = read_text(path, "the secret file")
     if not text.strip():
-        msg = f"the secret file {name} is empty"
-        raise BadSpec(msg)
-    return text.strip("\r\n")
-
-
-def _private(path: Path) -> str:
-    if path.stat().st_mode & 0o077:
+        msg = f"the secret file {path} is empty"
+        raise BadSpec(msg, path=str(path))
+    if name != STDIN and others_may_read(path):
         msg = f"{path} can be read by others; run chmod 600 on it"
         raise BadSpec(msg, path=str(path))
-    return path.read_text(encoding="utf-8")
+    return text.strip("\r\n")

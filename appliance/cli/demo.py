@@ -10,6 +10,7 @@ from pathlib import Path
 
 from appliance.cli import output
 from appliance.cli.exits import BadUsage
+from appliance.cli.inputs import CannotCreate
 from appliance.cli.progress import event_line
 
 
@@ -30,7 +31,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _new_folder(path: Path) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise CannotCreate(f"--keep {path}: {err.strerror}", path=str(path)) from err
     if any(path.iterdir()):
         msg = f"{path} is not empty"
         raise BadUsage(msg)

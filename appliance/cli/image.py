@@ -10,7 +10,7 @@ from appliance.cli import output
 from appliance.cli.exits import Exit
 from appliance.cli.job import add_client_arguments, follow, with_client
 from appliance.cli.spec import load_upload, without_secrets
-from appliance.cli.speckeys import BadSpec
+from appliance.cli.speckeys import BadSpec, in_file
 from protocol.ops import UploadArgs
 
 if TYPE_CHECKING:
@@ -34,7 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Order, or show."""
     spec = load_upload(args.spec)
-    check(spec)
+    try:
+        check(spec)
+    except BadSpec as err:
+        raise in_file(args.spec, err) from err
     if args.plan:
         return _plan(spec, as_json=args.json)
 

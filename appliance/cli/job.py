@@ -12,8 +12,10 @@ from appliance.cli import output
 from appliance.cli.clientconfig import Client, load_client
 from appliance.cli.evidence import RELAY, BadEvidence, Evidence, judge, needs_proof
 from appliance.cli.exits import CliError, Exit
+from appliance.cli.inputs import count, name
 from appliance.cli.jobview import FAILED, event_object, job_object, job_rows
 from appliance.cli.progress import event_line, event_text
+from protocol.jobs import State
 
 if TYPE_CHECKING:
     from relay.client import RelayClient
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ID_HEX = 32
+STATES = ("queued", *State)
 
 
 class JobUnknown(CliError):
@@ -59,16 +62,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verbs."""
     verbs = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
     listing = _verb(verbs, "list", _list, "list jobs, the newest first")
-    listing.add_argument("--appliance", default="", help="of this appliance only")
-    listing.add_argument("--state", default="", help="in this state only")
-    listing.add_argument("--limit", type=int, default=50, help="at most so many (50)")
-    for name, answer, text in (
+    listing.add_argument("--appliance", type=name, metavar="ID", help="of this appliance only")
+    listing.add_argument("--state", choices=STATES, metavar="STATE", help=", ".join(STATES))
+    listing.add_argument(
+        "--limit", type=count, default=50, metavar="N", help="at most so many (50)"
+    )
+    for verb, answer, text in (
         ("show", _show, "show one job and its result"),
         ("watch", _watch, "follow one job to its end"),
         ("cancel", _cancel, "order a job's end"),
         ("log", _log, "print a job's events"),
     ):
-        _verb(verbs, name, answer, text).add_argument(
+        _verb(verbs, verb, answer, text).add_argument(
             "id", metavar="ID", help="its id, or a unique beginning"
         )
 
@@ -165,7 +170,7 @@ def _envelope(answer: dict[str, Any], name: str) -> bytes:
 
 async def _list(args: argparse.Namespace, _client: Client, relay: "RelayClient") -> int:
     found = []
-    async for job in relay.jobs(appliance=args.appliance, state=args.state):
+    async for job in relay.jobs(appliance=args.appliance or "", state=args.state or ""):
         found.append(job)
         if len(found) >= args.limit:
             break
@@ -232,11 +237,11 @@ def _short(job: dict[str, Any]) -> str:
 
 def _verb(
     verbs: "argparse._SubParsersAction[argparse.ArgumentParser]",
-    name: str,
+    verb: str,
     answer: Callable[..., Awaitable[int]],
     text: str,
 ) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(name, help=text, description=text)
+    parser = verbs.add_parser(verb, help=text, description=text)
     add_client_arguments(parser)
     parser.set_defaults(verb_run=answer)
     return parser

@@ -8,12 +8,13 @@ from pathlib import Path
 from appliance import keyfiles
 from appliance.cli import output
 from appliance.cli.exits import BadUsage, Exit
+from appliance.cli.inputs import any_or_name, count, name, read_bytes
 from appliance.controlplane import api_key_block, create_control_plane, new_api_secret
 from appliance.keyfiles import KeyFile, KeyFileError
 from appliance.keymanifest import MANIFEST_ROLES, ManifestPlan, Running, describe, sign_manifest
 from protocol.enrol import root_fingerprint
+from protocol.errors import FrameError
 from protocol.keys import KeyRing
-from protocol.messages import MAX_MANIFEST
 
 API_ROLES = ("admin", "operator", "reader", "control")
 DEFAULT_DAYS = 398
@@ -38,10 +39,14 @@ def _add_new(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> No
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the private key file")
     parser.add_argument("--dir", type=Path, help="control-plane: the new folder for all its files")
     parser.add_argument(
-        "--tenant", default="*", help='whom the key may sign for; "*" (default) is every tenant'
+        "--tenant",
+        type=any_or_name,
+        default="*",
+        metavar="T",
+        help='whom the key may sign for; "*" (default) is every tenant',
     )
     parser.add_argument("--role", dest="api_role", choices=API_ROLES, default="operator")
-    parser.add_argument("--name", default="", help="api: id of the key, for logs")
+    parser.add_argument("--name", type=name, metavar="ID", help="api: id of the key, for logs")
     parser.set_defaults(verb_run=_new)
 
 
@@ -64,9 +69,17 @@ def _add_manifest(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         metavar="ID:stop|finish",
         help="revoke a listed key; its running jobs are stopped or may finish",
     )
-    parser.add_argument("--serial", type=int, help="higher than any manifest before")
-    parser.add_argument("--days", type=int, default=DEFAULT_DAYS, help="validity (default 398)")
-    parser.add_argument("--floor", type=int, help="ms UTC: appliances believe no earlier time")
+    parser.add_argument("--serial", type=count, metavar="N", help="higher than any manifest before")
+    parser.add_argument(
+        "--days",
+        type=count,
+        default=DEFAULT_DAYS,
+        metavar="N",
+        help=f"how long its keys are valid ({DEFAULT_DAYS})",
+    )
+    parser.add_argument(
+        "--floor", type=int, metavar="MS", help="ms UTC: appliances believe no earlier time"
+    )
     parser.add_argument("--next-root", type=Path, metavar="FILE", help="public root key to follow")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the new manifest")
     parser.add_argument("--json", action="store_true", help="--show: print one JSON object")
@@ -94,23 +107,27 @@ def _new(args: argparse.Namespace) -> int:
 
 
 def _new_api(args: argparse.Namespace) -> int:
+    if args.tenant == "*" and args.api_role != "control":
+        raise BadUsage(f"an API key of role {args.api_role} is one tenant's: give --tenant")
     secret = new_api_secret()
-    name = args.name or f"{args.api_role}-{secrets.token_hex(4)}"
+    key = args.name or f"{args.api_role}-{secrets.token_hex(4)}"
     if args.output is not None:
         keyfiles.create_file(args.output, f"{secret}\n".encode(), mode=0o600)
         output.note(f"imageport: the secret is in {args.output}; the relay needs only the block")
     else:
         output.note("imageport: the first line is the secret; it is shown this once")
         output.answer(secret)
-    output.answer(api_key_block(name, tenant=args.tenant, role=args.api_role, secret=secret))
+    output.answer(api_key_block(key, tenant=args.tenant, role=args.api_role, secret=secret))
     return Exit.OK
 
 
 def _new_control_plane(args: argparse.Namespace) -> int:
     if args.dir is None:
         raise BadUsage("all keys of a control plane go into a new folder: give --dir DIR")
+    if args.tenant == "*":
+        raise BadUsage("a control plane orders for a tenant: give --tenant")
     made = create_control_plane(args.dir, tenant=args.tenant, now_ms=time.time_ns() // 1_000_000)
-    output.answer_properties([(name, str(path)) for name, path in made.files])
+    output.answer_properties([(what, str(path)) for what, path in made.files])
     output.answer_properties([("root fingerprint", made.fingerprint)])
     output.note(
         f"imageport: MOVE {made.root_key} TO A MACHINE OR STICK THAT IS NEVER ON A NETWORK.\n"
@@ -143,8 +160,13 @@ def _manifest(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     if args.root is None:
         raise BadUsage("--show checks the signature: give --root with the root's .pub file")
-    data = _read(args.show)
-    shown = describe(KeyRing.open(data, root=keyfiles.read(args.root).public).manifest)
+    data = read_bytes(args.show, "the key manifest")
+    root = keyfiles.read(args.root).public
+    try:
+        shown = describe(KeyRing.open(data, root=root).manifest)
+    except FrameError as err:
+        msg = f"{args.show} is no key manifest: {err}"
+        raise KeyFileError(msg, path=str(args.show)) from err
     if args.json:
         output.answer_json("key-manifest/1", shown)
         return Exit.OK
@@ -159,28 +181,23 @@ def _show(args: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def _read(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(MAX_MANIFEST + 1024)
-
-
 def _listed(text: str) -> KeyFile:
-    role, colon, name = text.partition(":")
+    role, colon, file = text.partition(":")
     if not colon or role not in MANIFEST_ROLES:
         msg = f"--key {text}: expected ROLE:FILE with a role of {', '.join(MANIFEST_ROLES)}"
         raise BadUsage(msg)
-    key = keyfiles.read(Path(name))
+    key = keyfiles.read(Path(file))
     if key.role != role:
-        msg = f"{name} holds a {key.role} key, --key says {role}"
+        msg = f"{file} holds a {key.role} key, --key says {role}"
         raise KeyFileError(msg)
     return key.public_half()
 
 
 def _revocation(text: str) -> tuple[str, Running]:
-    name, _, running = text.rpartition(":")
+    key, _, running = text.rpartition(":")
     if running == "stop":
-        return name, "stop"
+        return key, "stop"
     if running == "finish":
-        return name, "finish"
+        return key, "finish"
     msg = f"--revoke {text}: expected ID:stop or ID:finish"
     raise BadUsage(msg)

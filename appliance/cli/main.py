@@ -132,7 +132,8 @@ def explain(err: Exception, *, as_json: bool) -> int:
         code, exit_code, fix, fields = err.code, err.exit_code, err.fix, err.fields
         message = str(err)
     elif isinstance(err, OSError):
-        code, exit_code, fix, fields = "cli.io", Exit.IO, "", {}
+        code, exit_code, fields = "cli.io", Exit.IO, {}
+        fix = "See what the message names: its path, its rights, and the room on its disk."
         message = str(err)
     else:
         code, exit_code, fields = "cli.bug", Exit.BUG, {}

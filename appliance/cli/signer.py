@@ -8,6 +8,7 @@ from typing import Any
 from appliance import keyfiles
 from appliance.cli import output
 from appliance.cli.exits import Exit
+from appliance.cli.inputs import name, read_bytes
 from appliance.cli.signersocket import add_socket_options, ask, socket_of
 from appliance.keyfiles import KeyFileError
 
@@ -23,11 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _verb(verbs, "status", _status, "print what the running signer is")
     _verb(verbs, "appliances", _appliances, "list enrolled appliances and their orders")
     revoke = _verb(verbs, "revoke", _revoke, "end an appliance: nothing is signed for it any more")
-    revoke.add_argument("appliance", metavar="APPLIANCE")
+    revoke.add_argument("appliance", type=name, metavar="APPLIANCE", help="its id")
     rebase = _verb(verbs, "raise-epoch", _raise_epoch, "re-base an appliance's orders")
-    rebase.add_argument("appliance", metavar="APPLIANCE")
+    rebase.add_argument("appliance", type=name, metavar="APPLIANCE", help="its id")
     manifest = _verb(verbs, "manifest", _manifest, "put a newer key manifest in force")
-    manifest.add_argument("file", type=Path, metavar="FILE")
+    manifest.add_argument(
+        "file", type=Path, metavar="FILE", help="as `imageport key manifest` signed it"
+    )
     _add_caller(verbs)
 
 
@@ -42,20 +45,22 @@ def _add_caller(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     _verb(acts, "list", _callers, "list callers")
     add = _verb(acts, "add", _caller_add, "register a caller's public key, or change its role")
     add.add_argument("public", type=Path, metavar="FILE", help="the caller's .pub file")
-    add.add_argument("--tenant", required=True)
+    add.add_argument(
+        "--tenant", type=name, required=True, metavar="T", help="whose jobs the caller orders"
+    )
     add.add_argument("--role", choices=("admin", "operator", "reader"), default="operator")
     add.add_argument("--name", default="", help="for the list")
     revoke = _verb(acts, "revoke", _caller_revoke, "stop to believe a caller's key")
-    revoke.add_argument("id", metavar="ID", help="as `caller list` prints it")
+    revoke.add_argument("id", type=name, metavar="ID", help="as `caller list` prints it")
 
 
 def _verb(
     verbs: "argparse._SubParsersAction[argparse.ArgumentParser]",
-    name: str,
+    verb: str,
     answer: Answer,
     help_line: str,
 ) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(name, help=help_line, description=help_line)
+    parser = verbs.add_parser(verb, help=help_line, description=help_line)
     add_socket_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(verb_run=answer)
@@ -74,7 +79,7 @@ def _status(args: argparse.Namespace) -> int:
     if args.json:
         output.answer_json("signer-status/1", found)
     else:
-        output.answer_properties((name, str(value)) for name, value in found.items())
+        output.answer_properties((key, str(value)) for key, value in found.items())
     return Exit.OK if found["audit_broken_at"] is None else Exit.NO
 
 
@@ -108,7 +113,7 @@ def _raise_epoch(args: argparse.Namespace) -> int:
 
 
 def _manifest(args: argparse.Namespace) -> int:
-    found = ask(socket_of(args), "PUT", "/v1/manifest", args.file.read_bytes())
+    found = ask(socket_of(args), "PUT", "/v1/manifest", read_bytes(args.file, "the key manifest"))
     text = f"key manifest {found['serial']} is in force; orders re-based: {len(found['raised'])}"
     return _said(args, "signer-manifest/1", found, text)
 

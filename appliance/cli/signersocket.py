@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from appliance.cli.exits import BadUsage, CliError, Exit
+from appliance.cli.exits import CliError, Exit
 
 DEFAULT_SOCKET = Path("/run/imageport-signer/control.sock")
 TIMEOUT_S = 60.0
@@ -34,6 +34,15 @@ class SignerRefused(CliError):
     fix = "Look the signer's code up in docs/errors.md."
 
 
+class SignerConfigError(CliError):
+    """The signer's configuration, in which its socket is looked up, cannot be read."""
+
+    code = "cli.signer-config"
+    exit_code = Exit.CONFIG
+    http_status = 500
+    fix = "Name the signer's signer.toml with --config, or its socket with --socket."
+
+
 def add_socket_options(parser: argparse.ArgumentParser) -> None:
     """Declare how the signer's socket is found."""
     parser.add_argument("--socket", type=Path, metavar="PATH", help="the signer's socket")
@@ -44,7 +53,7 @@ def socket_of(args: argparse.Namespace) -> Path:
     """Return the socket that `--socket`, or the configuration of `--config`, names.
 
     Raises:
-        BadUsage: The configuration cannot be read.
+        SignerConfigError: The configuration cannot be read.
     """
     if args.socket is not None:
         return Path(args.socket)
@@ -53,8 +62,8 @@ def socket_of(args: argparse.Namespace) -> Path:
     try:
         named = tomllib.loads(args.config.read_text(encoding="utf-8")).get("socket")
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
-        msg = f"{args.config} cannot be read: {err}"
-        raise BadUsage(msg) from err
+        msg = f"{args.config} cannot be read: {getattr(err, 'strerror', None) or err}"
+        raise SignerConfigError(msg, path=str(args.config)) from err
     return args.config.parent / named if isinstance(named, str) else DEFAULT_SOCKET
 
 

@@ -18,12 +18,12 @@ PORT_MOST = 65535
 
 
 class SimFileMissing(CliError):
-    """A file that the command names is not there."""
+    """A file that the command names is not there or cannot be read."""
 
     code = "sim.file-missing"
     exit_code = Exit.NO_INPUT
     http_status = 404
-    fix = "Check the path."
+    fix = "Check the path, and that this user may read the file."
 
 
 class SimConfigInvalid(CliError):
@@ -105,8 +105,8 @@ def _plan(path: Path | None) -> FaultPlan:
         return FaultPlan()
     try:
         return FaultPlan.from_toml(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as err:
-        raise SimFileMissing(f"--faults {path}: no such file") from err
+    except OSError as err:
+        raise SimFileMissing(f"--faults {path}: {err.strerror}") from err
     except ValueError as err:
         raise SimConfigInvalid(f"--faults {path}: {err}") from err
 
@@ -119,10 +119,12 @@ def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         context.load_cert_chain(certificate, key)
-    except FileNotFoundError as err:
-        raise SimFileMissing(f"--tls-cert {certificate} or --tls-key {key}: no such file") from err
-    except ssl.SSLError as err:
+    except ssl.SSLError as err:  # an OSError too
         raise SimConfigInvalid(f"--tls-cert {certificate}, --tls-key {key}: {err.reason}") from err
+    except OSError as err:
+        raise SimFileMissing(
+            f"--tls-cert {certificate} or --tls-key {key}: {err.strerror}"
+        ) from err
     return context
 
 

@@ -29,7 +29,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from appliance.cli.credential import hidden, open_credential
-from appliance.cli.speckeys import BadSpec, check_names
+from appliance.cli.inputs import read_text
+from appliance.cli.speckeys import BadSpec, check_names, in_file
 from protocol.messages import Layout
 from protocol.ops import ShareRef, TargetRef
 
@@ -47,14 +48,18 @@ def load_upload(path: Path) -> dict[str, Any]:
     """Read an upload's spec and return the body of POST /v1/jobs without tenant; secrets are in clear inside.
 
     Raises:
-        BadSpec: Unreadable, not TOML, an unknown or missing key, a value or secret file that cannot be used.
+        NoInput: The spec, or a secret file that it names, cannot be read.
+        BadSpec: Not TOML, an unknown or missing key, a value or secret file that cannot be used.
     """
+    text = read_text(path, "the spec")
     try:
-        plain = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
-        msg = f"{path}: {err}"
-        raise BadSpec(msg, path=str(path)) from err
-    return upload_spec(plain, folder=path.resolve().parent)
+        plain = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as err:
+        raise in_file(path, err) from err
+    try:
+        return upload_spec(plain, folder=path.resolve().parent)
+    except BadSpec as err:
+        raise in_file(path, err) from err
 
 
 def upload_spec(plain: dict[str, Any], *, folder: Path) -> dict[str, Any]:

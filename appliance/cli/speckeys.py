@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 from appliance.cli.exits import CliError, Exit
 
@@ -13,6 +14,11 @@ class BadSpec(CliError):
     exit_code = Exit.BAD_DATA
     http_status = 422
     fix = "Correct the named key; docs/quickstart.md has whole examples."
+
+
+def in_file(path: Path, err: Exception) -> BadSpec:
+    """Return what is wrong with a spec, with the file that it came from."""
+    return BadSpec(f"{path}: {err}", **getattr(err, "fields", {}) | {"path": str(path)})
 
 
 def check_names(given: Iterable[str], known: Iterable[str], where: str, what: str = "key") -> None:

@@ -5,9 +5,12 @@ import re
 
 from appliance.cli import output
 from appliance.cli.exits import Exit
+from appliance.cli.inputs import count, name
 from appliance.cli.signersocket import add_socket_options, ask, socket_of
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
+_MOST_S = 10**9
+"""As the signer reads it; what it allows is less."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,10 +18,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
     help_line = "make an enrolment token and print it, this once"
     new = verbs.add_parser("new", help=help_line, description=help_line)
-    new.add_argument("--tenant", default="default", help='whose appliance it will be ("default")')
-    new.add_argument("--uses", type=int, default=1, help="how many appliances it enrols (1)")
+    new.add_argument(
+        "--tenant",
+        type=name,
+        default="default",
+        metavar="T",
+        help='whose appliance it will be (default: "default")',
+    )
+    new.add_argument(
+        "--uses", type=count, default=1, metavar="N", help="how many appliances it enrols (1)"
+    )
     new.add_argument("--ttl", type=duration, default="24h", help="30m, 24h, 7d ... (24h)")
-    new.add_argument("--replaces", metavar="ID", help="the appliance that the new one retires")
+    new.add_argument(
+        "--replaces", type=name, metavar="ID", help="the appliance that the new one retires"
+    )
     add_socket_options(new)
     new.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -40,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 def duration(text: str) -> int:
     """Read `90s`, `30m`, `24h` or `7d` as seconds."""
     match = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", text)
-    if match is None:
+    if match is None or int(match[1]) * _UNITS[match[2]] > _MOST_S:
         msg = f"{text!r} is no duration: write 90s, 30m, 24h or 7d"
         raise argparse.ArgumentTypeError(msg)
     return int(match[1]) * _UNITS[match[2]]

@@ -15,12 +15,30 @@ MAX_FILE = 4096
 
 
 class BadShare(NeedsOperator):
-    """The share or its credential file is not of the form that the doctor reads."""
+    """The share is not named in the form that the doctor reads."""
 
     code = "doctor.bad-share"
     exit_code = 2
     http_status = 400
-    fix = "Write smb://server/share, and a file of mode 0600 with the lines username=... and password=..."
+    fix = "Write smb://server/share."
+
+
+class BadCredentialFile(NeedsOperator):
+    """The share's credential file is not of the form that the doctor reads, or is open to others."""
+
+    code = "doctor.bad-credential"
+    exit_code = 65
+    http_status = 422
+    fix = "Write a file of mode 0600 with the lines username=... and password=..."
+
+
+class NoCredentialFile(NeedsOperator):
+    """The share's credential file is not there or cannot be read."""
+
+    code = "doctor.no-credential"
+    exit_code = 66
+    http_status = 404
+    fix = "Check the path, and that this user may read the file."
 
 
 def parse_share(url: str) -> SmbShareRef:
@@ -37,19 +55,27 @@ def parse_share(url: str) -> SmbShareRef:
 
 
 def read_credential(path: Path) -> SmbCredential:
-    """Return the account of a credential file; its content is never shown. Raises BadShare."""
+    """Return the account of a credential file; its content is never shown.
+
+    Raises:
+        NoCredentialFile, BadCredentialFile.
+    """
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
         with path.open(encoding="utf-8") as file:
             text = file.read(MAX_FILE)
-    except (OSError, UnicodeDecodeError) as err:
-        raise BadShare(f"{path} cannot be read: {type(err).__name__}") from err
+    except OSError as err:
+        raise NoCredentialFile(f"{path} cannot be read: {err.strerror}") from err
+    except UnicodeDecodeError as err:
+        raise BadCredentialFile(f"{path} is no UTF-8 text") from err
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise BadShare(f"{path} has mode {mode:04o}: others may read the password; expected 0600")
+        raise BadCredentialFile(
+            f"{path} has mode {mode:04o}: others may read the password; expected 0600"
+        )
     rows = [line.partition("=") for line in text.splitlines() if line.strip()]
     values = {key.strip().lower(): value for key, _, value in rows}
     if not values.get("username") or "password" not in values:
-        raise BadShare(f"{path} holds no username and password")
+        raise BadCredentialFile(f"{path} holds no username and password")
     return SmbCredential(
         values["username"].strip(), Secret(values["password"]), values.get("domain", "").strip()
     )

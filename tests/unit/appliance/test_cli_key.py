@@ -49,7 +49,7 @@ def test_new_writes_both_halves_and_prints_no_secret(
 
 def test_new_does_not_overwrite(tmp_path: Path) -> None:
     before = _new(tmp_path, "command").read_bytes()
-    assert main(["key", "new", "command", "-o", str(tmp_path / "command.key")]) == 78
+    assert main(["key", "new", "command", "-o", str(tmp_path / "command.key")]) == 73
     assert (tmp_path / "command.key").read_bytes() == before
 
 
@@ -89,9 +89,9 @@ def test_show_refuses_a_manifest_of_another_root(keys: Path) -> None:
 @pytest.mark.parametrize(
     ("extra", "code"),
     [
-        (["--revoke", "command-00000000:stop"], 78),
+        (["--revoke", "command-00000000:stop"], 65),
         (["--revoke", "command-00000000"], 2),
-        (["--key", "release:nowhere.key"], 78),
+        (["--key", "release:nowhere.key"], 66),
         (["--key", "device:nowhere.key"], 2),
     ],
     ids=["revoked-unlisted", "revoked-how", "no-file", "no-role"],
@@ -103,7 +103,7 @@ def test_manifest_that_would_mislead_is_not_signed(keys: Path, extra: list[str],
 
 def test_a_caller_key_is_not_listed_in_a_manifest(keys: Path) -> None:
     caller = _new(keys, "caller")
-    assert _manifest(keys, 1, "--key", f"command:{caller}") == 78
+    assert _manifest(keys, 1, "--key", f"command:{caller}") == 65
 
 
 def test_api_key_goes_to_the_relay_as_its_hash_only(
@@ -148,5 +148,5 @@ def test_control_plane_is_not_made_twice_in_one_folder(tmp_path: Path) -> None:
     command = ["key", "new", "control-plane", "--dir", str(tmp_path), "--tenant", "acme"]
     assert main(command) == 0
     before = (tmp_path / "root.key").read_bytes()
-    assert main(command) == 78
+    assert main(command) == 73
     assert (tmp_path / "root.key").read_bytes() == before

@@ -3,9 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from appliance.cli.exits import BadUsage
 from appliance.cli.main import main
-from appliance.cli.signersocket import DEFAULT_SOCKET, socket_of
+from appliance.cli.signersocket import DEFAULT_SOCKET, SignerConfigError, socket_of
 from appliance.cli.token import duration
 
 
@@ -16,7 +15,7 @@ def test_durations_are_read_as_they_are_spoken(text: str, seconds: int) -> None:
     assert duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "24", "0h", "-1h", "1.5h", "1w", "h", "24h "])
+@pytest.mark.parametrize("text", ["", "24", "0h", "-1h", "1.5h", "1w", "h", "24h ", "999999d"])
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError):
         duration(text)
@@ -36,8 +35,8 @@ def test_the_socket_is_the_named_one_the_configured_one_or_the_usual_one(tmp_pat
     assert _socket(config) == DEFAULT_SOCKET
 
 
-def test_an_unreadable_configuration_is_a_wrong_usage(tmp_path: Path) -> None:
-    with pytest.raises(BadUsage):
+def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SignerConfigError, match=r"none\.toml"):
         _socket(tmp_path / "none.toml")
 
 

@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 
 from agent.shares.smb.ref import SmbShareRef
-from appliance.doctor.sharespec import BadShare, parse_share, read_credential
+from appliance.doctor.sharespec import (
+    BadCredentialFile,
+    BadShare,
+    NoCredentialFile,
+    parse_share,
+    read_credential,
+)
 
 
 @pytest.mark.parametrize(
@@ -50,11 +56,11 @@ def test_a_file_that_will_not_do_is_named_and_not_shown(
     tmp_path: Path, text: str, mode: int
 ) -> None:
     path = _file(tmp_path, text, mode)
-    with pytest.raises(BadShare, match=str(path)) as caught:
+    with pytest.raises(BadCredentialFile, match=str(path)) as caught:
         read_credential(path)
     assert "hunter2" not in str(caught.value)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BadShare, match="FileNotFoundError"):
+    with pytest.raises(NoCredentialFile, match="No such file"):
         read_credential(tmp_path / "none")

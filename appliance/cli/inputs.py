@@ -1,0 +1,104 @@
+"""What people hand to a command: files, standard input, ids and numbers; read and checked here, judged elsewhere.
+
+A file that a command names and that cannot be read is 66, one that holds something else 65, a configuration or what it
+names 78. What the parser can refuse is a wrong command line, 2.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import msgspec
+
+from appliance.cli.exits import CliError, Exit
+from protocol.ids import IdText
+
+STDIN = "-"
+MAX_BYTES = 1024 * 1024
+"""A spec is some hundred bytes, a key manifest at most 64 KiB; more is another file."""
+
+
+class NoInput(CliError):
+    """A file that the command names is not there or cannot be read."""
+
+    code = "cli.no-input"
+    exit_code = Exit.NO_INPUT
+    http_status = 404
+    fix = "Check the path, and that this user may read the file."
+
+
+class NotText(CliError):
+    """A file that the command names is no UTF-8 text."""
+
+    code = "cli.not-text"
+    exit_code = Exit.BAD_DATA
+    http_status = 422
+    fix = "Name the right file, or write it again as UTF-8."
+
+
+class CannotCreate(CliError):
+    """A file or folder that the command was to make cannot be made."""
+
+    code = "cli.cannot-create"
+    exit_code = Exit.CANNOT_CREATE
+    http_status = 422
+    fix = "Name another place, or give this user the right to write there."
+
+
+def read_bytes(path: Path, what: str) -> bytes:
+    """Return a file's content, `-` is standard input; at most one byte more than MAX_BYTES.
+
+    Raises:
+        NoInput: It cannot be read; the message begins with `what`.
+    """
+    try:
+        if str(path) == STDIN:
+            return sys.stdin.buffer.read(MAX_BYTES + 1)
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except (OSError, ValueError) as err:  # ValueError: a NUL in the name
+        reason = getattr(err, "strerror", None) or str(err)
+        raise NoInput(f"{what} {path} cannot be read: {reason}", path=str(path)) from err
+
+
+def read_text(path: Path, what: str) -> str:
+    """Return a file's text, `-` is standard input.
+
+    Raises:
+        NoInput, NotText.
+    """
+    try:
+        return read_bytes(path, what).decode()
+    except UnicodeDecodeError as err:
+        raise NotText(f"{what} {path} is no UTF-8 text (byte {err.start})", path=str(path)) from err
+
+
+def others_may_read(path: Path) -> bool:
+    """Whether group or others have rights to a file that holds a secret. Raises NoInput."""
+    try:
+        return bool(path.stat().st_mode & 0o077)
+    except (OSError, ValueError) as err:
+        reason = getattr(err, "strerror", None) or str(err)
+        raise NoInput(f"{path} cannot be read: {reason}", path=str(path)) from err
+
+
+def name(text: str) -> str:
+    """Return an id of a tenant, an appliance or a key, as the wire takes it; for argparse."""
+    try:
+        return msgspec.convert(text, IdText)
+    except msgspec.ValidationError as err:
+        msg = f"{text!r} is no name: 1 to 64 of a-z, 0-9 and -"
+        raise argparse.ArgumentTypeError(msg) from err
+
+
+def any_or_name(text: str) -> str:
+    """Return `*` or a name; for argparse."""
+    return text if text == "*" else name(text)
+
+
+def count(text: str) -> int:
+    """Return a whole number from 1; for argparse."""
+    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:12]) <= 10**9:
+        msg = f"{text!r} is no number from 1 to 1000000000"
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)
