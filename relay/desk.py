@@ -195,13 +195,8 @@ class Desk:
                 )
                 shared.hub.poke(session.tenant)
             case Nack():
-                if (
-                    statement.code in POISON
-                ):  # a signer that is away has to go around it when it comes
-                    item = Kept("nack", statement.epoch, event.env, now)
-                    await shared.store.keep(*place, item, actor="", now=now)
                 self._tell("nack", event.env)
-                await self._nacked(statement)
+                await self._nacked(statement, Kept("nack", statement.epoch, event.env, now))
             case Inventory():
                 item = Kept("inventory", statement.epoch, event.env, now)
                 await shared.store.keep(*place, item, actor="", now=now)
@@ -227,15 +222,17 @@ class Desk:
         for clash in kept.clashes:
             log.error("appliance contradicts itself", appliance=session.appliance, n=clash.n)
 
-    async def _nacked(self, nack: Nack) -> None:
+    async def _nacked(self, nack: Nack, item: Kept) -> None:
         shared, session = self.shared, self.session
         log.warning("envelope refused", appliance=session.appliance, code=nack.code)
         if nack.code not in POISON:
             return
+        place, now = (session.tenant, session.appliance), shared.now_ms()
         command = await shared.store.quarantine(
-            session.tenant, session.appliance, nack.digest, code=nack.code, now=shared.now_ms()
+            *place, nack.digest, code=nack.code, nack=item, now=now
         )
         if command is None:
+            await self._damaged(nack, now)
             return
         shared.hub.poke(session.tenant)
         shared.signers.tell(
@@ -248,9 +245,27 @@ class Desk:
                 digest=command.digest,
             ),
         )
+        await self._offer_again(command)
+
+    async def _damaged(self, nack: Nack, now: int) -> None:
+        """Look whether the appliance refused bytes that only this relay has: the signer's own are sound."""
+        session = self.session
+        command = await self.shared.store.drop_damaged(
+            session.tenant,
+            session.appliance,
+            epoch=nack.epoch,
+            seq=nack.have + 1,
+            name=nack.digest,
+            now=now,
+        )
+        if command is not None:
+            log.error("stored envelope was damaged", appliance=session.appliance, seq=command.seq)
+            await self._offer_again(command)
+
+    async def _offer_again(self, command: Queued) -> None:
         # Its number is free: what is stored for it next has to go out, so the cursor returns there as if the agent,
         # which still waits for this number, had asked for it.
-        for event in session.feed(frame_bytes(Fetch(epoch=command.epoch, seq=command.seq))):
+        for event in self.session.feed(frame_bytes(Fetch(epoch=command.epoch, seq=command.seq))):
             await self.act(event)
 
     async def _progress(self, event: Event, now: int) -> None:

@@ -220,7 +220,8 @@ class Store(Protocol):
     ) -> Literal["new", "same", "stale"]:
         """Keep the newest signed thing of a kind. A lower serial, or other bytes under the same one, is stale.
 
-        NEWEST_WINS kinds are never stale. An `epoch` retires undelivered commands of lower epochs.
+        An `epoch` whose very payload another key signed replaces the one that is held. NEWEST_WINS kinds are never
+        stale. An `epoch` retires undelivered commands of lower epochs.
         """
         ...
 
@@ -269,9 +270,22 @@ class Store(Protocol):
         ...
 
     async def quarantine(
-        self, tenant: str, appliance: str, digest: bytes, *, code: str, now: int
+        self, tenant: str, appliance: str, digest: bytes, *, code: str, nack: Kept, now: int
     ) -> Command | None:
-        """Never offer this envelope again; its seq is free. None if there is no such envelope in the queue."""
+        """Never offer this envelope again; its seq is free. None if there is no such envelope in the queue.
+
+        Its `nack` is kept in the same transaction, for a signer that is away. One that condemns nothing in the queue is
+        not kept: it would take the place of one that does.
+        """
+        ...
+
+    async def drop_damaged(
+        self, tenant: str, appliance: str, *, epoch: int, seq: int, name: bytes, now: int
+    ) -> Command | None:
+        """Forget the waiting envelope whose stored bytes have this SHA-256: they are not what was signed.
+
+        Its own digest stays welcome. None if the bytes there are others, or none.
+        """
         ...
 
     async def add_results(

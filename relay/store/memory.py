@@ -3,6 +3,7 @@
 Every method is atomic because it does not await.
 """
 
+import hashlib
 from dataclasses import replace
 from typing import Literal
 
@@ -10,7 +11,6 @@ from relay.errors import EnvelopeQuarantined
 from relay.store import rules
 from relay.store.base import (
     EVERYWHERE,
-    NEWEST_WINS,
     RESPONSE_KEPT_MS,
     Answer,
     Appliance,
@@ -46,11 +46,9 @@ class MemoryStore:
         if item.kind != "manifest":
             shelf = self._s.site(tenant, appliance).kept
         old = shelf.get(item.kind)
-        if item.kind not in NEWEST_WINS and old is not None:
-            if old.env == item.env:
-                return "same"
-            if item.serial <= old.serial:
-                return "stale"
+        verdict = rules.keeps(old, item)
+        if verdict != "new":
+            return verdict
         if item.kind == "manifest":
             self._s.manifests[tenant] = item
         else:
@@ -158,7 +156,7 @@ class MemoryStore:
         return True
 
     async def quarantine(
-        self, tenant: str, appliance: str, digest: bytes, *, code: str, now: int
+        self, tenant: str, appliance: str, digest: bytes, *, code: str, nack: Kept, now: int
     ) -> Command | None:
         """See Store."""
         site = self._s.site(tenant, appliance)
@@ -166,11 +164,26 @@ class MemoryStore:
         if command is None or state != "pending":
             return None
         site.commands[digest] = (command, "quarantined")
+        site.kept["nack"] = nack
         job = self._s.jobs.get((tenant, command.id))
         if job is not None and job.digest == digest:
             self._s.save_job(job, rules.quarantined(job, code=code, now=now))
         self._s.note(tenant, appliance, "command.quarantined", command.id.hex(), code, now)
         return command
+
+    async def drop_damaged(
+        self, tenant: str, appliance: str, *, epoch: int, seq: int, name: bytes, now: int
+    ) -> Command | None:
+        """See Store."""
+        site = self._s.site(tenant, appliance)
+        for command in site.pending():
+            if (command.epoch, command.seq) == (epoch, seq) and _name(command) == name:
+                del site.commands[command.digest]
+                self._s.note(
+                    tenant, appliance, "command.damaged", command.id.hex(), name.hex(), now
+                )
+                return command
+        return None
 
     async def add_results(
         self, tenant: str, appliance: str, results: tuple[Result, ...], *, now: int
@@ -309,3 +322,7 @@ class MemoryStore:
 
     async def close(self) -> None:
         """See Store."""
+
+
+def _name(command: Command) -> bytes:
+    return hashlib.sha256(command.env).digest()

@@ -11,23 +11,43 @@
 
 import hashlib
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from protocol.errors import FrameError
 from protocol.jobs import FINAL, merge_progress
-from protocol.messages import MAX_RESULT
+from protocol.messages import MAX_EPOCH_ORDER, MAX_RESULT
 from protocol.signed import parse_envelope
-from relay.store.base import Command, Job, Result, Update
+from relay.store.base import NEWEST_WINS, Command, Job, Kept, Result, Update
 
 QUEUED = "queued"
 QUARANTINED = "quarantined"
 FINAL_STATES = frozenset(state.value for state in FINAL)
 _NOT_DELIVERED = frozenset({QUEUED, QUARANTINED})
 
+SIGNED_AGAIN: frozenset[str] = frozenset({"epoch"})
+"""Kinds that another key may have signed again, byte for byte: the signer does so when the first key is revoked."""
 GENESIS = bytes(32)
 """The hash before the first audit entry of a tenant."""
+
+
+def keeps(old: Kept | None, item: Kept) -> Literal["new", "same", "stale"]:
+    """Return what a signed thing is beside the one that is held: what is kept is "new" (see `Store.keep`)."""
+    if old is None or item.kind in NEWEST_WINS:
+        return "new"
+    if old.env == item.env:
+        return "same"
+    if item.serial == old.serial and item.kind in SIGNED_AGAIN and _payload(item) == _payload(old):
+        return "new"
+    return "stale" if item.serial <= old.serial else "new"
+
+
+def _payload(item: Kept) -> bytes:
+    try:
+        return parse_envelope(item.env, limit=MAX_EPOCH_ORDER).p
+    except FrameError:
+        return item.env
 
 
 def audit_hash(before: bytes, fields: tuple[int, int, str, str, str, str]) -> bytes:

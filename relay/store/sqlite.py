@@ -108,11 +108,19 @@ class SqliteStore:
         )
 
     async def quarantine(
-        self, tenant: str, appliance: str, digest: bytes, *, code: str, now: int
+        self, tenant: str, appliance: str, digest: bytes, *, code: str, nack: Kept, now: int
     ) -> Command | None:
         """See Store."""
         return await self._db.write(
-            lambda _: queues.quarantine(self._led, tenant, appliance, digest, code, now)
+            lambda _: queues.quarantine(self._led, tenant, appliance, digest, code, nack, now)
+        )
+
+    async def drop_damaged(
+        self, tenant: str, appliance: str, *, epoch: int, seq: int, name: bytes, now: int
+    ) -> Command | None:
+        """See Store."""
+        return await self._db.write(
+            lambda _: queues.drop_damaged(self._led, tenant, appliance, epoch, seq, name, now)
         )
 
     async def add_results(

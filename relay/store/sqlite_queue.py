@@ -3,6 +3,7 @@
 Reading functions take a plain connection, so the reader's thread uses them too.
 """
 
+import hashlib
 import sqlite3
 from typing import Any, Literal
 
@@ -12,7 +13,6 @@ from relay.store.base import (
     EVERYWHERE,
     MAX_BACKLOG,
     MAX_BACKLOG_BYTES,
-    NEWEST_WINS,
     Appliance,
     Command,
     Head,
@@ -123,11 +123,9 @@ def keep(
     """Keep the newest signed thing of a kind."""
     place = EVERYWHERE if item.kind == "manifest" else appliance
     old = find_kept(ledger.conn, tenant, place, item.kind)
-    if item.kind not in NEWEST_WINS and old is not None:
-        if old.env == item.env:
-            return "same"
-        if item.serial <= old.serial:
-            return "stale"
+    verdict = rules.keeps(old, item)
+    if verdict != "new":
+        return verdict
     _put(ledger, tenant, place, item)
     if item.kind == "epoch":
         delivered(ledger, tenant, appliance, epoch=item.serial, have=0, now=now)
@@ -335,9 +333,9 @@ def ack(  # noqa: PLR0917  # the ack's facts
 
 
 def quarantine(  # noqa: PLR0917  # the nack's facts
-    ledger: Ledger, tenant: str, appliance: str, digest: bytes, code: str, now: int
+    ledger: Ledger, tenant: str, appliance: str, digest: bytes, code: str, nack: Kept, now: int
 ) -> Command | None:
-    """Never offer this envelope again."""
+    """Never offer this envelope again, and keep the nack that says so."""
     row = ledger.conn.execute(
         f"UPDATE command SET state = {QUARANTINED} WHERE tenant = ? AND appliance = ? AND digest = ? AND state = 0 "  # noqa: S608  # constants
         f"RETURNING {_COMMAND}",
@@ -346,7 +344,25 @@ def quarantine(  # noqa: PLR0917  # the nack's facts
     if row is None:
         return None
     command = Command(*row)
+    _put(ledger, tenant, appliance, nack)
     for job in ledger.jobs_of(tenant, [(command.id, digest)]):
         ledger.save_job(job, rules.quarantined(job, code=code, now=now))
     ledger.note(tenant, appliance, "command.quarantined", command.id.hex(), code, now)
+    return command
+
+
+def drop_damaged(  # noqa: PLR0917  # the nack's facts
+    ledger: Ledger, tenant: str, appliance: str, epoch: int, seq: int, name: bytes, now: int
+) -> Command | None:
+    """Forget a waiting envelope that is not what was signed, so that the signer's next push is taken."""
+    where = f"tenant = ? AND appliance = ? AND epoch = ? AND seq = ? AND state = {PENDING}"
+    place = (tenant, appliance, epoch, seq)
+    row = ledger.conn.execute(f"SELECT {_COMMAND} FROM command WHERE {where}", place).fetchone()  # noqa: S608  # constants
+    if row is None:
+        return None
+    command = Command(*row)
+    if hashlib.sha256(command.env).digest() != name:
+        return None
+    ledger.conn.execute(f"DELETE FROM command WHERE {where}", place)  # noqa: S608  # constants
+    ledger.note(tenant, appliance, "command.damaged", command.id.hex(), name.hex(), now)
     return command

@@ -1,5 +1,6 @@
 """What every store of the relay promises: run on the memory reference and on SQLite."""
 
+import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,8 @@ from tests.support.relay_rows import (
     progress,
     result,
 )
+
+NACK = Kept("nack", 1, b"signed nack", NOW)
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -84,7 +87,9 @@ async def test_second_command_for_a_number_is_refused(store: Store) -> None:
 
 async def test_quarantine_frees_the_number_and_bars_the_envelope(store: Store) -> None:
     await add(store, command(1), command(2))
-    found = await store.quarantine(TENANT, SITE, command(1).digest, code="protocol.x", now=NOW)
+    found = await store.quarantine(
+        TENANT, SITE, command(1).digest, code="protocol.x", nack=NACK, now=NOW
+    )
     assert found == command(1)
     assert await store.commands(TENANT, SITE, epoch=1, seq=1, limit=10) == ()
     with pytest.raises(EnvelopeQuarantined):
@@ -101,9 +106,34 @@ async def test_quarantine_frees_the_number_and_bars_the_envelope(store: Store) -
 
 async def test_quarantine_of_an_unknown_or_delivered_envelope_does_nothing(store: Store) -> None:
     await add(store, command(1))
-    assert await store.quarantine(TENANT, SITE, digest("?"), code="x", now=NOW) is None
+    assert await store.quarantine(TENANT, SITE, digest("?"), code="x", nack=NACK, now=NOW) is None
     await store.ack(TENANT, SITE, epoch=1, have=1, env=b"ack", now=NOW)
-    assert await store.quarantine(TENANT, SITE, command(1).digest, code="x", now=NOW) is None
+    assert (
+        await store.quarantine(TENANT, SITE, command(1).digest, code="x", nack=NACK, now=NOW)
+        is None
+    )
+    assert await store.kept(TENANT, SITE, "nack") is None
+
+
+async def test_the_nack_of_what_was_quarantined_is_kept(store: Store) -> None:
+    await add(store, command(1))
+    await store.quarantine(TENANT, SITE, command(1).digest, code="x", nack=NACK, now=NOW)
+    other = Kept("nack", 1, b"of nothing here", NOW)
+    await store.quarantine(TENANT, SITE, digest("?"), code="x", nack=other, now=NOW)
+    assert await store.kept(TENANT, SITE, "nack") == NACK
+
+
+async def test_a_damaged_envelope_is_forgotten_and_its_like_taken_again(store: Store) -> None:
+    await add(store, command(1, env=b"rotten"), command(2))
+    name = hashlib.sha256(b"rotten").digest()
+    for seq, other in ((1, digest("?")), (2, name), (3, name)):
+        found = await store.drop_damaged(TENANT, SITE, epoch=1, seq=seq, name=other, now=NOW)
+        assert found is None
+    found = await store.drop_damaged(TENANT, SITE, epoch=1, seq=1, name=name, now=NOW)
+    assert found == command(1, env=b"rotten")
+    assert await store.commands(TENANT, SITE, epoch=1, seq=1, limit=10) == ()
+    await add(store, command(1))
+    assert await store.commands(TENANT, SITE, epoch=1, seq=1, limit=10) == (command(1), command(2))
 
 
 async def test_backlog_is_bounded_by_number(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,7 +407,9 @@ async def test_artifact_is_registered_once_per_tenant(store: Store) -> None:
 async def test_audit_log_is_a_chain_per_tenant(store: Store) -> None:
     await add(store, command(1), command(2))
     await store.note("other", actor="x", action="y", subject="z", detail="", now=NOW)
-    await store.quarantine(TENANT, SITE, command(2).digest, code="protocol.fork", now=NOW)
+    await store.quarantine(
+        TENANT, SITE, command(2).digest, code="protocol.fork", nack=NACK, now=NOW
+    )
     log = await store.audit(TENANT, after=0, limit=10)
     assert [(entry.n, entry.action) for entry in log] == [
         (1, "command.stored"),

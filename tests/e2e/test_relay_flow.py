@@ -2,6 +2,8 @@
 
 import asyncio
 import base64
+import hashlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -14,14 +16,16 @@ from protocol.frames import (
     CLOSE_REFUSED,
     CLOSE_SUPERSEDED,
     CommandFrame,
+    EpochFrame,
     GoingAway,
     ReceiptFrame,
     Stored,
     TimeFrame,
     TimeRequest,
 )
-from protocol.messages import Kind, Receipt, Result, ResultsThrough
+from protocol.messages import Epoch, Kind, Receipt, Result, ResultsThrough, Revocation
 from protocol.signed import parse_envelope
+from relay.store.base import Store
 from relay.store.memory import MemoryStore
 from relay.store.sqlite import open_sqlite
 from tests.support import protocol_world as w
@@ -184,6 +188,32 @@ async def test_signer_that_was_away_gets_the_results_that_it_lacks(tmp_path: Pat
             assert [number_of(statement.env) for statement in lacking] == [2, 3]
 
 
+async def test_epoch_order_of_a_revoked_key_is_replaced_by_the_one_signed_again(
+    tmp_path: Path,
+) -> None:
+    other = w.key_of("command 2")
+    order = Epoch(
+        v=1, tenant=w.TENANT, appliance=w.APPLIANCE, from_=1, to=2, have=0, head=b"h" * 32, final=()
+    )
+    revoked = Revocation(since=w.T0, running="stop")
+    rows = (
+        w.manifest_key("command-1", w.COMMAND, "command", revoked=revoked),
+        w.manifest_key("command-2", other, "command"),
+        *w.manifest().keys[1:],
+    )
+    store = open_sqlite(tmp_path / "relay.db", now=w.T0)
+    async with running(tmp_path, store=store) as world, world.signer() as signer:
+        await signer.introduce()
+        first, again = (w.envelope(Kind.EPOCH, order, key) for key in (w.COMMAND, other))
+        assert (await signer.push("epoch", first)).code == ""
+        manifest = w.envelope(Kind.MANIFEST, w.manifest(serial=2, keys=rows), w.ROOT)
+        assert (await signer.push("manifest", manifest, appliance="*")).code == ""
+        assert (await signer.push("epoch", first)).code == "protocol.key-revoked"
+        assert (await signer.push("epoch", again)).code == ""
+        async with world.agent() as agent:
+            assert (await agent.expect(EpochFrame)).env == again
+
+
 def number_of(env: bytes) -> int:
     return decode(parse_envelope(env, limit=2**20).p, Result, limit=2**20).n
 
@@ -283,3 +313,30 @@ async def test_a_signer_that_was_away_hears_of_the_poison_when_it_comes(tmp_path
         async with world.signer() as signer:
             kinds = [(await signer.expect(Statement)).kind for _ in range(2)]
     assert "nack" in kinds
+
+
+async def test_an_envelope_that_rotted_in_the_store_is_taken_again(tmp_path: Path) -> None:
+    """The appliance refuses bytes that only the relay has: the signer's own must not stay out for them."""
+    good = w.signed_command()
+    rotten = good[:-1] + bytes([good[-1] ^ 1])
+    store = open_sqlite(tmp_path / "relay.db", now=w.T0)
+    async with running(tmp_path, store=store) as world, world.signer() as signer:
+        await signer.introduce()
+        await signer.push("command", good)
+        with sqlite3.connect(tmp_path / "relay.db") as disk:
+            assert disk.execute("UPDATE command SET env = ?", (rotten,)).rowcount == 1
+        async with world.agent() as agent:
+            await agent.fetch(1)
+            assert (await agent.expect(CommandFrame)).env == rotten
+            await agent.nack(hashlib.sha256(rotten).digest(), "protocol.bad-signature")
+            await signer.expect(Statement)
+            async with asyncio.timeout(30):
+                while not await dropped(store):  # noqa: ASYNC110 - the store tells nobody
+                    await asyncio.sleep(0.01)
+            assert (await signer.push("command", good)).code == ""
+            assert (await agent.expect(CommandFrame)).env == good
+
+
+async def dropped(store: Store) -> bool:
+    entries = await store.audit(w.TENANT, after=0, limit=100)
+    return "command.damaged" in {entry.action for entry in entries}

@@ -90,8 +90,9 @@ class World:
         if kind is Kind.NACK:
             nack = _payload(data, Nack)
             if nack.code in POISON:
+                if any(_digest(held) == nack.digest for held in self.store.commands.values()):
+                    self.store.nack = data
                 self.store.quarantined.add(nack.digest)
-                self.store.nack = data
 
     # --- honest steps
 
