@@ -69,6 +69,8 @@ def configure(level: str, stream: TextIO | None = None) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=max(threshold, logging.INFO), force=True)
+    # Microsoft's SDK reports every request and every cached token at INFO.
+    logging.getLogger("azure").setLevel(max(threshold, logging.WARNING))
 
 
 def clean_text(text: str) -> str:

@@ -68,6 +68,12 @@ def test_other_packages_log_the_same_way(lines: io.StringIO) -> None:
     assert "hunter2" not in line["event"]
 
 
+def test_the_cloud_sdks_chatter_is_not_ours(lines: io.StringIO) -> None:
+    logging.getLogger("azure.identity").info("token came from the cache")
+    logging.getLogger("azure.identity").warning("no token")
+    assert [json.loads(line)["event"] for line in lines.getvalue().splitlines()] == ["no token"]
+
+
 def test_below_the_level_nothing_is_written(lines: io.StringIO) -> None:
     structlog.get_logger().debug("quiet")
     assert lines.getvalue() == ""
