@@ -36,6 +36,7 @@ def job_rows(job: dict[str, Any], *, evidence: Evidence) -> list[tuple[str, str]
     if job.get("progress") and not result:
         rows.append(("progress", event_text("", job).strip()))
     rows += [("workflow", str(job["workflow"]))] if job.get("workflow") else []
+    rows += _time_rows(job, result)
     rows += _error_rows(job, result, report)
     rows += [("root", str(result["root"]))] if result.get("root") else []
     rows += [
@@ -59,6 +60,16 @@ def _evidence_text(evidence: Evidence) -> str:
     report = ", all but the report" if evidence.report == "relay" else ""
     revoked = "; it was revoked since" if evidence.state == "revoked-device" else ""
     return f"signed by the appliance, verified here{report}{revoked}"
+
+
+def _time_rows(job: dict[str, Any], result: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return when it was ordered, started and ended, and how long it took; a running job has no end to show."""
+    started, ended = result.get("started"), result.get("ended")
+    times = (("ordered", job.get("created")), ("started", started), ("ended", ended))
+    rows = [(name, output.moment(at)) for name, at in times if at is not None]
+    if isinstance(started, int) and isinstance(ended, int) and ended >= started:
+        rows.append(("took", output.duration((ended - started) / 1000)))
+    return rows
 
 
 def _error_rows(

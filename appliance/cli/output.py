@@ -20,6 +20,7 @@ _REDRAW_SECONDS = 0.1
 _CLEAR_LINE = "\r\x1b[K"
 _UNITS = ((TiB, "TiB"), (GiB, "GiB"), (MiB, "MiB"), (KiB, "KiB"))
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_YEAR_10000_MS = 253_402_300_800_000
 _FIRST_BYTE = 0xDC00
 """A byte of a file name that is no UTF-8 comes as this much more (PEP 383), 0xDC80 to 0xDCFF."""
 
@@ -166,6 +167,13 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes:02}:{rest:02}"
+
+
+def moment(at_ms: object) -> str:
+    """Write ms UTC as `2026-05-01 09:30:00 UTC`; what is none, and may be a relay's, as `?`."""
+    if not isinstance(at_ms, int) or not 0 <= at_ms < _YEAR_10000_MS:
+        return "?"
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at_ms / 1000))
 
 
 class ProgressLine:

@@ -50,6 +50,27 @@ def test_a_finished_job_shows_both_sizes_root_outputs_warnings_and_proof() -> No
     }
 
 
+def test_a_finished_job_shows_when_it_ran_and_how_long() -> None:
+    result = {"started": 1_800_000_005_000, "ended": 1_800_003_725_400}
+    shown = rows({**JOB, "state": "succeeded", "created": 1_800_000_000_000, "result": result})
+    assert [shown[name] for name in ("ordered", "started", "ended", "took")] == [
+        "2027-01-15 08:00:00 UTC",
+        "2027-01-15 08:00:05 UTC",
+        "2027-01-15 09:02:05 UTC",
+        "1:02:00",
+    ]
+
+
+@pytest.mark.parametrize("at", [-1, 10**30, "soon", True, 1.5], ids=str)
+def test_a_time_that_is_none_is_no_traceback(at: object) -> None:
+    shown = rows({**JOB, "created": at, "result": {"started": at, "ended": at}})
+    assert shown["started"] in {"?", "1970-01-01 00:00:00 UTC"}
+
+
+def test_a_job_that_never_started_shows_no_time_that_it_took() -> None:
+    assert "took" not in rows({**JOB, "state": "refused", "result": {"ended": 1_800_000_000_000}})
+
+
 def test_a_failed_job_shows_code_message_fix_and_what_is_left() -> None:
     report = {
         "message": "no such file",
