@@ -5,6 +5,7 @@ Files by order, later ones win key by key: every `*.toml` of the distribution's 
 The only module of the agent that reads the environment.
 """
 
+import difflib
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -233,11 +234,40 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check(values: Mapping[str, Any], path: Path | None) -> AgentConfig:
+    if (unknown := _unknown_key(values)) is not None:
+        msg = f"{path or 'configuration'}: {unknown}"
+        raise ConfigError(msg, path=str(path or ""))
     try:
         return msgspec.convert(values, AgentConfig, strict=True)
     except msgspec.ValidationError as err:
         msg = f"{path or 'configuration'}: {err}"
         raise ConfigError(msg, path=str(path or "")) from err
+
+
+def _unknown_key(values: Mapping[str, Any]) -> str | None:
+    """Say which key nobody knows, and where it would be at home; None if all are known."""
+    sections: dict[str, tuple[str, ...]] = {
+        field.name: field.type.__struct_fields__
+        for field in msgspec.structs.fields(AgentConfig)
+        if isinstance(field.type, type) and issubclass(field.type, _Section)
+    }
+    homes = {"": AgentConfig.__struct_fields__, **sections}
+    places = {"": values} | {n: values[n] for n in sections if isinstance(values.get(n), dict)}
+    for place, keys in places.items():
+        for key in keys:
+            if key in homes[place]:
+                continue
+            home = [_place(name) for name, known in homes.items() if key in known]
+            near = difflib.get_close_matches(key, homes[place], n=1)
+            hint = f"known: {', '.join(homes[place])}"
+            hint = f"did you mean {near[0]}?" if near else hint
+            hint = f"it belongs {' or '.join(home)}" if home else hint
+            return f"unknown key {key!r} {_place(place)}; {hint}"
+    return None
+
+
+def _place(section: str) -> str:
+    return f"in [{section}]" if section else "before the first section"
 
 
 def _merge(old: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from appliance import keyfiles
 from appliance.cli.exits import CliError, Exit
 from appliance.cli.trusted import Trust
 from appliance.keyfiles import KeyFile, KeyFileError
+from protocol.ids import IdText
 from protocol.signed import SigningKey
 
 SYSTEM = Path("/etc/imageport/client.toml")
@@ -39,9 +40,9 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """client.toml."""
 
     # Base URL of the relay.
-    url: str
+    url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^\s@/]{1,255}(/[^\s@]*)?\Z")]
     # Whose jobs these are.
-    tenant: str
+    tenant: IdText
     # File with the relay's API key (role operator to order, reader to look).
     api_key_file: str
     # The caller's private key file; needed to order and to cancel.

@@ -1,6 +1,8 @@
 """`imageport image upload`: order an upload by a TOML spec, show what it would be, or follow it to its end."""
 
 import argparse
+import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +13,17 @@ from appliance.cli.exits import Exit
 from appliance.cli.job import add_client_arguments, follow, with_client
 from appliance.cli.spec import load_upload, without_secrets
 from appliance.cli.speckeys import BadSpec, in_file
-from protocol.ops import UploadArgs
+from protocol.errors import BadField
+from protocol.jobspec import JobSpec, read_args
 
 if TYPE_CHECKING:
     from appliance.cli.clientconfig import Client
     from relay.client import RelayClient
+
+_OPTIONS = ("if_exists", "verify", "bandwidth")
+_PLACES = {key: f"options.{key}" for key in _OPTIONS} | {
+    f"{key}_s": f"options.{key}" for key in ("valid", "start_by", "timeout")
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,12 +64,25 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check(spec: dict[str, Any]) -> None:
-    """Hold the args to the op's struct before anything is sent; raises BadSpec with the place."""
+    """Hold a spec to what the signer takes, with the signer's own code; raises BadSpec with the place."""
+    plain = {**spec, "args": _unsealed(spec["args"])}
     try:
-        msgspec.convert(_unsealed(spec["args"]), UploadArgs, strict=True)
-    except msgspec.ValidationError as err:
-        msg = f"the spec does not fit: {err}"
-        raise BadSpec(msg) from err
+        body = json.dumps({"tenant": "x", "request": "0" * 32, **plain}, allow_nan=False)
+        read_args(msgspec.json.decode(body, type=JobSpec))
+    except (
+        TypeError,
+        ValueError,
+    ) as err:  # TOML knows dates and nan; ValidationError is a ValueError
+        raise BadSpec(f"the spec does not fit: {_placed(err)}") from err
+    except BadField as err:
+        raise BadSpec(f"the spec does not fit: {_placed(err)}") from err
+
+
+def _placed(err: Exception) -> str:
+    """Return the message with the places as the spec calls them."""
+    return re.sub(
+        r"`\$\.?([^`]*)`", lambda at: f"`{_PLACES.get(at[1], at[1] or 'the spec')}`", str(err)
+    )
 
 
 def _unsealed(args: dict[str, Any]) -> dict[str, Any]:

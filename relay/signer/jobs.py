@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from protocol.codec import encode
+from protocol.jobspec import JobSpec
 from protocol.messages import Command, CommandRef
 from protocol.ops import CancelArgs
 from relay.signer import appliances, audit, idempotency, orders, results
@@ -23,7 +24,7 @@ from relay.signer.http import Request, Response, json_response, read_json
 from relay.signer.issue import Draft, issue
 from relay.signer.jobview import describe
 from relay.signer.orders import Signed
-from relay.signer.specs import JobSpec, read_args, reseal
+from relay.signer.specs import read_args, reseal
 
 MAX_PAGE = 200
 

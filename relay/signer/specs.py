@@ -5,61 +5,31 @@ appliance's seal key and the new command's id. Its clear text lives in local var
 """
 
 from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import msgspec
 
-from protocol.ids import IdText, NameText
-from protocol.messages import MAX_COMMAND
-from protocol.ops import OPS, OpArgs
+from protocol import jobspec
+from protocol.errors import BadField
+from protocol.jobspec import JobSpec
+from protocol.ops import OpArgs
 from protocol.sealing import Sealed, SealKey, SealScope, seal, unseal
 from relay.signer.errors import BadSpec
 
-Hex16 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
-Seconds = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 Remake = Callable[[Sealed, str], Sealed]
 S = TypeVar("S", bound=msgspec.Struct)
-
-
-class JobSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Body of `POST /v1/jobs`.
-
-    `request` is a random id of the caller's, used once; the spec's secrets are sealed to it. `args` is the op's
-    struct (protocol.ops) in JSON with bytes in base64. `valid_s` and `start_by_s` count from the signer's now.
-    """
-
-    request: Hex16
-    tenant: IdText
-    appliance: IdText
-    op: NameText
-    args: msgspec.Raw
-    args_v: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 1
-    valid_s: Seconds | None = None
-    start_by_s: Seconds | None = None
-    workflow: IdText | None = None
-    retry_of: Hex16 | None = None
 
 
 def read_args(spec: JobSpec) -> OpArgs:
     """Decode the arguments as the op's struct, strictly.
 
     Raises:
-        BadSpec: The op is unknown, is a cancel (which has its own path), or the arguments do not fit.
+        BadSpec: They do not fit.
     """
-    if spec.op == "cancel":
-        raise BadSpec("a cancel is asked for with POST /v1/jobs/{id}/cancel", op=spec.op)
-    type_ = OPS.get((spec.op, spec.args_v))
-    if type_ is None:
-        msg = f"op {spec.op}/{spec.args_v} is unknown to this release"
-        raise BadSpec(msg, op=spec.op)
-    if len(spec.args) > MAX_COMMAND:
-        msg = f"args of {len(spec.args)} bytes, at most {MAX_COMMAND} fit into a command"
-        raise BadSpec(msg, op=spec.op)
     try:
-        return msgspec.json.decode(spec.args, type=type_)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as err:
-        msg = f"args do not fit {spec.op}/{spec.args_v}: {err}"
-        raise BadSpec(msg, op=spec.op) from err
+        return jobspec.read_args(spec)
+    except BadField as err:
+        raise BadSpec(str(err), op=spec.op) from err
 
 
 def reseal(

@@ -1,6 +1,7 @@
 """The configuration: order of files, origin of values, and no mistake passes for a default."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,6 +62,24 @@ def test_a_mistake_is_an_error_that_names_its_file(tmp_path: Path, text: str) ->
         load(folders=(tmp_path,))
     assert str(path) in str(caught.value)
     assert "user:password" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"targets": {"ca_file": "/x"}}, "in [targets]; it belongs in [relay] or in [uploads]"),
+        ({"slots": 2}, "before the first section; it belongs in [limits]"),
+        ({"relay": {"urll": "https://x"}}, "in [relay]; did you mean url?"),
+        ({"relays": {}}, "before the first section; did you mean relay?"),
+        ({"limits": {"qqq": 1}}, "in [limits]; known: slots, bandwidth, clean_up_s, drain_s"),
+        ({"shares": {"smb": {"fs01": {"sign": "on"}}}}, "`$.shares.smb[...]`"),
+    ],
+    ids=["section", "top", "typo", "section-typo", "nothing-near", "deep"],
+)
+def test_an_unknown_key_is_told_where_it_belongs(values: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(values)
+    assert told in str(caught.value)
 
 
 def test_folders_are_named_by_the_site(tmp_path: Path) -> None:

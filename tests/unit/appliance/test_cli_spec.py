@@ -1,5 +1,6 @@
 """The TOML spec: what it becomes, what it refuses, and that a secret written out never gets through."""
 
+import datetime
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,22 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+TARGET = {"kind": "local", "name": "cloud", "disk": "d"}
+AZURE = {
+    "kind": "azure-disk",
+    "subscription": "s",
+    "resource_group": "g",
+    "location": "westeurope",
+    "disk": "d",
+}
+
+
 def small(**changes: Any) -> dict[str, Any]:
     plain: dict[str, Any] = {
         "appliance": "site-1",
         "path": "a.raw",
         "source": {"kind": "local", "name": "disks"},
-        "target": {"kind": "local", "name": "cloud", "disk": "d"},
+        "target": TARGET,
     }
     return plain | changes
 
@@ -166,6 +177,17 @@ def test_a_secret_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
         ({"target": {"kind": "floppy"}}, "floppy"),
         ({"options": {"if_exists": "maybe"}}, "if_exists"),
         ({"format": "vmdk"}, "format"),
+        ({"appliance": "Site 1"}, "`appliance`"),
+        ({"workflow": "Spring 2026"}, "`workflow`"),
+        ({"workflow": 3}, "`workflow`"),
+        ({"options": {"valid": "0s"}}, r"`options\.valid`"),
+        ({"options": {"valid": "99999d"}}, r"`options\.valid`"),
+        ({"options": {"start_by": -5}}, r"`options\.start_by`"),
+        ({"options": {"timeout": "1s"}}, r"`options\.timeout`"),
+        ({"options": {"bandwidth": 7}}, r"`options\.bandwidth`"),
+        ({"target": {**TARGET, "disk": datetime.date(2026, 5, 1)}}, "date is not JSON"),
+        ({"target": {**AZURE, "tags": {"team": 1}}}, r"`target\.tags\[\.\.\.\]`"),
+        ({"path": "x" * 70_000}, "path"),
     ],
 )
 def test_the_ops_struct_is_held_before_anything_is_sent(
