@@ -7,11 +7,14 @@ Stop (SIGTERM, SIGINT): no new connection is taken, agents hear `going_away`, ev
 import asyncio
 import contextlib
 import gc
+import math
+import resource
 import signal
+import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +22,9 @@ import structlog
 from aiohttp import web
 
 from protocol.frames import CLOSE_GOING_AWAY
+from relay import problems
 from relay.agents import Agents
-from relay.api import openapi, problems
+from relay.api import openapi
 from relay.api.auth import Keys
 from relay.api.context import Api
 from relay.api.route import bind
@@ -30,21 +34,22 @@ from relay.channel import Channel
 from relay.config import RelayConfig, notify_socket, split_listen
 from relay.control import Control
 from relay.desk import Shared
+from relay.door import Door, listen
 from relay.errors import ConfigError
 from relay.hub import Hub
 from relay.intake import Intake
 from relay.limits import Buckets
+from relay.lobby import Lobby
 from relay.metrics import Metrics
 from relay.sdnotify import notify
 from relay.signers import Signers
 from relay.store.base import Store
 from relay.store.memory import MemoryStore
 from relay.store.sqlite import open_sqlite
+from relay.wire import STRANGER_S
 
 SWITCH_S = 0.0005
 """The store's thread waits this long at most for its turn after an fsync; Python's default is ten times more."""
-BACKLOG = 4096
-"""Connections that the kernel holds for us: 10,000 agents may come back at once."""
 COME_BACK_AFTER_S = 1.0
 COME_BACK_SPREAD_S = 10.0
 
@@ -91,6 +96,18 @@ class Relay:
         app = web.Application(middlewares=[problems.middleware])
         app.router.add_get(METRICS.path, show)
         return app
+
+    def door(self) -> Door:
+        """Return who takes the connections of our port."""
+        limits, proxied = self.config.limits, self.config.behind_proxy
+        lobby = Lobby(
+            min(limits.strangers, _descriptors() // 2),
+            0 if proxied else limits.strangers_per_address,
+        )
+        # A proxy keeps its connections to us; callers come and go on them. A caller may wait for the signer.
+        stranger_s = math.inf if proxied else STRANGER_S + limits.call_s
+        cut = self.shared.metrics.cut
+        return Door(lobby, stranger_s, cut=lambda reason: cut.labels(reason=reason).inc())
 
     async def go_away(self) -> None:
         """Say goodbye to agents, streams and signers; give what runs up to `drain_s` seconds."""
@@ -184,9 +201,9 @@ async def serve(config: RelayConfig, *, ready: Callable[[int], None] = lambda _p
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(relay.close)
         if config.metrics_listen:
-            await _listen(stack, relay.metrics_application(), config.metrics_listen)
+            await _listen(stack, relay.metrics_application(), config.metrics_listen, relay.door())
         port = await _listen(
-            stack, relay.application(), config.listen, tls=tls, drain_s=config.drain_s
+            stack, relay.application(), config.listen, relay.door(), tls=tls, drain_s=config.drain_s
         )
         gc.freeze()
         notify(notify_socket(), "READY=1")
@@ -201,24 +218,54 @@ async def serve(config: RelayConfig, *, ready: Callable[[int], None] = lambda _p
 async def _listen(
     stack: contextlib.AsyncExitStack,
     app: web.Application,
-    listen: str,
+    address: str,
+    door: Door,
     *,
     tls: ssl.SSLContext | None = None,
     drain_s: float = 1.0,
 ) -> int:
     """Open a port until the stack unwinds and return its number. Raises ConfigError."""
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=drain_s, handle_signals=False)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    host, port = split_listen(listen)
+    host, port = split_listen(address)
     try:
-        site = web.TCPSite(runner, host, port, ssl_context=tls, backlog=BACKLOG)
-        await site.start()
+        ports = listen(host, port)
     except OSError as err:
         raise ConfigError(
-            f"cannot listen on {listen}: {err.strerror or err}", listen=listen
+            f"cannot listen on {address}: {err.strerror or err}", listen=address
         ) from err
-    return int(runner.addresses[0][1])
+    await stack.enter_async_context(serving(app, ports, door, tls=tls, drain_s=drain_s))
+    return int(ports[0].getsockname()[1])
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    app: web.Application,
+    ports: list[socket.socket],
+    door: Door,
+    *,
+    tls: ssl.SSLContext | None = None,
+    drain_s: float = 1.0,
+) -> AsyncIterator[None]:
+    """Serve an application while the context lasts; running requests then get `drain_s` seconds."""
+    runner = web.AppRunner(app, shutdown_timeout=drain_s, handle_signals=False)
+    await runner.setup()
+    try:
+        if runner.server is None:
+            raise AssertionError("a runner that was set up has a server")
+        async with door.open(ports, runner.server, tls):
+            yield
+    finally:
+        await runner.cleanup()
+
+
+def _descriptors() -> int:
+    """Return how many files this process may open, after asking for as many as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(
+        OSError, ValueError
+    ):  # the unit's sandbox forbids it, and sets it itself
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return hard
+    return soft
 
 
 def run(config: RelayConfig, *, ready: Callable[[int], None] = lambda _port: None) -> None:

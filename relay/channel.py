@@ -25,6 +25,7 @@ from protocol.relay_session import RelaySession, RelayState
 from relay.desk import Desk, Shared
 from relay.errors import Busy
 from relay.mailbox import Mailbox
+from relay.wire import vouch
 
 HEARTBEAT_S = 20.0
 """Proxies cut idle connections after 30 s and more; a silent partition shows after 1.5 heartbeats."""
@@ -58,7 +59,7 @@ class Channel:
         socket = web.WebSocketResponse(
             heartbeat=HEARTBEAT_S, max_msg_size=MAX_FRAME, compress=False
         )
-        connection = Connection(self, socket)
+        connection = Connection(self, socket, lambda: vouch(request))
         try:
             await socket.prepare(request)
             await connection.run()
@@ -89,6 +90,7 @@ class Connection:
 
     channel: Channel
     socket: web.WebSocketResponse
+    vouch: Callable[[], None]
     inbox: Mailbox = field(default_factory=lambda: Mailbox(INBOX_ITEMS, INBOX_BYTES))
     session: RelaySession = field(init=False)
     desk: Desk = field(init=False)
@@ -144,7 +146,8 @@ class Connection:
                 while self.inbox and self._ended is None:
                     for event in self.session.feed(self.inbox.take()):
                         await self.desk.act(event)
-                    if self.session.state is RelayState.OPEN:
+                    if self.session.state is RelayState.OPEN and self._counted:
+                        self.vouch()
                         self.count()
                 await self.desk.flush()
                 await self.desk.pump()

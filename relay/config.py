@@ -49,6 +49,10 @@ class Limits(_Part, frozen=True, kw_only=True):
     streams: Annotated[int, msgspec.Meta(ge=1)] = 256
     # Bytes of one artifact (a compositor's bits are below 100 MiB).
     artifact_bytes: Annotated[int, msgspec.Meta(ge=1)] = 2048 * MiB
+    # Connections that have shown no good key or signature yet: in all, and of one address (an IPv4 address or an IPv6
+    # /64; not behind_proxy, where all come from the proxy). The oldest goes when there are more.
+    strangers: Annotated[int, msgspec.Meta(ge=1)] = 4096
+    strangers_per_address: Annotated[int, msgspec.Meta(ge=1)] = 256
     # Agent connections that have not proved who they are yet; more are answered 503.
     unverified: Annotated[int, msgspec.Meta(ge=1)] = 512
     # Seconds that the signer has for an answer to a caller.

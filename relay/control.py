@@ -39,6 +39,7 @@ from relay.mailbox import Mailbox
 from relay.metrics import Metrics
 from relay.signers import Attachment, Signers
 from relay.store.base import Head, KeptKind, Store
+from relay.wire import vouch
 
 HEARTBEAT_S = 20.0
 ATTACH_S = 10.0
@@ -89,6 +90,7 @@ class Control:
             log.warning("signer refused", code=err.code, peer=request.remote)
             await socket.close(code=CLOSE_REFUSED, message=err.code.encode())
             return socket
+        vouch(request)
         await SignerConnection(self, socket, caller.tenant, caller.id).run(attach)
         return socket
 

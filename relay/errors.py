@@ -3,12 +3,15 @@
 RelayError                       relay.error
 ├── BadRequest                   relay.bad-request
 │   ├── BadCursor                relay.bad-cursor
+│   ├── BadHttp                  relay.bad-http
 │   └── KeyMissing               relay.idempotency-key
 ├── Unauthorized                 relay.unauthorized
 ├── Forbidden                    relay.forbidden
 ├── NotFound                     relay.not-found
 ├── MethodNotAllowed             relay.method-not-allowed
 ├── TooLarge                     relay.too-large
+├── HeadTooLarge                 relay.head-too-large
+├── TooSlow                      relay.too-slow
 ├── UnsupportedMedia             relay.unsupported-media
 ├── SeqTaken                     relay.seq-taken
 ├── EnvelopeQuarantined          relay.quarantined
@@ -78,6 +81,14 @@ class BadCursor(BadRequest):
     fix = "Begin again without a cursor."
 
 
+class BadHttp(BadRequest):
+    """The bytes are not HTTP/1.1: a bad method, header, length or chunk, or TLS on a plain port."""
+
+    code = "relay.bad-http"
+    title = "Not HTTP"
+    fix = "Speak HTTP/1.1 to this port (`https://` if it has TLS); look at proxies on the way."
+
+
 class KeyMissing(BadRequest):
     """A request that starts work came without an Idempotency-Key."""
 
@@ -134,6 +145,27 @@ class TooLarge(RelayError):
     exit_code = 65
     http_status = 413
     fix = "Send less, or a file by chunks (`PUT /v1/artifacts`)."
+
+
+class HeadTooLarge(RelayError):
+    """The request's line and headers are larger than the relay takes."""
+
+    code = "relay.head-too-large"
+    title = "Headers too large"
+    exit_code = 65
+    http_status = 431
+    fix = "Send headers of at most 8 KiB each and 64 KiB in all."
+
+
+class TooSlow(RelayError):
+    """The request did not come in time: a head has 15 s, a body may be silent for 30 s."""
+
+    code = "relay.too-slow"
+    title = "Request too slow"
+    exit_code = 75
+    http_status = 408
+    retryable = True
+    fix = "Send the same request again; look at the network on the way if it happens often."
 
 
 class UnsupportedMedia(RelayError):

@@ -17,6 +17,7 @@ class Metrics:
     streams: Gauge = field(init=False)
     signers: Gauge = field(init=False)
     closed: Counter = field(init=False)
+    cut: Counter = field(init=False)
     statements: Counter = field(init=False)
     commands: Counter = field(init=False)
 
@@ -36,6 +37,9 @@ class Metrics:
         self.signers = Gauge("relay_signers", "Attached signers", registry=reg)
         self.closed = Counter(
             "relay_agent_closed", "Agent connections that the relay ended", ["reason"], registry=reg
+        )
+        self.cut = Counter(
+            "relay_connections_cut", "Connections that took too much", ["reason"], registry=reg
         )
         self.statements = Counter(
             "relay_statements", "Verified statements of agents", ["kind"], registry=reg

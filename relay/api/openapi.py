@@ -8,9 +8,9 @@ import msgspec
 
 from relay.api.context import IDEMPOTENCY_KEY
 from relay.api.models import Problem
-from relay.api.problems import CONTENT_TYPE
 from relay.api.route import Route
 from relay.api.routes import METRICS, ROUTES
+from relay.problems import CONTENT_TYPE
 
 TITLE = "imageport relay"
 VERSION = "1"

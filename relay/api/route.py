@@ -12,9 +12,10 @@ from protocol.errors import ProtocolError
 from relay.api.auth import Caller
 from relay.api.context import Api
 from relay.api.models import NoQuery
-from relay.api.problems import problem
 from relay.config import Role
-from relay.errors import RateLimited, RelayError, Unauthorized
+from relay.errors import RateLimited, RelayError, Unauthorized, UnsupportedMedia
+from relay.problems import problem
+from relay.wire import vouch
 
 NOBODY = Caller("", "", "reader")
 """The caller of a route that needs no key."""
@@ -68,7 +69,10 @@ def bind(api: Api, route: Route) -> Callable[[web.Request], Awaitable[web.Stream
                 caller = api.keys.caller(request.headers.get("Authorization"), role=route.role)
             except Unauthorized as err:
                 return _closing(problem(err))
+            vouch(request)
             limit(api, caller)
+        if "Content-Encoding" in request.headers:
+            raise UnsupportedMedia("a body with a Content-Encoding; send it as it is")
         return await route.handler(api, caller, request)
 
     async def count(request: web.Request) -> web.StreamResponse:

@@ -6,13 +6,12 @@ The doubles do nothing by themselves: a test says what they send and what it exp
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
-from aiohttp import web
 
 from protocol.codec import encode
 from protocol.control import (
@@ -40,8 +39,9 @@ from protocol.frames import (
 from protocol.jobs import EventBody
 from protocol.messages import Ack, Event, Kind, Layout, Nack, Result
 from protocol.signed import SigningKey, parse_envelope, sign
-from relay.app import Relay, build
+from relay.app import Relay, build, serving
 from relay.config import ApiKey, RelayConfig
+from relay.door import Door, listen
 from relay.store.base import Kept, Store
 from relay.store.memory import MemoryStore
 from tests.support import protocol_world as w
@@ -82,6 +82,7 @@ class World:
     """One running relay."""
 
     relay: Relay
+    door: Door
     url: str
     http: aiohttp.ClientSession
     now: int = w.T0 + w.HOUR_MS
@@ -159,18 +160,15 @@ async def running(
     """Serve a relay and close it at the end, as a process would."""
     world: list[World] = []
     relay = build(config(folder, **changes), store or MemoryStore(), now=lambda: world[0].now)
-    runner = web.AppRunner(relay.application(), access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    async with aiohttp.ClientSession() as http:
-        world.append(World(relay, url, http))
-        try:
-            yield world[0]
-        finally:
-            await relay.go_away()
-            await runner.cleanup()
-            await relay.close()
+    ports, door = listen("127.0.0.1", 0), relay.door()
+    url = f"http://127.0.0.1:{ports[0].getsockname()[1]}"
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(relay.close)
+        await stack.enter_async_context(serving(relay.application(), ports, door))
+        stack.push_async_callback(relay.go_away)
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        world.append(World(relay, door, url, http))
+        yield world[0]
 
 
 @dataclass

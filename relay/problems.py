@@ -20,6 +20,7 @@ _BY_STATUS: dict[int, type[RelayError]] = {
     403: errors.Forbidden,
     404: errors.NotFound,
     405: errors.MethodNotAllowed,
+    408: errors.TooSlow,
     413: errors.TooLarge,
     415: errors.UnsupportedMedia,
     503: errors.Busy,
@@ -30,13 +31,15 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 log = structlog.get_logger(__name__)
 
 
-def problem(error: RelayError | ProtocolError, *, instance: str = "") -> web.Response:
+def problem(
+    error: RelayError | ProtocolError, *, instance: str = "", status: int = 0
+) -> web.Response:
     """Answer with what went wrong: stable `type` and `code`, facts of the case, no secret."""
     facts = {key: value for key, value in error.fields.items() if isinstance(value, str | int)}
     body = facts | {
         "type": TYPE_PREFIX + error.code,
         "title": getattr(error, "title", "Refused by the protocol"),
-        "status": error.http_status,
+        "status": status or error.http_status,
         "code": error.code,
         "detail": str(error),
         "instance": instance or f"urn:imageport:request:{secrets.token_hex(8)}",
@@ -50,7 +53,7 @@ def problem(error: RelayError | ProtocolError, *, instance: str = "") -> web.Res
         headers["Retry-After"] = str(error.fields.get("retry_after", 1))
     return web.Response(
         body=msgspec.json.encode(body),
-        status=error.http_status,
+        status=status or error.http_status,
         content_type=CONTENT_TYPE,
         headers=headers,
     )
@@ -60,8 +63,7 @@ def of_http(err: web.HTTPException) -> web.Response:
     """Turn one of aiohttp's own answers into a problem; its Allow and Retry-After headers stay."""
     cls = _BY_STATUS.get(err.status, errors.BadRequest if err.status < 500 else errors.Internal)
     error = cls(err.text or err.reason)
-    answer = problem(error)
-    answer.set_status(err.status)
+    answer = problem(error, status=err.status)
     for name in ("Allow", "Retry-After"):
         if name in err.headers:
             answer.headers[name] = err.headers[name]
@@ -83,6 +85,11 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
         return problem(err)
     except ConnectionError:
         raise
+    except web.RequestPayloadError:  # a chunk or length that is none; its text quotes the bytes
+        log.warning("bad request", peer=request.remote, code=errors.BadHttp.code)
+        answer = problem(errors.BadHttp("the request's body is not what its headers announce"))
+        answer.force_close()
+        return answer
     except Exception:  # a defect: the caller gets a number, the log the traceback
         instance = f"urn:imageport:request:{secrets.token_hex(8)}"
         log.exception("request failed", path=request.path, instance=instance)

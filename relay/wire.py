@@ -1,0 +1,245 @@
+"""One HTTP connection: aiohttp's, with the limits that it lacks. Nobody can hold it, and garbage is answered in form.
+
+| what | limit | then |
+|---|---|---|
+| a request's head, from its first byte (or the connection's start) | HEAD_S, HEAD_BYTES | 408, 431 |
+| a silent body | BODY_S | 408 |
+| a stranger's whole connection (`relay.lobby`) | `stranger_s` | cut |
+| a client that takes nothing of its answer | UNREAD_S | cut by the kernel |
+| a connection between two requests | KEEP_S | closed |
+
+Nothing of this touches a websocket that proved who it is; an event stream only has to be read.
+Builds on `aiohttp.web.RequestHandler`, whose exact release is pinned in constraints.txt.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+
+from relay.errors import BadHttp, BadRequest, HeadTooLarge, Internal, RelayError, TooSlow
+from relay.problems import problem
+
+if TYPE_CHECKING:
+    from relay.lobby import Stranger
+
+HEAD_S = 15.0
+BODY_S = 30.0
+KEEP_S = 75.0
+"""Longer than proxies keep a connection to us open (nginx: 60 s), so that they end it and never hit a closed one."""
+UNREAD_S = 60.0
+STRANGER_S = 60.0
+HEAD_BYTES = 64 * 1024
+MAX_HEADERS = 64
+CONTINUE = "100-continue"
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
+log = structlog.get_logger(__name__)
+
+
+class Keeper(Protocol):
+    """The door, as a connection sees it."""
+
+    @property
+    def stranger_s(self) -> float:
+        """How long a stranger's connection may last."""
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Monotonic seconds."""
+
+    def vouched(self, wire: "Wire") -> None:
+        """Hear that a connection is no stranger's any more."""
+
+    def gone(self, wire: "Wire") -> None:
+        """Hear that a connection has ended."""
+
+    def was_cut(self, reason: str) -> None:
+        """Count a connection that we ended."""
+
+
+class Wire(web.RequestHandler):
+    """One connection, from its accept to its end."""
+
+    __slots__ = (
+        *("_began", "_body", "_head_bytes", "_head_since", "_heard", "_keeper", "_raw", "_sock"),
+        *("address", "stranger"),
+    )
+
+    def __init__(
+        self, server: web.Server, keeper: Keeper, sock: socket.socket, address: str, **options: Any
+    ) -> None:
+        super().__init__(
+            server,
+            access_log=None,  # type: ignore[arg-type]  # None is aiohttp's way to say no log
+            keepalive_timeout=KEEP_S,
+            max_headers=MAX_HEADERS,
+            auto_decompress=False,
+            **options,
+        )
+        self._keeper = keeper
+        self._sock = sock
+        self._raw: asyncio.Transport | None = None
+        self._began = self._heard = keeper.clock()
+        self._head_since: float | None = self._began
+        self._head_bytes = 0
+        self._body: StreamReader = EMPTY_PAYLOAD
+        self.address = address
+        self.stranger: Stranger | None = None
+
+    @property
+    def made(self) -> bool:
+        """Whether the connection is up: TLS is done."""
+        return self._raw is not None
+
+    def vouch(self) -> None:
+        """Say that whoever speaks here proved who it is."""
+        self._keeper.vouched(self)
+
+    def cut(self, reason: str) -> None:
+        """End the connection now, whatever it does."""
+        self._keeper.was_cut(reason)
+        self._force_close = True
+        if self._raw is not None:
+            self._raw.abort()
+            return
+        with contextlib.suppress(OSError):  # in its handshake, which fails when nothing more comes
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def check(self, now: float) -> None:
+        """End what takes too long."""
+        if self.stranger is not None and now - self._began > self._keeper.stranger_s:
+            self.cut("stranger")
+        elif self._upgraded or self._payload_parser is not None or self._close or self._force_close:
+            return
+        elif self._current_request is None:
+            if self._head_since is not None and now - self._head_since > HEAD_S:
+                self._refuse_head(
+                    TooSlow(f"the request's head was not complete after {HEAD_S:g} s")
+                )
+        elif self._reading_paused or self._buffer_paused:
+            self._heard = now  # it is we who do not read
+        elif self._reading_body() and now - self._heard > BODY_S:
+            self._end_body(TooSlow(f"nothing of the request's body came for {BODY_S:g} s"))
+
+    # --- what aiohttp calls ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin; the time of the first head runs from here."""
+        super().connection_made(transport)
+        self._head_since = self._keeper.clock()
+        self._raw = cast("asyncio.Transport", transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """End; comes once for every connection that was made."""
+        super().connection_lost(exc)
+        self._keeper.gone(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and see whether a head begins, goes on or ends with these bytes."""
+        if self._upgraded or self._payload_parser is not None or self._close or self._force_close:
+            super().data_received(data)
+            return
+        self._heard = self._keeper.clock()
+        count = self._request_count
+        super().data_received(data)
+        if self._request_count != count:
+            self._head_since, self._head_bytes = None, 0
+            self._body = self._messages[-1][1]
+        elif data and self._body.is_eof() and not self._reading_body():
+            if self._head_since is None:
+                self._head_since = self._heard
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                log.warning("bad request", peer=self.address, code=HeadTooLarge.code)
+                self._refuse_head(HeadTooLarge(f"more than {HEAD_BYTES} bytes of head"))
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,  # noqa: ARG002  # aiohttp's
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002  # quotes what was sent
+    ) -> web.StreamResponse:
+        """Answer what could not be parsed as a problem, with one line in the log that quotes nothing of it."""
+        if isinstance(exc, ConnectionError):  # the client went away
+            raise exc
+        error = _of(exc)
+        if isinstance(error, Internal):
+            self.log_exception(exc_info=exc)
+        else:
+            log.warning("bad request", peer=self.address, code=error.code)
+        if request.writer.output_size > 0:
+            raise ConnectionResetError("an answer had begun")
+        answer = problem(error)
+        answer.force_close()
+        return answer
+
+    async def _handle_request(
+        self, request: web.BaseRequest, start_time: float | None, request_handler: Handler
+    ) -> tuple[web.StreamResponse, bool]:
+        """Handle one request; an Expect that we do not know is refused before aiohttp quotes it."""
+        if request.headers.get("Expect", CONTINUE).lower() != CONTINUE:
+            request_handler = _refuse_expect
+        return await super()._handle_request(request, start_time, request_handler)
+
+    def log_exception(self, *_args: Any, **kw: Any) -> None:
+        """Log what ended a connection: a defect with its traceback, a parser's error without its text."""
+        exc = kw.get("exc_info")
+        if isinstance(exc, HttpProcessingError | web.RequestPayloadError | RelayError):
+            log.warning("connection failed", peer=self.address, error=type(exc).__name__)
+        else:
+            log.error("connection failed", peer=self.address, exc_info=exc)
+
+    def _reading_body(self) -> bool:
+        request = self._current_request
+        return request is not None and not request.content.is_eof()
+
+    # --- how it ends ---
+
+    def _refuse_head(self, error: RelayError) -> None:
+        """Answer a head that never ended; nothing else is on its way out."""
+        self._keeper.was_cut("head")
+        if self._head_bytes and self.transport is not None and self._current_request is None:
+            answer = problem(error)
+            body = answer.body if isinstance(answer.body, bytes) else b""
+            head = (
+                f"HTTP/1.1 {answer.status} {answer.reason}\r\nContent-Type: {answer.content_type}\r\n"
+                f"Content-Length: {len(body)}\r\nConnection: close\r\nServer: imageport\r\n\r\n"
+            )
+            self.transport.write(head.encode() + body)
+        self.force_close()
+
+    def _end_body(self, error: RelayError) -> None:
+        """Let the handler fail: it answers, then the connection ends."""
+        self._keeper.was_cut("body")
+        request = self._current_request
+        if request is not None:
+            request.content.set_exception(error)
+            request.content.feed_eof()
+        self.close()
+
+
+async def _refuse_expect(_request: web.BaseRequest) -> web.StreamResponse:
+    return problem(BadRequest(f"the only Expect that this relay knows is {CONTINUE}"), status=417)
+
+
+def _of(exc: BaseException | None) -> RelayError:
+    if isinstance(exc, LineTooLong):
+        return HeadTooLarge("a line of the request's head is too long")
+    if isinstance(exc, HttpProcessingError):
+        return BadHttp("the request is not HTTP/1.1 that this relay takes")
+    return Internal("the relay has a defect; its log says more")
+
+
+def vouch(request: web.BaseRequest) -> None:
+    """Say that a request's connection is no stranger's: it showed a good key or signature."""
+    if isinstance(request.protocol, Wire):
+        request.protocol.vouch()
