@@ -7,7 +7,7 @@
 | POST /v1/appliances/{id}/revoke | the record that ends it was signed |
 | POST /v1/appliances/{id}/raise-epoch | an epoch order was signed |
 | GET, POST /v1/callers; POST /v1/callers/{kid}/revoke | who may ask |
-| PUT /v1/manifest | a newer key manifest is in force; orders queued under a revoked key are re-based |
+| PUT /v1/manifest | a newer key manifest is in force; what a revoked key signed and still matters is signed again |
 | GET /v1/status | what the signer is and whether its audit log is whole |
 """
 
@@ -24,7 +24,7 @@ from relay.signer import appliances, audit, callers, enrolment, orders, rebase, 
 from relay.signer.appliances import Appliance
 from relay.signer.authority import Authority, Effects, store_manifest
 from relay.signer.callers import LOCAL
-from relay.signer.errors import BadRequest, NotRaisable
+from relay.signer.errors import BadRequest, NoKey, NotRaisable
 from relay.signer.http import Request, Response, json_response, read_json
 
 _Positive = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
@@ -156,8 +156,12 @@ def replace_manifest(gov: Governor) -> Response:
     authority.ring = ring
     gov.effects.manifest = True
     gov.log("manifest.replaced", "", str(ring.manifest.serial))
-    raised = [name for name in _queued_under_revoked(gov, ring) if _raise_revoked(gov, name)]
-    return json_response({"serial": ring.manifest.serial, "raised": raised})
+    revoked = frozenset(
+        bytes(key_id(key.pub)) for key in ring.manifest.keys if key.revoked is not None
+    )
+    raised = [name for name in _queued_under(gov, revoked) if _raise_revoked(gov, name)]
+    again = [a.id for a in appliances.every(gov.conn) if _sign_order_again(gov, a, revoked)]
+    return json_response({"serial": ring.manifest.serial, "raised": raised, "signed_again": again})
 
 
 def status(gov: Governor) -> Response:
@@ -174,10 +178,7 @@ def status(gov: Governor) -> Response:
     return json_response(body)
 
 
-def _queued_under_revoked(gov: Governor, ring: KeyRing) -> list[str]:
-    revoked = frozenset(
-        bytes(key_id(key.pub)) for key in ring.manifest.keys if key.revoked is not None
-    )
+def _queued_under(gov: Governor, revoked: frozenset[bytes]) -> list[str]:
     return [
         appliance.id
         for appliance in appliances.every(gov.conn)
@@ -188,10 +189,20 @@ def _queued_under_revoked(gov: Governor, ring: KeyRing) -> list[str]:
 def _raise_revoked(gov: Governor, name: str) -> bool:
     try:
         _raise(gov, appliances.get(gov.conn, name), code=KEY_REVOKED)
-    except NotRaisable as err:
+    except (NotRaisable, NoKey) as err:
         gov.effects.note("epoch not raised", appliance=name, reason=str(err))
         return False
     return True
+
+
+def _sign_order_again(gov: Governor, appliance: Appliance, revoked: frozenset[bytes]) -> bool:
+    try:
+        return appliance.revoked is None and rebase.sign_order_again(
+            gov.conn, gov.authority, appliance, revoked, effects=gov.effects
+        )
+    except NoKey as err:
+        gov.effects.note("epoch order not signed again", appliance=appliance.id, reason=str(err))
+        return False
 
 
 def _raise(gov: Governor, appliance: Appliance, *, code: str) -> None:

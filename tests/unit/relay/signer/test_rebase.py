@@ -10,9 +10,9 @@ from protocol.acceptor import Accept, Refuse
 from protocol.codec import decode
 from protocol.ids import digest_of
 from protocol.issuer import INVENTORY_WANTED
-from protocol.messages import MAX_COMMAND, Kind
+from protocol.messages import MAX_COMMAND, MAX_EPOCH_ORDER, Kind
 from protocol.ops import CancelArgs
-from protocol.signed import sign
+from protocol.signed import SigningKey, parse_envelope, sign
 from relay.signer import orders
 from relay.signer.schema import migrate
 from tests.support.signer_device import Device
@@ -190,10 +190,69 @@ def test_a_revoked_keys_queued_orders_are_signed_again_with_another_key(kit: Kit
     names = {key.kid: name for name, key in kit.signing.items()}
     revoked = names[bytes(row["kid"])]  # type: ignore[index]
     response = kit.local("PUT", "/v1/manifest", _manifest(kit, serial=2, revoked=(revoked,)))
-    assert json.loads(response.body) == {"serial": 2, "raised": [device.id]}
+    assert json.loads(response.body) == {"serial": 2, "raised": [device.id], "signed_again": []}
     assert kit.effects.manifest
     _settle(kit, device)
     assert isinstance(device.take(kit.envelope(kit.job(job))), Accept)
+
+
+def _revoke_key_of(kit: Kit, device: Device) -> dict[str, object]:
+    """Revoke the key under which the newest epoch order was signed."""
+    kid = parse_envelope(kit.epoch_order(device), limit=MAX_EPOCH_ORDER).k
+    (name,) = (name for name, key in kit.signing.items() if key.kid == kid)
+    response = kit.local("PUT", "/v1/manifest", _manifest(kit, serial=2, revoked=(name,)))
+    assert response.status == 200, response.body
+    return dict(json.loads(response.body))
+
+
+def test_an_open_epoch_order_under_a_revoked_key_is_signed_again_with_another(kit: Kit) -> None:
+    device = kit.enrol()
+    assert kit.local("POST", f"/v1/appliances/{device.id}/raise-epoch").status == 200
+    before = kit.epoch_order(device)
+    assert _revoke_key_of(kit, device) == {"serial": 2, "raised": [], "signed_again": [device.id]}
+    assert kit.effects.replay == {device.id}
+    after = kit.epoch_order(device)
+    digests = {parse_envelope(env, limit=MAX_EPOCH_ORDER).digest for env in (before, after)}
+    assert len(digests) == 1
+    assert kit.line(device).head.epoch == 2
+    _settle(kit, device)
+    assert isinstance(device.take(kit.envelope(kit.order(device))), Accept)
+
+
+def test_an_appliance_that_took_the_order_before_its_key_was_revoked_sees_it_again(
+    kit: Kit,
+) -> None:
+    device = kit.enrol()
+    assert kit.local("POST", f"/v1/appliances/{device.id}/raise-epoch").status == 200
+    device.take_epoch(kit.epoch_order(device))
+    _revoke_key_of(kit, device)
+    _settle(kit, device)
+    assert isinstance(device.take(kit.envelope(kit.order(device))), Accept)
+
+
+def test_an_answered_epoch_order_is_signed_again_too_because_the_relay_gets_it_first(
+    kit: Kit,
+) -> None:
+    device = kit.enrol()
+    assert kit.local("POST", f"/v1/appliances/{device.id}/raise-epoch").status == 200
+    _settle(kit, device)
+    assert _revoke_key_of(kit, device)["signed_again"] == [device.id]
+    device.take_epoch(kit.epoch_order(device))
+
+
+def test_without_another_command_key_a_revocation_counts_all_the_same(kit: Kit) -> None:
+    device = kit.enrol()
+    assert kit.local("POST", f"/v1/appliances/{device.id}/raise-epoch").status == 200
+    both = ("command", "command-2")
+    response = kit.local("PUT", "/v1/manifest", _manifest(kit, serial=2, revoked=both))
+    assert (response.status, json.loads(response.body)["signed_again"]) == (200, [])
+    assert kit.authority.ring.manifest.serial == 2
+    kit.signing["command-3"] = SigningKey.generate()
+    kit.authority.keys.signing[kit.signing["command-3"].public] = kit.signing["command-3"]
+    response = kit.local("PUT", "/v1/manifest", _manifest(kit, serial=3, revoked=both))
+    assert json.loads(response.body)["signed_again"] == [device.id]
+    _settle(kit, device)
+    assert isinstance(device.take(kit.envelope(kit.order(device))), Accept)
 
 
 def test_an_older_manifest_or_one_of_another_root_is_refused(kit: Kit) -> None:

@@ -6,7 +6,7 @@ from protocol.jobs import EventBody, State
 from protocol.messages import Kind
 from protocol.signed import seal_envelope
 from relay.store import rules
-from relay.store.base import Update
+from relay.store.base import Kept, Update
 from tests.support import protocol_world as w
 from tests.support.relay_rows import JOURNAL, NOW, command, progress, result
 
@@ -84,3 +84,31 @@ def test_same_statement_is_what_was_signed_and_nothing_around_it() -> None:
     assert rules.same_statement(one, hint)
     assert not rules.same_statement(one, seal_envelope(Kind.RESULT, b"other", w.DEVICE))
     assert not rules.same_statement(b"garbage", one)
+
+
+@pytest.mark.parametrize(
+    ("kind", "serial", "payload", "verdict"),
+    [
+        ("epoch", 2, b"order", "new"),
+        ("epoch", 2, b"forked", "stale"),
+        ("epoch", 1, b"order", "stale"),
+        ("epoch", 3, b"next", "new"),
+        ("record", 2, b"order", "stale"),
+        ("manifest", 2, b"order", "stale"),
+        ("receipt", 1, b"older", "new"),
+    ],
+)
+def test_only_an_epoch_order_may_be_signed_again_by_another_key(
+    kind: str, serial: int, payload: bytes, verdict: str
+) -> None:
+    first = seal_envelope(Kind.EPOCH, b"order", w.COMMAND)
+    second = seal_envelope(Kind.EPOCH, payload, w.RECORD)
+    held, item = Kept(kind, 2, first, NOW), Kept(kind, serial, second, NOW)  # type: ignore[arg-type]  # a KeptKind
+    assert rules.keeps(held, item) == verdict
+    assert rules.keeps(None, item) == "new"
+
+
+def test_thing_that_is_no_envelope_is_compared_by_its_bytes() -> None:
+    held = Kept("epoch", 2, b"bytes", NOW)
+    assert rules.keeps(held, held) == "same"
+    assert rules.keeps(held, Kept("epoch", 2, b"others", NOW)) == "stale"
