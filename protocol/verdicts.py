@@ -145,6 +145,10 @@ VERDICTS: dict[str, Meaning] = {
     "upload.not-verified": Meaning(
         "A warning: the disk was not read back, as the spec asked.", 'Use `verify = "full"`.'
     ),
+    "upload.not-marked": Meaning(
+        "A warning: the disk failed verification and could not be marked so at the target.",
+        "Do not use it, and delete it; the result names it as left behind.",
+    ),
     "image.warning": Meaning(
         "A warning: the image is readable, and something in it is unusual.",
         "See the message; make the image anew if its tool can.",

@@ -3,7 +3,8 @@
     share -> file -> image (format) -> pump -> target disk -> seal -> read back -> point of no return -> finish
 
 What survives a crash is in the journal: the checkpoint (which source, which grid), a receipt for every acknowledged
-chunk, an intent for every created object. A resumed attempt reads and sends only what has no receipt.
+chunk, an intent for every created object. A resumed attempt reads and sends only what has no receipt. A disk that
+failed verification is marked, named and kept; the line's next attempt deletes it and begins anew.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
-from agent.errors import Permanent
+from agent.errors import AgentError, Permanent
 from agent.retry import RetryPolicy
 from agent.stages.base import StageContext, StageOutcome
 from agent.stages.plugins import make_retrier, make_target
@@ -21,6 +22,7 @@ from agent.stages.source import Source, require_same
 from agent.targets.base import Artifact, DiskSpec, DiskTarget, Intent, TargetDisk, TargetLimits
 from agent.targets.errors import SizeUnsupported
 from agent.targets.tags import Tagger
+from agent.transfer.errors import VerifyMismatch
 from agent.transfer.limiter import Limiter
 from agent.transfer.pump import Pump, PumpStats
 from agent.transfer.verify import Verified, Verifier
@@ -69,6 +71,8 @@ class UploadStage:
         args = _narrow(job)
         async with _source(job, args) as source, _target(job, args) as target:
             _require_same_source(job, args, source)
+            if (job.journal.load_checkpoint() or {}).get("rejected"):
+                await _discard(job, target)  # what cannot go is refused by `open`, by name
             spec = _spec(job, args, source, target.limits)
             run = _Run(job, args, source, target, spec, DigestBuilder(source.image.size))
             disk = await target.open(spec, job.journal)
@@ -79,17 +83,8 @@ class UploadStage:
 
     async def clean_up(self, job: StageContext) -> list[str]:
         """Delete what this line of jobs created."""
-        args = _narrow(job)
-        left: list[str] = []
-        async with _target(job, args) as target:
-            for known in job.journal.intents():
-                intent = Intent(known.kind, known.scope, known.name)
-                reason = await target.discard(intent, known.object_id, _tagger(job))
-                if reason is None:
-                    await job.journal.removed(intent)
-                else:
-                    left.append(reason)
-        return left
+        async with _target(job, _narrow(job)) as target:
+            return await _discard(job, target)
 
 
 async def _upload(run: _Run, disk: TargetDisk) -> StageOutcome:
@@ -169,9 +164,37 @@ async def _verify(run: _Run, disk: TargetDisk, *, expected_bytes: int) -> Verifi
         retrier=make_retrier(run.job),
         progress=lambda done: run.job.progress(VERIFY, done, max(done, expected_bytes)),
     )
-    if run.args.verify == "sample":
-        return await verifier.sample(random.sample)
-    return await verifier.full()
+    try:
+        if run.args.verify == "sample":
+            return await verifier.sample(random.sample)
+        return await verifier.full()
+    except VerifyMismatch:
+        await _reject(run, disk)
+        raise
+
+
+async def _reject(run: _Run, disk: TargetDisk) -> None:
+    """Nothing of a wrong disk is worth a retry, and nobody may take it for a finished one."""
+    job = run.job
+    await job.journal.forget_receipts()
+    await job.journal.checkpoint({**_checkpoint(run), "rejected": True})
+    try:
+        await make_retrier(job).call(disk.reject)
+    except AgentError as err:
+        job.warn("upload.not-marked", f"the wrong disk could not be marked: {err}")
+
+
+async def _discard(job: StageContext, target: DiskTarget) -> list[str]:
+    """Delete what this line of jobs created; return what is left, in words for people."""
+    left: list[str] = []
+    for known in job.journal.intents():
+        intent = Intent(known.kind, known.scope, known.name)
+        reason = await target.discard(intent, known.object_id, _tagger(job))
+        if reason is None:
+            await job.journal.removed(intent)
+        else:
+            left.append(reason)
+    return left
 
 
 def _outcome(

@@ -129,6 +129,13 @@ class TargetDisk(Protocol):
         """Fill `buffer` from the sealed disk (for the read-back verification)."""
         ...
 
+    async def reject(self) -> None:
+        """Mark the sealed disk, which failed verification: it must not look finished to anybody. May be called again.
+
+        Deletes nothing: it is evidence, the result names it, and the line's next attempt replaces it.
+        """
+        ...
+
     async def finish(self) -> Artifact:
         """Put the verified disk in its place (swap it in for what it replaces) and mark it final.
 

@@ -63,6 +63,11 @@ class LocalDisk:
         """Read back."""
         self._file.read_into(offset, buffer)
 
+    async def reject(self) -> None:
+        """Make it a part again if it was renamed already; a part never looks finished."""
+        if self._meta.final:
+            self._meta = self._folder.make_part(self._name, self._meta)
+
     async def finish(self) -> Artifact:
         """Rename data and description: whole or not there."""
         if not self._meta.final:
@@ -156,6 +161,14 @@ class LocalTarget:
         meta = replace(meta, final=True)
         self._write_meta(name, meta)
         self._meta_path(name, final=False).unlink(missing_ok=True)
+        return meta
+
+    def make_part(self, name: str, meta: _Meta) -> _Meta:
+        """Take a finished disk out of its place."""
+        self.data_path(name, final=True).rename(self.data_path(name, final=False))
+        meta = replace(meta, final=False)
+        self._write_meta(name, meta)
+        self._meta_path(name, final=True).unlink(missing_ok=True)
         return meta
 
     def _write_meta(self, name: str, meta: _Meta) -> None:

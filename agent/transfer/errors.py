@@ -7,7 +7,10 @@ class VerifyMismatch(Permanent):
     """What the target gives back is not what was read from the source."""
 
     code = "transfer.verify-mismatch"
-    fix = "Do not use the disk. Send the job again; if it happens twice, look at the target's storage."
+    fix = (
+        "Do not use the disk: it is marked unverified, and the result names it as left behind. Send the job again with "
+        "retry_of, which replaces it, or delete it by hand; if it happens twice, look at the target's storage."
+    )
 
 
 class SourceChanged(Permanent):

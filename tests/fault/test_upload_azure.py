@@ -243,3 +243,55 @@ async def test_reading_back_asks_only_for_what_the_service_holds(uploads: Upload
     outcome = await run(uploads)
     assert outcome.report["verified"]["bytes_read"] == uploads.sim.stats.bytes_read
     assert uploads.sim.stats.bytes_read == uploads.sim.stats.bytes_stored - 512  # not the footer
+
+
+def wrong_write(uploads: Uploads) -> Fault:
+    return Fault(action="flip-stored", op=op(uploads, "put-page"), nth=[2], limit=1)
+
+
+def tags_of(uploads: Uploads) -> dict[str, str]:
+    sim = uploads.sim
+    if uploads.kind == "page-blob":
+        return dict(sim.blob(CONTAINER, "golden.vhd").record.metadata)
+    return dict(next(iter(sim.vault.state.disks.values())).tags)
+
+
+async def test_a_disk_that_failed_verification_never_looks_finished(uploads: Uploads) -> None:
+    store = MemoryJobStore()
+    with pytest.raises(VerifyMismatch):
+        await run(uploads, wrong_write(uploads), store=store)
+    assert "unverified" in tags_of(uploads).values()
+    assert [intent.name for intent in store.intents()] == [
+        "golden.vhd" if uploads.kind == "page-blob" else "golden"
+    ]  # the result names it as left behind
+    if uploads.kind == "page-blob":  # no VHD: no disk can be made of it by mistake
+        file = uploads.sim.blob(CONTAINER, "golden.vhd").file
+        assert bytes(file.read(PADDED, 512)) == bytes(512)
+
+
+async def test_a_retry_after_a_mismatch_begins_with_a_new_object(uploads: Uploads) -> None:
+    store = MemoryJobStore()
+    with pytest.raises(VerifyMismatch):
+        await run(uploads, wrong_write(uploads), store=store)
+    outcome = await run(uploads, store=store, attempt=2)
+    assert stored(uploads) == expected(uploads)
+    assert outcome.report["transfer"]["skipped"] == 0
+    assert "final" in tags_of(uploads).values()
+
+
+async def test_another_job_may_take_the_place_of_a_wrong_disk(uploads: Uploads) -> None:
+    with pytest.raises(VerifyMismatch):
+        await run(uploads, wrong_write(uploads))
+    with pytest.raises(TargetExists):
+        await run(uploads, origin="ab" * 16)
+    await run(uploads, origin="cd" * 16, options={"if_exists": "resume"})
+    assert stored(uploads) == expected(uploads)
+
+
+async def test_cleaning_up_deletes_a_wrong_disk(uploads: Uploads) -> None:
+    store = MemoryJobStore()
+    with pytest.raises(VerifyMismatch):
+        await run(uploads, wrong_write(uploads), store=store)
+    assert await UploadStage().clean_up(job(uploads, store=store)) == []
+    assert not uploads.sim.vault.state.disks
+    assert not uploads.sim.vault.blobs

@@ -71,6 +71,9 @@ class MemoryDisk:
         self.reads += 1
         self.device.read_into(offset, buffer)
 
+    async def reject(self) -> None:
+        return None
+
     async def finish(self) -> Artifact:
         return Artifact("memory.disk", "memory", {})
 

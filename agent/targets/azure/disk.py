@@ -23,7 +23,13 @@ from agent.targets.azure.http import HttpSettings, make_session
 from agent.targets.azure.pages import MAX_PAGE_WRITE, PAGE, PageWire, usable_crc64
 from agent.targets.azure.sender import AsyncSender
 from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog, TargetLimits
-from agent.targets.errors import CredentialRefused, DiskLost, EndpointForbidden, SizeDiffers
+from agent.targets.errors import (
+    CredentialRefused,
+    DiskLost,
+    EndpointForbidden,
+    SizeDiffers,
+    TargetExists,
+)
 from agent.targets.naming import Found, choose_name
 from agent.targets.tags import Tagger
 from imaging.extent import Extent
@@ -37,6 +43,8 @@ MIN_UPLOAD = 20_972_032
 MAX_UPLOAD = 35_183_298_347_520
 """Bounds of uploadSizeBytes, footer included (REST reference of Disks, CreationData)."""
 _STATE = "imageport-state"
+_UNVERIFIED = "unverified"
+"""State of what failed verification."""
 _WRITABLE = ("ReadyToUpload", "ActiveUpload")
 
 
@@ -130,10 +138,14 @@ class ManagedDisk:
         """Read pages."""
         await self._reader.read(offset, buffer)
 
+    async def reject(self) -> None:
+        """Say so in the tags; a disk whose upload has ended cannot be written any more."""
+        await self._target.mark(self._name, self._spec, _UNVERIFIED)
+
     async def finish(self) -> Artifact:
         """End the read access and mark the disk final."""
         await self._read.end()
-        resource = await self._target.mark_final(self._name, self._spec)
+        resource = await self._target.mark(self._name, self._spec, "final")
         return Artifact(
             KIND,
             self._target.disks.resource_id(self._name),
@@ -238,14 +250,17 @@ class AzureDiskTarget:
             return ManagedDisk(self, name, spec, resource, resumed=True)
         if (
             resource is not None
-        ):  # unfinished, of another line of ours: its bytes are not ours to trust
+        ):  # of another line of ours, and unfinished or wrong: no bytes to trust
+            if _attached(resource):
+                msg = f"disk {name} is attached to a machine"
+                raise TargetExists(msg, where=name)
             await self._remove(name, resource)
         resource = await self._create(name, spec, intents, intent)
         return ManagedDisk(self, name, spec, resource, resumed=False)
 
-    async def mark_final(self, name: str, spec: DiskSpec) -> dict[str, Any]:
-        """Set the final tags and return the resource."""
-        await self.disks.set_tags(name, self._tags(name, spec, "final"))
+    async def mark(self, name: str, spec: DiskSpec, state: str) -> dict[str, Any]:
+        """Set owner tags and state, and return the resource."""
+        await self.disks.set_tags(name, self._tags(name, spec, state))
         return await self.must(name)
 
     async def must(self, name: str) -> dict[str, Any]:
@@ -266,7 +281,7 @@ class AzureDiskTarget:
             return f"{where} carries another owner tag"
         if object_id and _unique_id(resource) != object_id:
             return f"{where} is another disk than the one created"
-        if resource.get("managedBy") or resource.get("managedByExtended"):
+        if _attached(resource):
             return f"{where} is attached to a machine"
         await self._remove(intent.name, resource)
         return None
@@ -293,7 +308,8 @@ class AzureDiskTarget:
         tags = _tags_of(resource)
         ours = tagger.read(tags, self._scope(), name) is not None
         where = f"disk {self._ref.resource_group}/{name}"
-        return Found(ours, _state_of(resource) not in _WRITABLE, where)
+        final = _state_of(resource) not in _WRITABLE and tags.get(_STATE) != _UNVERIFIED
+        return Found(ours, final, where)
 
     async def _create(
         self, name: str, spec: DiskSpec, intents: IntentLog, intent: Intent
@@ -348,6 +364,10 @@ def _tags_of(resource: dict[str, Any]) -> dict[str, str]:
 
 def _state_of(resource: dict[str, Any]) -> str:
     return str(resource.get("properties", {}).get("diskState", ""))
+
+
+def _attached(resource: dict[str, Any]) -> bool:
+    return bool(resource.get("managedBy") or resource.get("managedByExtended"))
 
 
 def _unique_id(resource: dict[str, Any]) -> str:

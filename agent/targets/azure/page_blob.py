@@ -1,8 +1,8 @@
 """Target `azure-page-blob`: a fixed VHD as a page blob of a storage account.
 
 Control by azure-storage-blob (`sdk.py`), pages over the raw wire (`pages.py`). The blob has the padded size plus the
-512 bytes of the footer; owner tags and the state (`writing`, `final`) are its metadata. `replace` writes beside the
-old blob and swaps by a server-side copy once the new one was verified.
+512 bytes of the footer; owner tags and the state (`writing`, `final`, `unverified`) are its metadata. `replace` writes
+beside the old blob and swaps by a server-side copy once the new one was verified.
 """
 
 import asyncio
@@ -42,6 +42,8 @@ from protocol.ops import AzurePageBlob
 
 KIND = "azure.page-blob"
 _STATE = "imageport-state"
+UNVERIFIED = "unverified"
+"""State of what failed verification."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,11 @@ class PageBlobDisk:
     async def read(self, offset: int, buffer: memoryview) -> None:
         """Read pages."""
         await self._wire.read(offset, buffer)
+
+    async def reject(self) -> None:
+        """Say so in the metadata, and take the footer away: what is no VHD becomes nobody's disk by mistake."""
+        await self._target.mark(self._place.work, self._spec, UNVERIFIED)
+        await self._wire.put(self._spec.padded_size, memoryview(bytes(FOOTER_SIZE)), None)
 
     async def finish(self) -> Artifact:
         """Swap if it replaces another, and mark it final."""
@@ -224,7 +231,7 @@ class PageBlobTarget:
 
     async def make_final(self, place: _Place, spec: DiskSpec) -> BlobState:
         """Swap (server-side copy, then the work blob goes) and mark final; each step may have happened before."""
-        tags = {**spec.tagger.tags(self._scope(), place.final), _STATE: "final"}
+        tags = self._tags_for(place.final, spec, "final")
         if place.work != place.final and await self.control.state(place.work) is not None:
             url, _ = await self.authorizer(place.work).request()
             await self.control.begin_copy(url, place.final, _metadata(tags))
@@ -234,6 +241,10 @@ class PageBlobTarget:
             await self.control.delete(place.work)
         await self.control.set_metadata(place.final, _metadata(tags))
         return await self._must(place.final)
+
+    async def mark(self, name: str, spec: DiskSpec, state: str) -> None:
+        """Write owner tags and state into the metadata."""
+        await self.control.set_metadata(name, _metadata(self._tags_for(name, spec, state)))
 
     async def check_size(self, name: str, spec: DiskSpec) -> None:
         """Raise SizeDiffers unless the blob has the disk's size and its footer's."""
@@ -282,7 +293,7 @@ class PageBlobTarget:
         self, place: _Place, spec: DiskSpec, intents: IntentLog, intent: Intent
     ) -> BlobState:
         await intents.record(intent)
-        tags = {**spec.tagger.tags(self._scope(), place.work), _STATE: "writing"}
+        tags = self._tags_for(place.work, spec, "writing")
         await self.control.create(place.work, spec.padded_size + FOOTER_SIZE, _metadata(tags))
         state = await self._must(place.work)
         await intents.created(intent, state.object_id)
@@ -294,6 +305,9 @@ class PageBlobTarget:
             msg = f"blob {self._ref.container}/{name} is gone"
             raise DiskLost(msg, name=name)
         return state
+
+    def _tags_for(self, name: str, spec: DiskSpec, state: str) -> dict[str, str]:
+        return {**spec.tagger.tags(self._scope(), name), _STATE: state}
 
     def _is_line(self, state: BlobState, name: str, tagger: Tagger) -> bool:
         return tagger.is_this_line(_tags(state.metadata), self._scope(), name)

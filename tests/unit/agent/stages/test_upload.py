@@ -8,9 +8,9 @@ import pytest
 
 from agent.errors import Cancelled
 from agent.stages.upload import UploadStage
-from agent.targets.errors import DiskLost, NotOurs, SizeDiffers, TargetExists
+from agent.targets.errors import DiskLost, NotOurs, SizeDiffers, TargetExists, TargetRefused
 from agent.targets.local import LocalDisk
-from agent.transfer.errors import SourceChanged
+from agent.transfer.errors import SourceChanged, VerifyMismatch
 from imaging.digest import digest_device
 from imaging.filedev import FileDevice
 from imaging.formats import open_image
@@ -208,3 +208,61 @@ async def test_cleaning_up_names_what_it_leaves(folders):
     left = await UploadStage().clean_up(job(folders, store=store))
     assert "owner tag" in left[0]
     assert (folders[1] / "golden.part").exists()
+
+
+def rot(folders, monkeypatch):
+    """Flip one byte of the part when it is sealed, once."""
+    seal, left = LocalDisk.seal, [1]
+
+    async def rotten(disk):
+        await seal(disk)
+        if left and left.pop():
+            with (folders[1] / "golden.part").open("r+b") as file:
+                file.seek(77)
+                file.write(b"\x00\x01")
+
+    monkeypatch.setattr(LocalDisk, "seal", rotten)
+
+
+async def test_a_disk_that_failed_verification_stays_a_part_and_is_named(folders, monkeypatch):
+    rot(folders, monkeypatch)
+    store = MemoryJobStore()
+    with pytest.raises(VerifyMismatch):
+        await UploadStage().run(job(folders, store=store))
+    assert sorted(p.name for p in folders[1].iterdir()) == ["golden.part", "golden.part.json"]
+    assert [intent.name for intent in store.intents()] == ["golden"]
+    assert not store.receipts
+
+
+async def test_a_finished_disk_that_rotted_is_no_disk_any_more(folders, monkeypatch):
+    """Killed after the swap, before the result: the next attempt reads it back again."""
+    store = MemoryJobStore()
+    await UploadStage().run(job(folders, store=store))
+    with (folders[1] / "golden.raw").open("r+b") as file:
+        file.write(b"\x00\x01\x02\x03")
+    with pytest.raises(VerifyMismatch):
+        await UploadStage().run(job(folders, store=store, attempt=2))
+    assert sorted(p.name for p in folders[1].iterdir()) == ["golden.part", "golden.part.json"]
+
+
+async def test_a_retry_after_a_mismatch_sends_everything_anew(folders, monkeypatch):
+    rot(folders, monkeypatch)
+    store = MemoryJobStore()
+    with pytest.raises(VerifyMismatch):
+        await UploadStage().run(job(folders, store=store))
+    outcome = await UploadStage().run(job(folders, store=store, attempt=2))
+    assert outcome.report["transfer"]["skipped"] == 0
+    assert (folders[1] / "golden.raw").read_bytes() == (folders[0] / "a.raw").read_bytes()
+
+
+async def test_a_wrong_disk_that_cannot_be_marked_is_warned_of(folders, monkeypatch):
+    rot(folders, monkeypatch)
+
+    async def refuse(disk):
+        raise TargetRefused("not now")
+
+    monkeypatch.setattr(LocalDisk, "reject", refuse)
+    seen = Seen()
+    with pytest.raises(VerifyMismatch):
+        await UploadStage().run(job(folders, seen=seen))
+    assert ("upload.not-marked", "the wrong disk could not be marked: not now") in seen.warnings
