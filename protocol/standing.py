@@ -98,9 +98,7 @@ def on_ack(line: Line, ack: Ack, chain_hash_at: ChainHashAt) -> Assessment:
     return _assess(_in_epoch(line, stated), stated, chain_hash_at)
 
 
-def on_nack(
-    line: Line, nack: Nack, chain_hash_at: ChainHashAt, *, next_digest: bytes | None
-) -> Assessment:
+def on_nack(line: Line, nack: Nack, chain_hash_at: ChainHashAt, *, is_ours: bool) -> Assessment:
     """Judge a verified nack: if the appliance can never consume what we signed, an epoch must go around it.
 
     The nack of a locked journal (`inbox.lock_notice`) makes the appliance suspect, so that the inventory behind it
@@ -110,14 +108,15 @@ def on_nack(
         line: The appliance's line.
         nack: What the appliance refused.
         chain_hash_at: See `ChainHashAt`.
-        next_digest: Digest of our command at (nack.epoch, nack.have + 1), None if there is none.
+        is_ours: Whether its digest is one of our commands in nack.epoch above nack.have. Not only the next: a relay may
+            have shown another one first, and what can never be consumed stands in the way of all behind it.
     """
     place = (nack.epoch, nack.have)
     if nack.code == JOURNAL_BEHIND:
         line = replace(line, short=True, locked=line.locked or JOURNAL_BEHIND)
     known = chain_hash_at(nack.have) if nack.epoch == line.head.epoch else None
     stated = Head(nack.epoch, nack.have, known or b"")
-    ours = known is not None and nack.digest == next_digest and place >= line.seen
+    ours = known is not None and is_ours and place >= line.seen
     if ours and nack.code in POISON:
         return _rebase(line, stated, nack.code)
     return _settled(line, stated)

@@ -154,6 +154,17 @@ def digest_at(conn: sqlite3.Connection, appliance: str, epoch: int, seq: int) ->
     return None if row is None else bytes(row["digest"])
 
 
+def is_signed(
+    conn: sqlite3.Connection, appliance: str, epoch: int, digest: bytes, *, above: int
+) -> bool:
+    """Tell whether a digest was signed for a number of this epoch above `above`."""
+    row = conn.execute(
+        "SELECT 1 FROM envelopes WHERE appliance = ? AND epoch = ? AND seq > ? AND digest = ?",
+        (appliance, epoch, above, digest),
+    ).fetchone()
+    return row is not None
+
+
 def envelopes_from(
     conn: sqlite3.Connection, appliance: str, epoch: int, seq: int, *, limit: int
 ) -> list[tuple[int, bytes]]:

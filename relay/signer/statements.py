@@ -210,12 +210,12 @@ def _nack(
     effects: Effects,
 ) -> None:
     nack = _open(appliance, statement, Nack, limit=MAX_STATEMENT)
-    ours = orders.digest_at(conn, appliance.id, nack.epoch, nack.have + 1)
+    ours = orders.is_signed(conn, appliance.id, nack.epoch, nack.digest, above=nack.have)
     look_up = appliances.chain_hash_at(conn, appliance)
-    found = on_nack(appliance.line, nack, look_up, next_digest=ours)
+    found = on_nack(appliance.line, nack, look_up, is_ours=ours)
     effects.note(
         "appliance refused an envelope", appliance=appliance.id, code=nack.code,
-        digest=nack.digest.hex(), ours=int(nack.digest == ours),
+        digest=nack.digest.hex(), ours=int(ours),
     )  # fmt: skip
     _apply(conn, authority, appliance, found, effects)
     effects.refill.pop(appliance.id, None)

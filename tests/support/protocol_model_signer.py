@@ -234,8 +234,11 @@ class Signer:
 
     def _nack(self, data: bytes) -> None:
         nack = self._open(Kind.NACK, data, Nack)
-        ours = self.rows.envelopes.get((nack.epoch, nack.have + 1), (b"", None))[1]
-        self._act(on_nack(self.rows.line, nack, self._chain, next_digest=ours))
+        ours = any(
+            digest == nack.digest and epoch == nack.epoch and seq > nack.have
+            for (epoch, seq), (_, digest) in self.rows.envelopes.items()
+        )
+        self._act(on_nack(self.rows.line, nack, self._chain, is_ours=ours))
 
     def _inventory(self, data: bytes) -> None:
         inventory = self._open(Kind.INVENTORY, data, Inventory)

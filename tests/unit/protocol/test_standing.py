@@ -131,7 +131,7 @@ def test_an_inventory_turns_suspicion_into_an_epoch() -> None:
 
 def test_a_locked_journal_is_believed_though_nothing_looks_wrong() -> None:
     nack = Nack(epoch=1, have=5, digest=CHAIN[5], code=JOURNAL_BEHIND)
-    told = on_nack(LINE, nack, CHAIN.get, next_digest=None)
+    told = on_nack(LINE, nack, CHAIN.get, is_ours=False)
     assert told.step is Step.SUSPECT
     found = on_inventory(told.line, _inventory(5), [], CHAIN.get).assessment
     assert found.step is Step.REBASE
@@ -162,7 +162,7 @@ def test_a_receipt_that_never_arrived_is_due_again() -> None:
 
 def test_a_command_of_ours_that_can_never_be_consumed_needs_an_epoch() -> None:
     nack = Nack(epoch=1, have=5, digest=b"o" * 32, code="protocol.key-revoked")
-    found = on_nack(LINE, nack, CHAIN.get, next_digest=b"o" * 32)
+    found = on_nack(LINE, nack, CHAIN.get, is_ours=True)
     assert (found.step, found.code) == (Step.REBASE, "protocol.key-revoked")
     assert found.stated == Head(1, 5, CHAIN[5])
 
@@ -170,15 +170,15 @@ def test_a_command_of_ours_that_can_never_be_consumed_needs_an_epoch() -> None:
 @pytest.mark.parametrize(
     ("nack", "ours"),
     [
-        (Nack(epoch=1, have=5, digest=b"x" * 32, code="protocol.fork"), b"o" * 32),
-        (Nack(epoch=1, have=5, digest=b"o" * 32, code="protocol.epoch-ahead"), b"o" * 32),
-        (Nack(epoch=1, have=3, digest=b"o" * 32, code="protocol.fork"), b"o" * 32),
-        (Nack(epoch=0, have=5, digest=b"o" * 32, code="protocol.fork"), None),
+        (Nack(epoch=1, have=5, digest=b"x" * 32, code="protocol.fork"), False),
+        (Nack(epoch=1, have=5, digest=b"o" * 32, code="protocol.epoch-ahead"), True),
+        (Nack(epoch=1, have=3, digest=b"o" * 32, code="protocol.fork"), True),
+        (Nack(epoch=0, have=5, digest=b"o" * 32, code="protocol.fork"), False),
     ],
     ids=["not ours", "passing", "late", "other epoch"],
 )
-def test_other_nacks_change_nothing(nack: Nack, ours: bytes | None) -> None:
-    found = on_nack(LINE, nack, CHAIN.get, next_digest=ours)
+def test_other_nacks_change_nothing(nack: Nack, ours: bool) -> None:
+    found = on_nack(LINE, nack, CHAIN.get, is_ours=ours)
     assert (found.step, found.line) == (Step.IN_STEP, LINE)
 
 

@@ -135,10 +135,11 @@ def test_a_replayed_old_hello_only_delays(kit: Kit) -> None:
     assert kit.line(device).head.epoch == 1
 
 
-def test_a_poison_envelope_is_gone_around_and_every_order_behind_it_arrives(kit: Kit) -> None:
+@pytest.mark.parametrize("refused", [0, 2], ids=["the next", "one behind it"])
+def test_a_poison_envelope_is_gone_around_and_every_order_arrives(kit: Kit, refused: int) -> None:
     device = kit.enrol()
     jobs = [kit.order(device) for _ in range(3)]
-    device.nack(bytes.fromhex(jobs[0]["digest"]), "protocol.bad-field")
+    device.nack(bytes.fromhex(jobs[refused]["digest"]), "protocol.bad-field")
     _settle(kit, device)
     again = [kit.job(job) for job in jobs]
     assert [(job["epoch"], job["seq"]) for job in again] == [(2, 1), (2, 2), (2, 3)]
