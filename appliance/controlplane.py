@@ -22,6 +22,7 @@ from pathlib import Path
 from appliance import keyfiles
 from appliance.keyfiles import KeyFile, KeyFileNotWritten
 from appliance.keymanifest import ManifestPlan, sign_manifest
+from appliance.tomltext import quoted
 from protocol.enrol import root_fingerprint
 
 SIGNER_ROLES = ("command", "time", "record", "vault")
@@ -30,31 +31,31 @@ LISTEN = "127.0.0.1:8480"
 URL = f"http://{LISTEN}"
 
 _RELAY = """\
-# imageport relay serve --config this file
+# imageport relay serve --config this file; paths count from its folder
 # For other machines: listen on a public address with tls_cert and tls_key.
-listen = "127.0.0.1:8480"
-data_dir = "{folder}/relay-data"
+listen = {listen}
+data_dir = "relay-data"
 
 {keys}"""
 
 _SIGNER = """\
-# imageport signer serve --config this file
+# imageport signer serve --config this file; paths count from its folder
 # For a relay elsewhere: its https URL, and ca if it has a CA of its own.
-state_dir = "{folder}/signer-data"
-socket = "{folder}/signer.sock"
-keys_dir = "{folder}/signer"
-root = "{folder}/root.pub"
-manifest = "{folder}/manifest"
+state_dir = "signer-data"
+socket = "signer.sock"
+keys_dir = "signer"
+root = "root.pub"
+manifest = "manifest"
 
 [relay]
-url = "{url}"
-token_file = "{folder}/relay.token"
+url = {url}
+token_file = "relay.token"
 """
 
 _CLIENT = """\
 # imageport image upload --client this file ...; paths count from its folder
-url = "{url}"
-tenant = "{tenant}"
+url = {url}
+tenant = {tenant}
 api_key_file = "operator.token"
 caller_key_file = "caller.key"
 vault_key_file = "vault.pub"
@@ -90,7 +91,7 @@ def create_control_plane(folder: Path, *, tenant: str, now_ms: int) -> ControlPl
         ("caller key", _pair(folder / "caller.key", keys["caller"])),
         ("key manifest", _manifest(folder / "manifest", root, keys, now_ms=now_ms)),
         *_relay_keys(folder, tenant=tenant),
-        *_configuration(folder.resolve(), tenant=tenant),
+        *_configuration(folder, tenant=tenant),
     ]
     return ControlPlane(tuple(files), folder / "root.key", root_fingerprint(root.public))
 
@@ -98,7 +99,8 @@ def create_control_plane(folder: Path, *, tenant: str, now_ms: int) -> ControlPl
 def api_key_block(name: str, *, tenant: str, role: str, secret: str) -> str:
     """Return the TOML block that makes the relay know an API key by its SHA-256."""
     digest = hashlib.sha256(secret.encode()).hexdigest()
-    return f'[[api_keys]]\nid = "{name}"\ntenant = "{tenant}"\nrole = "{role}"\nsha256 = "{digest}"'
+    fields = {"id": name, "tenant": tenant, "role": role, "sha256": digest}
+    return "\n".join(["[[api_keys]]", *(f"{key} = {quoted(text)}" for key, text in fields.items())])
 
 
 def new_api_secret() -> str:
@@ -158,12 +160,13 @@ def _relay_keys(folder: Path, *, tenant: str) -> tuple[tuple[str, Path], ...]:
 
 
 def _configuration(folder: Path, *, tenant: str) -> tuple[tuple[str, Path], ...]:
-    """Write configuration for one machine; each file says what to change for more."""
+    """Write configuration for one machine, in which no path leads out: the folder may be moved."""
     made = []
+    keys, url = (folder / "api_keys.toml").read_text("utf-8"), quoted(URL)
     for name, text in (
-        ("relay", _RELAY.format(folder=folder, keys=(folder / "api_keys.toml").read_text("utf-8"))),
-        ("signer", _SIGNER.format(folder=folder, url=URL)),
-        ("client", _CLIENT.format(url=URL, tenant=tenant)),
+        ("relay", _RELAY.format(listen=quoted(LISTEN), keys=keys)),
+        ("signer", _SIGNER.format(url=url)),
+        ("client", _CLIENT.format(url=url, tenant=quoted(tenant))),
     ):
         path = folder / f"{name}.toml"
         keyfiles.create_file(path, text.encode(), mode=0o600)

@@ -21,6 +21,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
+from appliance.tomltext import quoted
 from protocol.ids import key_id
 from protocol.sealing import SealKey
 from protocol.signed import SigningKey
@@ -120,11 +121,11 @@ def render(key: KeyFile) -> str:
     """Return the text of a key file; with the private half if the key has one."""
     lines = [
         _PUBLIC_NOTE if key.private is None else _PRIVATE_NOTE,
-        f'format = "{FORMAT}"\nrole = "{key.role}"\nid = "{key.id}"\n',
-        f'tenant = "{key.tenant}"\npublic = "{key.public.hex()}"\n',
+        f"format = {quoted(FORMAT)}\nrole = {quoted(key.role)}\nid = {quoted(key.id)}\n",
+        f"tenant = {quoted(key.tenant)}\npublic = {quoted(key.public.hex())}\n",
     ]
     if key.private is not None:
-        lines.append(f'private = "{key.private.hex()}"\n')
+        lines.append(f"private = {quoted(key.private.hex())}\n")
     return "".join(lines)
 
 

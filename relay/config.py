@@ -1,6 +1,7 @@
 """The relay's configuration: TOML files into frozen structs. The only file of the relay that reads the environment.
 
-Files are merged in the order of `default_files()`; a later file's key wins. API keys stand in it as SHA-256 only.
+Files are merged in the order of `default_files()`; a later file's key wins. Relative paths count from the folder of
+the file that names them, those of the command line from where it is given. API keys stand in it as SHA-256 only.
 """
 
 import ipaddress
@@ -15,6 +16,7 @@ from protocol.ids import IdText
 from relay.errors import ConfigError
 
 MiB = 1024 * 1024
+_PATH_KEYS = ("data_dir", "tls_cert", "tls_key")
 Role = Literal["admin", "operator", "reader", "control"]
 Listen = Annotated[str, msgspec.Meta(pattern=r"^(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}\Z")]
 HexDigest = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
@@ -103,7 +105,7 @@ def load(files: tuple[Path, ...], overrides: dict[str, Any]) -> RelayConfig:
     """
     merged: dict[str, Any] = {}
     for path in files:
-        merged |= _read(path)
+        merged |= _located(_read(path), path.parent)
     merged |= {key: value for key, value in overrides.items() if value is not None}
     try:
         config = msgspec.convert(merged, RelayConfig)
@@ -130,6 +132,12 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
         raise ConfigError(f"{path}: {err}", path=str(path)) from err
+
+
+def _located(values: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return the values of one file with its paths as seen from here; an empty one stays empty."""
+    paths = {key: values[key] for key in _PATH_KEYS if isinstance(values.get(key), str)}
+    return values | {key: str(folder / path) for key, path in paths.items() if path}
 
 
 def _check(config: RelayConfig) -> None:

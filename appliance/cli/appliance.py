@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import json
 from pathlib import Path
 
 import msgspec
@@ -13,6 +12,7 @@ from appliance import enrol
 from appliance.cli import output
 from appliance.cli.exits import CliError, Exit
 from appliance.cli.inputs import name, read_text
+from appliance.tomltext import quoted
 from protocol.enrol import Token, parse_token
 from protocol.errors import EnrolmentRejected
 
@@ -90,6 +90,8 @@ def _config(args: argparse.Namespace) -> AgentConfig:
 
 def _write_relay(config: AgentConfig) -> None:
     """Keep the relay's URL where the agent reads it."""
-    text = f"# Written by `imageport appliance enroll`.\n[relay]\nurl = {json.dumps(config.relay.url)}\n"
+    text = (
+        f"# Written by `imageport appliance enroll`.\n[relay]\nurl = {quoted(config.relay.url)}\n"
+    )
     identity.write_durable(RELAY_FILE, text.encode())
     RELAY_FILE.chmod(0o644)

@@ -38,6 +38,12 @@ def _new_folder(path: Path) -> Path:
     if any(path.iterdir()):
         msg = f"{path} is not empty"
         raise BadUsage(msg)
+    try:
+        str(path.resolve()).encode()
+    except UnicodeEncodeError as err:
+        raise BadUsage(
+            f"--keep {path}: the name is no UTF-8, which no configuration holds"
+        ) from err
     return path.resolve()
 
 

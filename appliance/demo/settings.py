@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from appliance.controlplane import api_key_block, create_control_plane, new_api_secret
+from appliance.tomltext import quoted
 
 TENANT = "demo"
 LOOPBACK = "127.0.0.1"
@@ -59,13 +60,13 @@ def make_settings(work: Path, *, now_ms: int) -> Settings:
 def write_agent(settings: Settings, *, endpoint: str) -> None:
     """Write the agent's configuration; uploads may go to `endpoint` only."""
     text = f"""\
-state_dir = "{settings.work / "agent"}"
+state_dir = {_path(settings.work / "agent")}
 [relay]
-url = "{settings.relay_url}"
+url = {quoted(settings.relay_url)}
 [policy]
-endpoints = ["{endpoint}"]
+endpoints = [{quoted(endpoint)}]
 [shares.local]
-images = "{settings.images}"
+images = {_path(settings.images)}
 """
     settings.config("agent").write_text(text, encoding="utf-8")
 
@@ -78,23 +79,27 @@ def free_port() -> int:
         return port
 
 
+def _path(path: Path) -> str:
+    return quoted(str(path))
+
+
 def _write_relay(settings: Settings, port: int) -> None:
     signer_key = (settings.keys / "api_keys.toml").read_text(encoding="utf-8")
     own = api_key_block("demo", tenant=TENANT, role="operator", secret=settings.api_key)
-    head = f'listen = "{LOOPBACK}:{port}"\ndata_dir = "{settings.work / "relay"}"\n'
+    head = f'listen = "{LOOPBACK}:{port}"\ndata_dir = {_path(settings.work / "relay")}\n'
     settings.config("relay").write_text(f"{head}\n{signer_key}\n{own}\n", encoding="utf-8")
 
 
 def _write_signer(settings: Settings) -> None:
     keys = settings.keys
     text = f"""\
-state_dir = "{settings.work / "signer"}"
-socket = "{settings.socket}"
-keys_dir = "{keys / "signer"}"
-root = "{keys / "root.pub"}"
-manifest = "{keys / "manifest"}"
+state_dir = {_path(settings.work / "signer")}
+socket = {_path(settings.socket)}
+keys_dir = {_path(keys / "signer")}
+root = {_path(keys / "root.pub")}
+manifest = {_path(keys / "manifest")}
 [relay]
-url = "{settings.relay_url}"
-token_file = "{keys / "relay.token"}"
+url = {quoted(settings.relay_url)}
+token_file = {_path(keys / "relay.token")}
 """
     settings.config("signer").write_text(text, encoding="utf-8")

@@ -55,6 +55,18 @@ def test_what_is_wrong_is_named(write, text: str, says: str) -> None:
         load((write(text),), {})
 
 
+def test_paths_count_from_the_file_that_names_them(write, tmp_path: Path) -> None:
+    file = write('data_dir = "d"\ntls_cert = "c.pem"\ntls_key = "/k.pem"\n')
+    config = load((file,), {})
+    assert (config.data_dir, config.tls_cert, config.tls_key) == (
+        str(tmp_path / "d"),
+        str(tmp_path / "c.pem"),
+        "/k.pem",
+    )
+    assert load((file,), {"data_dir": "mine"}).data_dir == "mine"
+    assert load((write('tls_cert = ""'),), {}).tls_cert == ""
+
+
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"gone\.toml"):
         load((tmp_path / "gone.toml",), {})
