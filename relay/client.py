@@ -13,7 +13,7 @@ import os
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -79,32 +79,31 @@ class RelayClient:
 
     async def cancel(self, job: str, *, key: str = "") -> "JobHandle":
         """Order a job's end; returns the handle of the cancel, which is a command of its own."""
-        return _handle(
-            self, await self._order(f"/v1/jobs/{job}/cancel", b"{}", key or f"cancel-{job}")
-        )
+        part = _part(job)
+        answer = await self._order(f"/v1/jobs/{part}/cancel", b"{}", key or f"cancel-{part}")
+        return _handle(self, answer)
 
     async def job(self, job: str) -> dict[str, Any]:
         """Return one job."""
-        return await self._get(f"/v1/jobs/{job}")
+        return await self._get(f"/v1/jobs/{_part(job)}")
 
     async def jobs(self, *, appliance: str = "", state: str = "") -> AsyncIterator[dict[str, Any]]:
         """Yield the tenant's jobs, newest first, page by page."""
-        query = "".join(
-            f"&{name}={value}"
-            for name, value in (("appliance", appliance), ("state", state))
-            if value
-        )
-        async for item in self._pages("/v1/jobs", query):
+        async for item in self._pages("/v1/jobs", appliance=appliance, state=state):
             yield item
 
-    async def watch(self, job: str) -> AsyncIterator[JobEvent]:
-        """Yield a job's events up to its end, over any number of broken connections."""
-        async for event in watch(self._http, f"/v1/jobs/{job}/events"):
+    async def watch(self, job: str, *, just_ordered: bool = False) -> AsyncIterator[JobEvent]:
+        """Yield a job's events up to its end, over any number of broken connections.
+
+        An unknown job is an error at once; with `just_ordered` the relay has 30 s to hear of it from the signer.
+        """
+        path = f"/v1/jobs/{_part(job)}/events"
+        async for event in watch(self._http, path, just_ordered=just_ordered):
             yield event
 
     async def appliances(self) -> list[dict[str, Any]]:
         """Return the tenant's appliances."""
-        return [item async for item in self._pages("/v1/appliances", "")]
+        return [item async for item in self._pages("/v1/appliances")]
 
     async def post_command(self, envelope: bytes) -> dict[str, Any]:
         """Queue a finished, signed envelope (a control plane that signs itself)."""
@@ -120,7 +119,7 @@ class RelayClient:
 
     async def record(self, appliance: str) -> dict[str, Any]:
         """Return an appliance's record: `serial`, and `record` (base64 of the envelope)."""
-        return await self._get(f"/v1/appliances/{quote(appliance, safe='')}/record")
+        return await self._get(f"/v1/appliances/{_part(appliance)}/record")
 
     async def openapi(self) -> dict[str, Any]:
         """Return the relay's OpenAPI document."""
@@ -129,15 +128,15 @@ class RelayClient:
     async def _get(self, path: str) -> dict[str, Any]:
         return (await self._http.request("GET", path)).json()
 
-    async def _pages(self, path: str, query: str) -> AsyncIterator[dict[str, Any]]:
-        cursor = ""
+    async def _pages(self, path: str, **query: str) -> AsyncIterator[dict[str, Any]]:
+        asked = {"limit": "200"} | {name: value for name, value in query.items() if value}
         while True:
-            page = await self._get(f"{path}?limit=200{query}{cursor}")
+            page = await self._get(f"{path}?{urlencode(asked)}")
             for item in page["items"]:
                 yield item
             if not page["next"]:
                 return
-            cursor = f"&cursor={page['next']}"
+            asked["cursor"] = str(page["next"])
 
     async def _order(self, path: str, body: bytes, key: str) -> dict[str, Any]:
         caller = self.caller
@@ -170,7 +169,7 @@ class JobHandle:
 
     async def watch(self) -> AsyncIterator[JobEvent]:
         """Yield the job's events up to its end."""
-        async for event in self.client.watch(self.id):
+        async for event in self.client.watch(self.id, just_ordered=True):
             yield event
 
     async def show(self) -> dict[str, Any]:
@@ -180,6 +179,11 @@ class JobHandle:
     async def cancel(self) -> "JobHandle":
         """Order its end."""
         return await self.client.cancel(self.id)
+
+
+def _part(text: str) -> str:
+    """Return a text as one part of a path, whatever is in it."""
+    return quote(text, safe="")
 
 
 def _handle(client: RelayClient, answer: dict[str, Any]) -> JobHandle:

@@ -43,8 +43,13 @@ class JobEvent:
         return self.kind == "state" and self.state in _FINAL
 
 
-async def watch(http: Transport, path: str) -> AsyncIterator[JobEvent]:
+async def watch(http: Transport, path: str, *, just_ordered: bool) -> AsyncIterator[JobEvent]:
     """Yield the events of one job; ends after the final one.
+
+    Args:
+        http: An open session.
+        path: The stream's path.
+        just_ordered: The signer accepted the job a moment ago: wait for it to reach the relay.
 
     Raises:
         ClientError: The job does not exist, the key is refused.
@@ -67,7 +72,8 @@ async def watch(http: Transport, path: str) -> AsyncIterator[JobEvent]:
         except (aiohttp.ClientError, TimeoutError, OSError):
             wait = http.backoff(failed + 1)
         except ClientError as err:
-            if err.status == 404 and not reader.last_id and unknown < UNKNOWN_ATTEMPTS:
+            coming = just_ordered and not reader.last_id and unknown < UNKNOWN_ATTEMPTS
+            if err.status == 404 and coming:
                 unknown, failed, wait = unknown + 1, 0, UNKNOWN_WAIT_S
             elif not err.fields.get("again") or failed >= OUTAGE_ATTEMPTS:
                 raise

@@ -48,7 +48,7 @@ class EventReader:
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
         match name:
-            case "id":
+            case "id" if value.isascii() and value.isprintable():  # it goes back in a header
                 self.last_id = value
             case "event":
                 self._kind = value

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         job = await relay.submit({"tenant": client.tenant, **spec})
         output.note(f"job {job.id} ordered for {job.appliance}")
         if args.watch:
-            return await follow(client, relay, job.id, as_json=args.json)
+            return await follow(client, relay, job.id, as_json=args.json, just_ordered=True)
         if args.json:
             output.answer_json("job-ordered/1", {"id": job.id, "appliance": job.appliance})
         else:

@@ -121,10 +121,12 @@ def with_client(
     return asyncio.run(connected())
 
 
-async def follow(client: Client, relay: "RelayClient", job: str, *, as_json: bool) -> int:
+async def follow(
+    client: Client, relay: "RelayClient", job: str, *, as_json: bool, just_ordered: bool = False
+) -> int:
     """Show a job's events until its end, then the job; the exit code says how it ended."""
     show = event_line()
-    async for event in relay.watch(job):
+    async for event in relay.watch(job, just_ordered=just_ordered):
         if as_json:
             _answer_event(event)
         else:

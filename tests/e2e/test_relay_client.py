@@ -20,7 +20,7 @@ from relay.client_http import Transport
 from relay.client_seal import seal_spec
 from relay.errors import ClientError, Unreachable
 from tests.support import protocol_world as w
-from tests.support.relay_world import SignerDouble, World, commands, result, running
+from tests.support.relay_world import SignerDouble, World, commands, result, running, until
 
 pytestmark = pytest.mark.e2e
 
@@ -105,6 +105,39 @@ async def test_order_is_tried_again_with_the_same_key_and_bytes(world: World) ->
         assert (await submitted).id == (1).to_bytes(16).hex()
     assert first.body == second.body
     assert first.headers["idempotency-key"] == second.headers["idempotency-key"]
+
+
+@pytest.mark.parametrize("text", ["a&state=queued", "../audit", "a?b#c", "ä b", "%2e", "a\r\nX: y"])
+async def test_what_a_caller_names_stays_one_value_or_one_part(world: World, text: str) -> None:
+    async with client(world, key="admin") as relay:
+        for name in ("appliance", "state"):
+            with pytest.raises(ClientError, match=rf"\$\.{name}") as caught:
+                _ = [job async for job in relay.jobs(**{name: text})]
+            assert caught.value.problem == "relay.bad-request"
+        for asked in (relay.job(text), relay.record(text), anext(relay.watch(text))):
+            with pytest.raises(ClientError) as caught:
+                await asked
+            assert (caught.value.status, caught.value.problem) == (404, "relay.not-found")
+        with pytest.raises(ClientError) as caught:
+            await relay.cancel(text)
+        assert caught.value.status == 404
+
+
+async def test_unknown_job_is_told_at_once_unless_it_was_just_ordered(world: World) -> None:
+    (env,) = commands(1)
+    job = (1).to_bytes(16).hex()
+    async with client(world) as relay:
+        with pytest.raises(ClientError) as caught:
+            await anext(relay.watch(job))
+        assert caught.value.problem == "relay.not-found"
+        assert 'relay_http_requests_total{route="/v1/jobs/{id}/events",status="404"} 1.0' in (
+            world.relay.shared.metrics.text().decode()
+        )
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(anext(relay.watch(job, just_ordered=True)))  # type: ignore[arg-type]
+            await until(lambda: '404"} 2.0' in world.relay.shared.metrics.text().decode())
+            await world.post_command(env)
+        assert first.result().state == "queued"
 
 
 async def test_refusal_is_told_with_its_code_and_not_repeated(world: World) -> None:

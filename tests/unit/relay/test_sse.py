@@ -33,3 +33,10 @@ def test_endless_line_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "MAX_LINE", 100)
     with pytest.raises(ClientError):
         EventReader().feed(b"data: " + b"x" * 200)
+
+
+def test_id_that_no_header_can_carry_is_not_kept() -> None:
+    reader = EventReader(last_id="7")
+    assert [event.id for event in reader.feed(b"id: 8\rX: y\ndata: a\n\n")] == ["7"]
+    reader.feed("id: \u00e4\n\n".encode())
+    assert reader.last_id == "7"
