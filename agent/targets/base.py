@@ -106,9 +106,13 @@ class TargetDisk(Protocol):
     resumed: bool
     """True when earlier receipts of this job may be trusted: it is the very object that they were written to."""
 
-    checksum: Callable[[memoryview], str] | None
-    """What the service checks each put with (called in a worker thread); None: nothing, or off. May become None
-    when the service turns out not to take it."""
+    @property
+    def checksum(self) -> Callable[[memoryview], str] | None:
+        """What the service checks each put with (called in a worker thread); None: nothing, or off.
+
+        May become None when the service turns out not to take it.
+        """
+        ...
 
     async def put(self, offset: int, data: memoryview, checksum: str | None) -> None:
         """Write `data` at `offset`; returns only when the service acknowledged it. Idempotent.

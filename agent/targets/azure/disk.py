@@ -11,17 +11,15 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
-import aiohttp
-
 from agent.errors import AgentError
 from agent.retry import Retrier
 from agent.secrets import Secret
 from agent.targets.azure.arm import PUBLIC_MANAGEMENT, ArmDisks
+from agent.targets.azure.connections import INFLIGHT_MAX, INFLIGHT_START, Connections
 from agent.targets.azure.credentials import Principal, TokenSource, read_credential
 from agent.targets.azure.footer import FOOTER_SIZE, footer_for
-from agent.targets.azure.http import HttpSettings, make_session
-from agent.targets.azure.pages import MAX_PAGE_WRITE, PAGE, PageWire, usable_crc64
-from agent.targets.azure.sender import AsyncSender
+from agent.targets.azure.http import HttpSettings
+from agent.targets.azure.pages import MAX_PAGE_WRITE, PAGE
 from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog, TargetLimits
 from agent.targets.errors import (
     CredentialRefused,
@@ -98,12 +96,14 @@ class ManagedDisk:
         self._sealed = _state_of(resource) not in _WRITABLE
         self._write = SasFromArm(target, name, "Write")
         self._read = SasFromArm(target, name, "Read")
-        self._writer = PageWire(target.session, target.sender, self._write, f"disk {name}")
-        self._reader = PageWire(target.session, target.sender, self._read, f"disk {name}")
+        self._writer = target.connections.wire(self._write, f"disk {name}")
+        self._reader = target.connections.wire(self._read, f"disk {name}")
         self.resumed = resumed
-        self.checksum: Callable[[memoryview], str] | None = (
-            usable_crc64() if target.checksums else None
-        )
+
+    @property
+    def checksum(self) -> Callable[[memoryview], str] | None:
+        """The service's checksum of a write, while it takes one."""
+        return self._writer.checksum
 
     async def put(self, offset: int, data: memoryview, checksum: str | None) -> None:
         """Write pages."""
@@ -111,18 +111,14 @@ class ManagedDisk:
             msg = f"disk {self._name} no longer takes an upload"
             raise DiskLost(msg, name=self._name)
         await self._writer.put(offset, data, checksum)
-        if self._writer.checksums is False:
-            self.checksum = None
 
     async def seal(self) -> None:
         """Write the footer and end the upload."""
         if self._sealed:
             return
         size = self._spec.padded_size
-        footer = memoryview(
-            footer_for(size, self._spec.tagger.origin, now_ms=self._target.now_ms())
-        )
-        await self._writer.put(size, footer, self.checksum(footer) if self.checksum else None)
+        footer = footer_for(size, self._spec.tagger.origin, now_ms=self._target.now_ms())
+        await self._writer.put_footer(size, footer)
         await self._target.disks.revoke(self._name)
         self._sealed = True
         resource = await self._target.must(self._name)
@@ -154,7 +150,7 @@ class ManagedDisk:
                 "size": self._spec.padded_size,
                 "unique_id": _unique_id(resource),
                 "state": _state_of(resource),
-                "service_checksum": "crc64" if self._writer.checksums else "none",
+                "service_checksum": self._writer.checksum_name,
             },
         )
 
@@ -174,8 +170,8 @@ class AzureDiskTarget:
         granularity=1 * MiB,
         min_size=MIN_UPLOAD - FOOTER_SIZE,
         max_size=MAX_UPLOAD - FOOTER_SIZE,
-        inflight_start=8,
-        inflight_max=16,
+        inflight_start=INFLIGHT_START,
+        inflight_max=INFLIGHT_MAX,
     )
 
     def __init__(
@@ -200,28 +196,18 @@ class AzureDiskTarget:
         if not isinstance(credential, Principal):
             raise CredentialRefused("a managed disk needs tenant_id, client_id and client_secret")
         self._ref = ref
-        self._http = http
         self._retrier = retrier
         self._allowed = allowed
         self.now_ms = now_ms
-        self.checksums = checksums
         self._tokens = TokenSource(credential, http, ref.authority)
-        self._session: aiohttp.ClientSession | None = None
-        self.sender = AsyncSender(http, at_once=self.limits.inflight_max)
-
-    @property
-    def session(self) -> aiohttp.ClientSession:
-        """The job's session; made on first use, on the job's loop."""
-        if self._session is None:
-            self._session = make_session(self._http, connections=self.limits.inflight_max + 4)
-        return self._session
+        self.connections = Connections(http, checksums)
 
     @property
     def disks(self) -> ArmDisks:
         """The control plane."""
         group = f"/subscriptions/{self._ref.subscription}/resourceGroups/{self._ref.resource_group}"
         management = (self._ref.management or PUBLIC_MANAGEMENT).rstrip("/")
-        return ArmDisks(self.session, self._tokens, management, group, self._retrier)
+        return ArmDisks(self.connections.session, self._tokens, management, group, self._retrier)
 
     def check_endpoint(self, url: str) -> None:
         """Raise EndpointForbidden unless the site's policy allows the host of a SAS."""
@@ -289,9 +275,7 @@ class AzureDiskTarget:
     async def close(self) -> None:
         """Close the sessions."""
         await self._tokens.close()
-        self.sender.close()
-        if self._session is not None:
-            await self._session.close()
+        await self.connections.close()
 
     async def _remove(self, name: str, resource: dict[str, Any]) -> None:
         if _state_of(resource) in ("ActiveUpload", "ActiveSAS"):

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 from urllib.parse import quote, urlsplit
 
-import aiohttp
-
 from agent.secrets import Secret
+from agent.targets.azure.connections import INFLIGHT_MAX, INFLIGHT_START, Connections
 from agent.targets.azure.credentials import (
     STORAGE_SCOPE,
     AccountKey,
@@ -28,10 +27,9 @@ from agent.targets.azure.credentials import (
     read_credential,
 )
 from agent.targets.azure.footer import FOOTER_SIZE, footer_for
-from agent.targets.azure.http import HttpSettings, make_session
-from agent.targets.azure.pages import MAX_PAGE_WRITE, PAGE, Authorizer, PageWire, usable_crc64
+from agent.targets.azure.http import HttpSettings
+from agent.targets.azure.pages import MAX_PAGE_WRITE, PAGE, Authorizer
 from agent.targets.azure.sdk import COPY_POLL_S, BlobControl, BlobState, sdk_credential
-from agent.targets.azure.sender import AsyncSender
 from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog, TargetLimits
 from agent.targets.errors import DiskLost, SizeDiffers
 from agent.targets.naming import Found, choose_name
@@ -70,27 +68,23 @@ class PageBlobDisk:
         self._place = place
         self._spec = spec
         self._object_id = state.object_id
-        self._wire = PageWire(
-            target.session, target.sender, target.authorizer(place.work), f"blob {place.work}"
-        )
+        self._wire = target.connections.wire(target.authorizer(place.work), f"blob {place.work}")
         self.resumed = resumed
-        self.checksum: Callable[[memoryview], str] | None = (
-            usable_crc64() if target.checksums else None
-        )
+
+    @property
+    def checksum(self) -> Callable[[memoryview], str] | None:
+        """The service's checksum of a write, while it takes one."""
+        return self._wire.checksum
 
     async def put(self, offset: int, data: memoryview, checksum: str | None) -> None:
         """Write pages."""
         await self._wire.put(offset, data, checksum)
-        if self._wire.checksums is False:
-            self.checksum = None
 
     async def seal(self) -> None:
         """Write the footer, and see that nobody resized the blob: behind more bytes it would be no footer."""
         size = self._spec.padded_size
         footer = footer_for(size, self._spec.tagger.origin, now_ms=self._target.now_ms())
-        await self._wire.put(
-            size, memoryview(footer), self.checksum(memoryview(footer)) if self.checksum else None
-        )
+        await self._wire.put_footer(size, footer)
         await self._target.check_size(self._place.work, self._spec)
 
     def allocated(self, offset: int, length: int) -> AsyncIterator[Extent]:
@@ -104,7 +98,7 @@ class PageBlobDisk:
     async def reject(self) -> None:
         """Say so in the metadata, and take the footer away: what is no VHD becomes nobody's disk by mistake."""
         await self._target.mark(self._place.work, self._spec, UNVERIFIED)
-        await self._wire.put(self._spec.padded_size, memoryview(bytes(FOOTER_SIZE)), None)
+        await self._wire.put_footer(self._spec.padded_size, bytes(FOOTER_SIZE))
 
     async def finish(self) -> Artifact:
         """Swap if it replaces another, and mark it final."""
@@ -115,7 +109,7 @@ class PageBlobDisk:
             {
                 "name": self._place.final,
                 "size": final.size,
-                "service_checksum": "crc64" if self._wire.checksums else "none",
+                "service_checksum": self._wire.checksum_name,
             },
         )
 
@@ -133,8 +127,8 @@ class PageBlobTarget:
         granularity=1 * MiB,
         min_size=1 * MiB,
         max_size=8 * TiB - 512,
-        inflight_start=8,
-        inflight_max=16,
+        inflight_start=INFLIGHT_START,
+        inflight_max=INFLIGHT_MAX,
     )
 
     def __init__(
@@ -155,26 +149,16 @@ class PageBlobTarget:
         self._ref = ref
         self._endpoint = ref.endpoint.rstrip("/")
         self._credential: Credential = read_credential(secret)
-        self._http = http
         self.now_ms = now_ms
         self._clock = clock
-        self.checksums = checksums
         self._account = _account_of(self._endpoint)
         self._tokens = (
             TokenSource(self._credential, http, None)
             if isinstance(self._credential, Principal)
             else None
         )
-        self._session: aiohttp.ClientSession | None = None
-        self.sender = AsyncSender(http, at_once=self.limits.inflight_max)
+        self.connections = Connections(http, checksums)
         self._control: BlobControl | None = None
-
-    @property
-    def session(self) -> aiohttp.ClientSession:
-        """The job's session; made on first use, on the job's loop."""
-        if self._session is None:
-            self._session = make_session(self._http, connections=self.limits.inflight_max + 4)
-        return self._session
 
     @property
     def control(self) -> BlobControl:
@@ -182,7 +166,7 @@ class PageBlobTarget:
         if self._control is None:
             credential = sdk_credential(self._credential, self._tokens, self._account)
             self._control = BlobControl(
-                self.session, self._endpoint, self._ref.container, credential
+                self.connections.session, self._endpoint, self._ref.container, credential
             )
         return self._control
 
@@ -264,12 +248,10 @@ class PageBlobTarget:
         return None
 
     async def close(self) -> None:
-        """Close the session."""
+        """Close the sessions."""
         if self._tokens is not None:
             await self._tokens.close()
-        self.sender.close()
-        if self._session is not None:
-            await self._session.close()
+        await self.connections.close()
 
     def _known(self, name: str, spec: DiskSpec, intents: IntentLog) -> str | None:
         for work in (name, self._work_name(name, spec)):

@@ -53,6 +53,7 @@ class PageWire:
         sender: For writes; owned by the target.
         authorizer: See there.
         name: How messages call the blob.
+        crc64: Computes the checksum of a write; None: none is wanted, or it cannot be computed here.
         checksums: None until the first checked write was answered, then whether the service takes checksums.
     """
 
@@ -60,7 +61,23 @@ class PageWire:
     sender: AsyncSender
     authorizer: Authorizer
     name: str
+    crc64: Callable[[memoryview], str] | None = None
     checksums: bool | None = None
+
+    @property
+    def checksum(self) -> Callable[[memoryview], str] | None:
+        """What computes the checksum that `put` takes; None once the service refused it."""
+        return None if self.checksums is False else self.crc64
+
+    @property
+    def checksum_name(self) -> str:
+        """Which checksum the service verified with every write."""
+        return "crc64" if self.checksums else "none"
+
+    async def put_footer(self, at: int, footer: bytes) -> None:
+        """Write what makes a fixed VHD of the bytes before it."""
+        data = memoryview(footer)
+        await self.put(at, data, self.checksum(data) if self.checksum else None)
 
     async def put(self, offset: int, data: memoryview, checksum: str | None) -> None:
         """Write pages; returns when the service has acknowledged them."""

@@ -1,0 +1,52 @@
+"""The connections of one job to Azure: an aiohttp session for control and reading, a page sender for writing."""
+
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from agent.targets.azure.http import HttpSettings, make_session
+from agent.targets.azure.pages import Authorizer, PageWire, usable_crc64
+from agent.targets.azure.sender import AsyncSender
+
+INFLIGHT_START = 8
+INFLIGHT_MAX = 16
+"""Page writes at a time; azcopy's users got rid of 503 storms with 8."""
+_CONTROL = 4
+"""Connections beside those."""
+
+
+@dataclass(slots=True)
+class Connections:
+    """Made for one job, closed with its target; nothing is sent before the first request.
+
+    Attributes:
+        settings: Proxy and trust.
+        checksums: Send the service's checksum with every write, where both sides can.
+        sender: For page writes.
+    """
+
+    settings: HttpSettings
+    checksums: bool = True
+    sender: AsyncSender = field(init=False)
+    _session: aiohttp.ClientSession | None = None
+
+    def __post_init__(self) -> None:
+        self.sender = AsyncSender(self.settings, at_once=INFLIGHT_MAX)
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """The job's session; made on first use, on the job's loop."""
+        if self._session is None:
+            self._session = make_session(self.settings, connections=INFLIGHT_MAX + _CONTROL)
+        return self._session
+
+    def wire(self, authorizer: Authorizer, name: str) -> PageWire:
+        """Return the data plane of one blob."""
+        crc64 = usable_crc64() if self.checksums else None
+        return PageWire(self.session, self.sender, authorizer, name, crc64)
+
+    async def close(self) -> None:
+        """Close both."""
+        self.sender.close()
+        if self._session is not None:
+            await self._session.close()
