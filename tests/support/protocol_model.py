@@ -79,7 +79,7 @@ class World:
                 return
 
     def _condemned(self, data: bytes) -> bool:
-        return not self.store.quarantined.isdisjoint({_digest(data), name_of(data)})
+        return _digest(data) in self.store.quarantined
 
     def _from_agent(self, kind: Kind, data: bytes) -> None:
         self.to_signer.append((kind, data))
@@ -90,9 +90,15 @@ class World:
         if kind is Kind.NACK:
             nack = _payload(data, Nack)
             if nack.code in POISON:
-                if any(_digest(held) == nack.digest for held in self.store.commands.values()):
-                    self.store.nack = data
+                self._refused(nack, data)
+
+    def _refused(self, nack: Nack, data: bytes) -> None:
+        for place, held in tuple(self.store.commands.items()):
+            if _digest(held) == nack.digest:
                 self.store.quarantined.add(nack.digest)
+                self.store.nack = data
+            elif name_of(held) == nack.digest and place == (nack.epoch, nack.have + 1):
+                del self.store.commands[place]  # damaged here: the signer's own copy is welcome
 
     # --- honest steps
 
