@@ -37,7 +37,7 @@ from protocol.outcomes import Step, on_revoked
 from protocol.verdicts import explained
 
 RECHECK_S = 5.0
-"""Without news: how often last moments (`start_by`) of waiting jobs are looked at."""
+"""Without news, or without a free slot: how often last moments (`start_by`) of waiting jobs are looked at."""
 TICK_S = 0.1
 _STARTED = {State.RUNNING, State.CANCELLING}
 T = TypeVar("T")
@@ -94,6 +94,7 @@ class Runner:
     results_changed: Callable[[], None]
     running: dict[bytes, Running] = field(default_factory=dict)
     _started: set[Claim] = field(default_factory=set)
+    _looked_at: float = float("-inf")
     _kick: asyncio.Event = field(default_factory=asyncio.Event)
     _log: structlog.typing.FilteringBoundLogger = field(
         default_factory=lambda: structlog.get_logger("runner")
@@ -139,7 +140,11 @@ class Runner:
     # --- what may run ---------------------------------------------------------------------------------------
 
     async def _schedule(self, group: asyncio.TaskGroup) -> None:
-        candidates = await self.orders.journal.commit(survey, essential=True)
+        now = self._mono()
+        waiting = self._free() or now - self._looked_at >= RECHECK_S
+        if waiting:
+            self._looked_at = now
+        candidates = await self._commit(lambda conn: survey(conn, waiting=waiting))
         self._started = {candidate.claim for candidate in candidates}
         for candidate in candidates:
             job = candidate.job

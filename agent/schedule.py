@@ -51,9 +51,10 @@ class Verdict(StrEnum):
     WAIT = "wait"
 
 
-def survey(conn: sqlite3.Connection) -> list[Candidate]:
-    """Return every open job, oldest first."""
-    return [_candidate(conn, job) for job in jobs.open_jobs(conn)]
+def survey(conn: sqlite3.Connection, *, waiting: bool = True) -> list[Candidate]:
+    """Return every open job, oldest first; without those that wait only what has started, however long the queue."""
+    found = jobs.open_jobs(conn) if waiting else jobs.started_jobs(conn)
+    return [_candidate(conn, job) for job in found]
 
 
 def judge_start(candidate: Candidate, trust: Trust) -> Verdict | str:

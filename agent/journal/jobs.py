@@ -13,7 +13,9 @@ _COLUMNS = (
     "digest, id, epoch, seq, kid, op, workflow, state, exp, start_by, accepted, started, attempt,"
     " checkpoint_attempt, origin, retried, no_return, code"
 )
-_OPEN = "state IN ('accepted', 'waiting', 'running', 'cancelling')"
+_NAMES = tuple(_COLUMNS.replace(" ", "").split(","))
+_OPEN = "state IN ('accepted', 'waiting', 'running', 'cancelling')"  # word for word the index's
+_STARTED = f"{_OPEN} AND state IN ('running', 'cancelling')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def insert(
         no_return=False,
         code="",
     )
-    values = [getattr(job, name.strip()) for name in _COLUMNS.split(",")]
+    values = [getattr(job, name) for name in _NAMES]
     marks = ", ".join("?" * len(values))
     conn.execute(f"INSERT INTO jobs ({_COLUMNS}) VALUES ({marks})", values)  # noqa: S608 - constants
     return job
@@ -97,6 +99,11 @@ def get(conn: sqlite3.Connection, digest: bytes) -> Job | None:
 def open_jobs(conn: sqlite3.Connection) -> list[Job]:
     """Return every job that is not final, in order of acceptance."""
     return _many(conn, f"{_OPEN} ORDER BY epoch, seq")
+
+
+def started_jobs(conn: sqlite3.Connection) -> list[Job]:
+    """Return every job that has started and is not final, in order of acceptance."""
+    return _many(conn, f"{_STARTED} ORDER BY epoch, seq")
 
 
 def recent(conn: sqlite3.Connection, limit: int) -> list[Job]:
@@ -164,7 +171,7 @@ def _many(conn: sqlite3.Connection, where: str, *values: bytes) -> list[Job]:
 
 
 def _job(row: tuple[object, ...]) -> Job:
-    values = dict(zip((name.strip() for name in _COLUMNS.split(",")), row, strict=True))
+    values = dict(zip(_NAMES, row, strict=True))
     values["state"] = State(str(values["state"]))
     values["retried"] = bool(values["retried"])
     values["no_return"] = bool(values["no_return"])

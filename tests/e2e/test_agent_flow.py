@@ -3,9 +3,12 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agent import runner
+from agent.schedule import survey
 from protocol.messages import After, ResultsThrough
 from protocol.ops import SetLimitsArgs
 from protocol.signed import parse_envelope
@@ -51,6 +54,51 @@ async def test_many_orders_are_acknowledged_together_and_all_end(tmp_path: Path)
     assert double.numbers() == list(range(1, 101))
     assert len([line for line in stage.lines() if line.endswith("done")]) == 100
     assert len(double.acks) < 100
+
+
+async def test_a_long_queue_is_not_read_again_while_no_slot_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def counted(conn: Any, **options: Any) -> list[Any]:
+        found = survey(conn, **options)
+        seen.append(len(found))
+        return found
+
+    gate = asyncio.Event()
+    stage = _stage(tmp_path, gate=lambda _unit: gate.wait())
+    async with relay() as double, agent(prepare(tmp_path, double.url), stage) as app:
+        await double.push(*(double.line.upload(f"disk{i}") for i in range(40)))
+        await double.until(lambda: len(app.runner.running) == 2, "both slots")
+        await double.until(lambda: app.orders.state.head.have == 40, "all orders")
+        monkeypatch.setattr(runner, "survey", counted)
+        monkeypatch.setattr(runner, "RECHECK_S", 3600.0)
+        app.runner.kick()
+        await double.until(lambda: seen, "a look")
+        gate.set()
+        await double.until(lambda: len(double.results) == 40, "all results")
+    assert seen[0] == 2
+
+
+async def test_last_moments_are_looked_at_while_no_slot_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "RECHECK_S", 0.05)
+    gate = asyncio.Event()
+    stage = _stage(tmp_path, gate=lambda _unit: gate.wait())
+    config = {"limits": {"slots": 1, "drain_s": 3.0}}
+    async with relay() as double, agent(prepare(tmp_path, double.url, **config), stage) as app:
+        first = double.line.upload("first")
+        await double.push(first)
+        await double.until(lambda: "first attempt 1" in stage.lines(), "the first job")
+        late = double.line.upload("late", start_by=app.orders.trust.now_ms() + 1000)
+        await double.push(late)
+        refused = await double.result(late[0])
+        gate.set()
+        done = await double.result(first[0])
+    assert (refused.status, refused.code) == ("refused", "job.start-by")
+    assert done.status == "succeeded"
 
 
 async def test_a_failing_stage_ends_with_its_code_and_a_retry_goes_on_where_it_stopped(
