@@ -6,6 +6,7 @@ from pathlib import Path
 from agent import app
 from agent.config import load
 from appliance.cli.exits import Exit
+from appliance.cli.helppage import add_verb
 from appliance.doctor.service import agent_checks
 
 
@@ -13,9 +14,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb and its options."""
     verbs = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
     help_line = "connect to the relay and carry out signed jobs until SIGTERM"
-    verb = verbs.add_parser("run", help=help_line, description=help_line)
+    verb = add_verb(verbs, "run", help_line, "imageport agent run --config agent.toml")
     verb.add_argument(
-        "--config", type=Path, metavar="F", help="use exactly this file (default: conf.d folders)"
+        "--config",
+        type=Path,
+        metavar="F",
+        help="the agent's configuration: exactly this file (default: the conf.d folders)",
     )
 
 

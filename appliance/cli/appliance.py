@@ -11,6 +11,7 @@ from agent.config import CONF_D, AgentConfig, load
 from appliance import enrol
 from appliance.cli import output
 from appliance.cli.exits import CliError, Exit
+from appliance.cli.helppage import add_verb
 from appliance.cli.inputs import name, read_text
 from appliance.tomltext import quoted
 from protocol.enrol import Token, parse_token
@@ -32,8 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verbs and their options."""
     verbs = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
     help_line = "make keys, prove them with a token, and keep the signed record"
-    enroll = verbs.add_parser("enroll", help=help_line, description=help_line)
-    enroll.add_argument("--relay", required=True, metavar="URL", help="base URL of the relay")
+    enroll = add_verb(
+        verbs,
+        "enroll",
+        help_line,
+        "imageport appliance enroll --relay https://relay.example --token-file token --name site-1",
+        "imageport appliance enroll --relay https://relay.example --token-file - <token",
+    )
+    enroll.add_argument(
+        "--relay", required=True, metavar="URL", help="the relay, https://host[:port]"
+    )
     enroll.add_argument(
         "--token-file",
         type=Path,
@@ -41,10 +50,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="F",
         help="file with the token of `imageport token new`; - is standard input",
     )
-    enroll.add_argument("--config", type=Path, metavar="F", help="the agent's configuration file")
-    enroll.add_argument("--state-dir", metavar="DIR", help="state folder (default: configuration)")
     enroll.add_argument(
-        "--name", type=name, metavar="ID", help="id that the appliance would like to have"
+        "--config",
+        type=Path,
+        metavar="F",
+        help="the agent's configuration: exactly this file (default: the conf.d folders)",
+    )
+    enroll.add_argument(
+        "--state-dir", metavar="DIR", help="folder of identity and journal (default: state_dir)"
+    )
+    enroll.add_argument(
+        "--name",
+        type=name,
+        metavar="ID",
+        help="id that it would like to have (default: the signer's)",
     )
     enroll.add_argument("--json", action="store_true", help="answer as JSON")
 

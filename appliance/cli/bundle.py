@@ -9,18 +9,36 @@ from agent.app import real_clocks
 from appliance import bundle
 from appliance.cli import output
 from appliance.cli.exits import Exit
+from appliance.cli.helppage import show_examples
 from appliance.doctor.base import read_config
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "-o", "--output", type=Path, metavar="F.zip", help="default: imageport-bundle-TIME.zip here"
+    show_examples(
+        parser, "imageport bundle -o support.zip", "imageport bundle --log agent.log --json"
     )
     parser.add_argument(
-        "--log", action="append", default=[], type=Path, metavar="FILE", help="a log (repeatable)"
+        "-o",
+        "--output",
+        type=Path,
+        metavar="F.zip",
+        help="the zip to write (default: imageport-bundle-TIME.zip here)",
     )
-    parser.add_argument("--config", type=Path, metavar="F", help="the agent's configuration file")
+    parser.add_argument(
+        "--log",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="a log to put in, secrets taken out (repeatable)",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="F",
+        help="the agent's configuration: exactly this file (default: the conf.d folders)",
+    )
     parser.add_argument("--json", action="store_true", help="answer with the index as JSON")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from agent.config import load
 from appliance.cli import output
 from appliance.cli.exits import Exit
+from appliance.cli.helppage import add_verb
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,8 +17,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("show", "print every key with its value and where it comes from"),
         ("check", "read all files and say whether the agent would start with them"),
     ):
-        verb = verbs.add_parser(name, help=help_line, description=help_line)
-        verb.add_argument("--config", type=Path, metavar="F", help="use exactly this file")
+        verb = add_verb(verbs, name, help_line, f"imageport config {name} --config agent.toml")
+        verb.add_argument(
+            "--config",
+            type=Path,
+            metavar="F",
+            help="the agent's configuration: exactly this file (default: the conf.d folders)",
+        )
         verb.add_argument("--json", action="store_true", help="answer as JSON")
 
 

@@ -10,14 +10,19 @@ from pathlib import Path
 
 from appliance.cli import output
 from appliance.cli.exits import BadUsage
+from appliance.cli.helppage import show_examples
 from appliance.cli.inputs import CannotCreate
 from appliance.cli.progress import event_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Describe the options."""
+    show_examples(parser, "imageport demo", "imageport demo --keep demo-files --json")
     parser.add_argument(
-        "--keep", type=Path, metavar="DIR", help="keep all files in DIR (new or empty)"
+        "--keep",
+        type=Path,
+        metavar="DIR",
+        help="keep all files in DIR, new or empty (default: they are removed)",
     )
     parser.add_argument("--json", action="store_true", help="answer as JSON")
 

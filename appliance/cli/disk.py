@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 from appliance.cli import output
 from appliance.cli.exits import Exit
+from appliance.cli.helppage import add_verb
 from imaging.digest import digest_device
 from imaging.filedev import FileDevice
 from imaging.formats import FORMATS, DiskImage, open_image
@@ -38,10 +39,10 @@ def _add_verb(
     answer: Callable[[DiskImage, bool], None],
     help_line: str,
 ) -> None:
-    parser = verbs.add_parser(name, help=help_line, description=help_line)
+    parser = add_verb(verbs, name, help_line, f"imageport disk {name} golden.vhdx")
     parser.add_argument("image", metavar="IMG", help="the image file or block device")
     parser.add_argument(
-        "--format", choices=FORMATS, help="take the file for this format instead of looking"
+        "--format", choices=FORMATS, help="what the file is (default: looks into it)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(answer=answer)

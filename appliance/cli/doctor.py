@@ -11,6 +11,7 @@ from pathlib import Path
 from agent.app import real_clocks
 from appliance.cli import output
 from appliance.cli.exits import BadUsage, Exit
+from appliance.cli.helppage import show_examples
 from appliance.doctor.base import DEFAULT_TIMEOUT_S, Finding, Options, Status
 from appliance.doctor.registry import CHECKS
 from appliance.doctor.run import summary, worst
@@ -20,24 +21,47 @@ from appliance.doctor.sharespec import parse_share, read_credential
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("checks", nargs="*", metavar="CHECK", help="only these (default: all)")
+    show_examples(
+        parser,
+        "imageport doctor",
+        "imageport doctor relay clock --json",
+        "imageport doctor share --share smb://fs01/images --credential-file fs01.secret",
+        "imageport doctor target --target https://ACCOUNT.blob.core.windows.net",
+    )
+    parser.add_argument(
+        "checks", nargs="*", metavar="CHECK", help="only these, as --list names them (default: all)"
+    )
     parser.add_argument("--list", action="store_true", help="list the checks and run none")
     parser.add_argument(
         "--timeout",
         type=float,
         default=DEFAULT_TIMEOUT_S,
         metavar="S",
-        help="for all together (20)",
-    )
-    parser.add_argument("--share", metavar="URL", help="try smb://server[:port]/share[/folder] too")
-    parser.add_argument(
-        "--credential-file", type=Path, metavar="F", help="lines username=, password=, domain="
+        help=f"seconds for all checks together (default: {DEFAULT_TIMEOUT_S:g})",
     )
     parser.add_argument(
-        "--target", action="append", default=[], metavar="URL", help="try this endpoint too"
+        "--share", metavar="URL", help="a share to try: smb://server[:port]/share[/folder]"
     )
-    parser.add_argument("--config", type=Path, metavar="F", help="the agent's configuration file")
-    parser.add_argument("--strict", action="store_true", help="exit 1 for warnings too")
+    parser.add_argument(
+        "--credential-file",
+        type=Path,
+        metavar="F",
+        help="its account: lines username=, password=, domain=",
+    )
+    parser.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="an endpoint to try (repeatable)",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="F",
+        help="the agent's configuration: exactly this file (default: the conf.d folders)",
+    )
+    parser.add_argument("--strict", action="store_true", help="exit code 1 for warnings too")
     parser.add_argument("--json", action="store_true", help="answer as JSON")
 
 

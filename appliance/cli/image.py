@@ -10,6 +10,7 @@ import msgspec
 
 from appliance.cli import output
 from appliance.cli.exits import Exit
+from appliance.cli.helppage import add_verb
 from appliance.cli.job import add_client_arguments, follow, with_client
 from appliance.cli.spec import load_upload, without_secrets
 from appliance.cli.speckeys import BadSpec, in_file
@@ -30,8 +31,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb."""
     verbs = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
     text = "bring a disk image from a share to a cloud"
-    upload = verbs.add_parser("upload", help=text, description=text)
-    upload.add_argument("--spec", type=Path, required=True, metavar="FILE.toml", help="what to do")
+    upload = add_verb(
+        verbs,
+        "upload",
+        text,
+        "imageport image upload --spec job.toml --plan",
+        "imageport image upload --spec job.toml --watch",
+        "imageport image upload --client cp/client.toml --spec job.toml --watch --json | jq .state",
+    )
+    upload.add_argument(
+        "--spec",
+        type=Path,
+        required=True,
+        metavar="FILE.toml",
+        help="which image, from where, to where (docs/quickstart.md has whole ones); - is standard input",
+    )
     upload.add_argument(
         "--plan", action="store_true", help="show what would be ordered; send nothing"
     )

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from appliance.cli import output
-from appliance.cli.clientconfig import Client, load_client
+from appliance.cli.clientconfig import PERSONAL, SYSTEM, Client, load_client
 from appliance.cli.evidence import RELAY, BadEvidence, Evidence, judge, needs_proof
 from appliance.cli.exits import CliError, Exit
+from appliance.cli.helppage import add_verb
 from appliance.cli.inputs import count, name
 from appliance.cli.jobview import FAILED, event_object, job_object, job_rows
 from appliance.cli.progress import event_line, event_text
@@ -61,26 +62,40 @@ class Refused(CliError):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verbs."""
     verbs = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
-    listing = _verb(verbs, "list", _list, "list jobs, the newest first")
-    listing.add_argument("--appliance", type=name, metavar="ID", help="of this appliance only")
-    listing.add_argument("--state", choices=STATES, metavar="STATE", help=", ".join(STATES))
+    listing = _verb(
+        verbs,
+        "list",
+        _list,
+        "list jobs, the newest first",
+        "imageport job list",
+        "imageport job list --state running --appliance site-1 --json | jq -r .jobs[].id",
+    )
+    listing.add_argument("--appliance", type=name, metavar="ID", help="only jobs of this appliance")
     listing.add_argument(
-        "--limit", type=count, default=50, metavar="N", help="at most so many (50)"
+        "--state", choices=STATES, metavar="STATE", help=f"only jobs that are {', '.join(STATES)}"
+    )
+    listing.add_argument(
+        "--limit", type=count, default=50, metavar="N", help="at most so many (default: 50)"
     )
     for verb, answer, text in (
         ("show", _show, "show one job and its result"),
-        ("watch", _watch, "follow one job to its end"),
+        ("watch", _watch, "follow one job to its end; exit code 1 if it did not succeed"),
         ("cancel", _cancel, "order a job's end"),
-        ("log", _log, "print a job's events"),
+        ("log", _log, "print a job's events, up to its end"),
     ):
-        _verb(verbs, verb, answer, text).add_argument(
-            "id", metavar="ID", help="its id, or a unique beginning"
+        _verb(verbs, verb, answer, text, f"imageport job {verb} 3f2a9c").add_argument(
+            "id", metavar="ID", help="the job's id, or a unique beginning of it"
         )
 
 
 def add_client_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what every command that talks to a relay takes."""
-    parser.add_argument("--client", type=Path, metavar="FILE", help="client.toml to use")
+    parser.add_argument(
+        "--client",
+        type=Path,
+        metavar="FILE",
+        help=f"client.toml to use (default: ~/{PERSONAL}, else {SYSTEM})",
+    )
     parser.add_argument("--json", action="store_true", help="answer as JSON")
 
 
@@ -242,8 +257,9 @@ def _verb(
     verb: str,
     answer: Callable[..., Awaitable[int]],
     text: str,
+    *examples: str,
 ) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(verb, help=text, description=text)
+    parser = add_verb(verbs, verb, text, *examples)
     add_client_arguments(parser)
     parser.set_defaults(verb_run=answer)
     return parser

@@ -8,6 +8,7 @@ from pathlib import Path
 from appliance import keyfiles
 from appliance.cli import output
 from appliance.cli.exits import BadUsage, Exit
+from appliance.cli.helppage import add_verb
 from appliance.cli.inputs import any_or_name, count, name, read_bytes
 from appliance.controlplane import api_key_block, create_control_plane, new_api_secret
 from appliance.keyfiles import KeyFile, KeyFileError
@@ -34,25 +35,60 @@ def run(args: argparse.Namespace) -> int:
 
 def _add_new(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     help_line = "make a key file, an API key, or all keys of a small control plane"
-    parser = verbs.add_parser("new", help=help_line, description=help_line)
-    parser.add_argument("role", metavar="ROLE", choices=(*keyfiles.ROLES, "api", "control-plane"))
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the private key file")
-    parser.add_argument("--dir", type=Path, help="control-plane: the new folder for all its files")
+    parser = add_verb(
+        verbs,
+        "new",
+        help_line,
+        "imageport key new control-plane --dir cp --tenant acme",
+        "imageport key new api --role reader --tenant acme -o reader.token",
+        "imageport key new caller --tenant acme -o caller.key",
+    )
+    roles = (*keyfiles.ROLES, "api", "control-plane")
+    parser.add_argument("role", metavar="ROLE", choices=roles, help=", ".join(roles))
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="the private key file, a new one; its public half becomes FILE with .pub",
+    )
+    parser.add_argument(
+        "--dir", type=Path, metavar="DIR", help="control-plane: the folder for all its files"
+    )
     parser.add_argument(
         "--tenant",
         type=any_or_name,
         default="*",
         metavar="T",
-        help='whom the key may sign for; "*" (default) is every tenant',
+        help='whom the key may sign for (default: "*", every tenant)',
     )
-    parser.add_argument("--role", dest="api_role", choices=API_ROLES, default="operator")
-    parser.add_argument("--name", type=name, metavar="ID", help="api: id of the key, for logs")
+    parser.add_argument(
+        "--role",
+        dest="api_role",
+        choices=API_ROLES,
+        default="operator",
+        metavar="ROLE",
+        help="api: admin, operator, reader or control, which is the signer (default: operator)",
+    )
+    parser.add_argument(
+        "--name",
+        type=name,
+        metavar="ID",
+        help="api: id of the key, for logs (default: role and a random number)",
+    )
     parser.set_defaults(verb_run=_new)
 
 
 def _add_manifest(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     help_line = "sign a key manifest with the root key, or print one"
-    parser = verbs.add_parser("manifest", help=help_line, description=help_line)
+    parser = add_verb(
+        verbs,
+        "manifest",
+        help_line,
+        "imageport key manifest --show cp/manifest --root cp/root.pub",
+        "imageport key manifest --root root.key --serial 2 -o manifest-2 --key command:command.key"
+        " --key time:time.key --key record:record.key --revoke command-1a2b3c4d:stop",
+    )
     parser.add_argument("--show", type=Path, metavar="FILE", help="print this key manifest")
     parser.add_argument("--root", type=Path, metavar="FILE", help="root key; with --show, its .pub")
     parser.add_argument(
@@ -60,14 +96,14 @@ def _add_manifest(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         action="append",
         default=[],
         metavar="ROLE:FILE",
-        help="a key that the manifest lists (private or public file), once each",
+        help="a key that the manifest lists: private or public file, repeatable",
     )
     parser.add_argument(
         "--revoke",
         action="append",
         default=[],
         metavar="ID:stop|finish",
-        help="revoke a listed key; its running jobs are stopped or may finish",
+        help="revoke a listed key; its running jobs are stopped or may finish (repeatable)",
     )
     parser.add_argument("--serial", type=count, metavar="N", help="higher than any manifest before")
     parser.add_argument(
@@ -75,13 +111,16 @@ def _add_manifest(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         type=count,
         default=DEFAULT_DAYS,
         metavar="N",
-        help=f"how long its keys are valid ({DEFAULT_DAYS})",
+        help=f"days that its keys are valid (default: {DEFAULT_DAYS})",
     )
     parser.add_argument(
-        "--floor", type=int, metavar="MS", help="ms UTC: appliances believe no earlier time"
+        "--floor",
+        type=int,
+        metavar="MS",
+        help="ms since 1970, UTC: appliances believe no earlier time (default: as it was)",
     )
     parser.add_argument("--next-root", type=Path, metavar="FILE", help="public root key to follow")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the new manifest")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the new manifest's file")
     parser.add_argument("--json", action="store_true", help="--show: print one JSON object")
     parser.set_defaults(verb_run=_manifest)
 

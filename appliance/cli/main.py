@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from appliance.cli import output
 from appliance.cli.exits import Exit, ExtraMissing, is_named
+from appliance.cli.helppage import Page, show_examples
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,12 +102,23 @@ def build_parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
         prog="imageport",
         description="Move golden VM images from hypervisors to clouds, verified from end to end.",
     )
+    show_examples(
+        parser,
+        "imageport demo",
+        "imageport image upload --spec job.toml --watch",
+        "imageport doctor",
+        "imageport disk info golden.vhdx --json",
+        more="exit codes: 0 yes, 1 the answer is no, 2 wrong usage, 65 and up: an error with its code, cause\n"
+        "and remedy (docs/errors.md); docs/quickstart.md sets up relay, signer and appliance step by step",
+    )
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     parser.add_argument("--debug", action="store_true", help="print tracebacks of errors")
     groups = parser.add_subparsers(metavar="COMMAND", dest="command", required=True)
     wanted = next((word for word in arguments if not word.startswith("-")), None)
     for command in COMMANDS:
-        group = groups.add_parser(command.name, help=command.help, description=command.help)
+        group = groups.add_parser(
+            command.name, help=command.help, description=command.help, formatter_class=Page
+        )
         if command.name == wanted:
             _load(command, group)
     return parser

@@ -5,26 +5,66 @@ from pathlib import Path
 
 from appliance.cli import output
 from appliance.cli.exits import Exit
+from appliance.cli.helppage import add_verb
 from relay import app, log
-from relay.config import default_files, load
+from relay.config import RelayConfig, default_files, load
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb and its options; each overrides the configuration files."""
     verbs = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
-    serve = verbs.add_parser("serve", help="serve REST, agents and the signer on one port")
-    serve.add_argument("--config", action="append", metavar="F", help="TOML file; may be repeated")
-    serve.add_argument("--listen", metavar="H:P", help="address and port (default 127.0.0.1:8480)")
-    serve.add_argument("--data-dir", metavar="DIR", help="folder of the database and the artifacts")
-    serve.add_argument("--store", choices=("sqlite", "memory"), help="memory forgets at the end")
-    serve.add_argument("--tls-cert", metavar="PEM", help="certificate chain")
-    serve.add_argument("--tls-key", metavar="PEM", help="its key")
-    serve.add_argument(
-        "--behind-proxy", action="store_true", default=None, help="TLS ends at a proxy before us"
+    serve = add_verb(
+        verbs,
+        "serve",
+        "serve REST, agents and the signer on one port until SIGTERM; options win over files",
+        "imageport relay serve --config cp/relay.toml",
+        "imageport relay serve --config cp/relay.toml --listen 127.0.0.1:9480 --log-format text",
     )
-    serve.add_argument("--metrics-listen", metavar="H:P", help="own address of /metrics")
-    serve.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
-    serve.add_argument("--log-format", choices=("json", "text"))
+    system = "/usr/lib and /etc/imageport/relay.toml, then relay.d/*.toml"
+    serve.add_argument(
+        "--config",
+        action="append",
+        metavar="F",
+        help=f"TOML file; repeatable, the later one wins (default: {system})",
+    )
+    usual = RelayConfig()
+    serve.add_argument(
+        "--listen", metavar="H:P", help=f"address and port (default: {usual.listen})"
+    )
+    serve.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help=f"folder of database and artifacts (default: {usual.data_dir})",
+    )
+    serve.add_argument(
+        "--store",
+        choices=("sqlite", "memory"),
+        help=f"memory forgets all at the end (default: {usual.store})",
+    )
+    serve.add_argument("--tls-cert", metavar="PEM", help="own certificate chain (default: no TLS)")
+    serve.add_argument("--tls-key", metavar="PEM", help="private key of --tls-cert")
+    serve.add_argument(
+        "--behind-proxy",
+        action="store_true",
+        default=None,
+        help="TLS ends at a proxy, which alone can reach the port",
+    )
+    serve.add_argument(
+        "--metrics-listen",
+        metavar="H:P",
+        help="own address of /metrics, without a key (default: the main port, for role admin)",
+    )
+    serve.add_argument(
+        "--log-level",
+        choices=("debug", "info", "warning", "error"),
+        metavar="LEVEL",
+        help=f"debug, info, warning or error (default: {usual.log_level})",
+    )
+    serve.add_argument(
+        "--log-format",
+        choices=("json", "text"),
+        help=f"of the log on stderr (default: {usual.log_format})",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

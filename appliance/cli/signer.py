@@ -8,6 +8,7 @@ from typing import Any
 from appliance import keyfiles
 from appliance.cli import output
 from appliance.cli.exits import Exit
+from appliance.cli.helppage import add_verb
 from appliance.cli.inputs import name, read_bytes
 from appliance.cli.signersocket import add_socket_options, ask, socket_of
 from appliance.keyfiles import KeyFileError
@@ -18,16 +19,50 @@ Answer = Callable[[argparse.Namespace], int]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verbs and their options."""
     verbs = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
-    serve = verbs.add_parser("serve", help="run the signer until SIGTERM")
-    serve.add_argument("--config", type=Path, metavar="F", help="this file instead of the system's")
+    serve = add_verb(
+        verbs,
+        "serve",
+        "run the signer until SIGTERM",
+        "imageport signer serve --config cp/signer.toml",
+    )
+    serve.add_argument(
+        "--config",
+        type=Path,
+        metavar="F",
+        help="exactly this file (default: /etc/imageport/signer.toml, then signer.d/*.toml)",
+    )
     serve.set_defaults(verb_run=_serve)
-    _verb(verbs, "status", _status, "print what the running signer is")
-    _verb(verbs, "appliances", _appliances, "list enrolled appliances and their orders")
-    revoke = _verb(verbs, "revoke", _revoke, "end an appliance: nothing is signed for it any more")
+    _verb(verbs, "status", _status, "print what the running signer is", "imageport signer status")
+    _verb(
+        verbs,
+        "appliances",
+        _appliances,
+        "list enrolled appliances and their orders",
+        "imageport signer appliances --socket cp/signer.sock",
+    )
+    revoke = _verb(
+        verbs,
+        "revoke",
+        _revoke,
+        "end an appliance: nothing is signed for it any more",
+        "imageport signer revoke site-1",
+    )
     revoke.add_argument("appliance", type=name, metavar="APPLIANCE", help="its id")
-    rebase = _verb(verbs, "raise-epoch", _raise_epoch, "re-base an appliance's orders")
+    rebase = _verb(
+        verbs,
+        "raise-epoch",
+        _raise_epoch,
+        "begin a new epoch: what waits for an appliance is signed again, in a new line",
+        "imageport signer raise-epoch site-1",
+    )
     rebase.add_argument("appliance", type=name, metavar="APPLIANCE", help="its id")
-    manifest = _verb(verbs, "manifest", _manifest, "put a newer key manifest in force")
+    manifest = _verb(
+        verbs,
+        "manifest",
+        _manifest,
+        "put a newer key manifest in force",
+        "imageport signer manifest manifest-2",
+    )
     manifest.add_argument(
         "file", type=Path, metavar="FILE", help="as `imageport key manifest` signed it"
     )
@@ -40,17 +75,35 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add_caller(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    caller = verbs.add_parser("caller", help="who may ask the signer")
+    text = "who may ask the signer"
+    caller = verbs.add_parser("caller", help=text, description=text)
     acts = caller.add_subparsers(metavar="ACT", dest="act", required=True)
-    _verb(acts, "list", _callers, "list callers")
-    add = _verb(acts, "add", _caller_add, "register a caller's public key, or change its role")
+    _verb(acts, "list", _callers, "list callers", "imageport signer caller list")
+    add = _verb(
+        acts,
+        "add",
+        _caller_add,
+        "register a caller's public key, or change its role",
+        "imageport signer caller add cp/caller.pub --tenant acme --socket cp/signer.sock",
+    )
     add.add_argument("public", type=Path, metavar="FILE", help="the caller's .pub file")
     add.add_argument(
         "--tenant", type=name, required=True, metavar="T", help="whose jobs the caller orders"
     )
-    add.add_argument("--role", choices=("admin", "operator", "reader"), default="operator")
-    add.add_argument("--name", default="", help="for the list")
-    revoke = _verb(acts, "revoke", _caller_revoke, "stop to believe a caller's key")
+    add.add_argument(
+        "--role",
+        choices=("admin", "operator", "reader"),
+        default="operator",
+        help="what it may do (default: operator)",
+    )
+    add.add_argument("--name", metavar="TEXT", help="for the list (default: the file's name)")
+    revoke = _verb(
+        acts,
+        "revoke",
+        _caller_revoke,
+        "believe a caller's key no more",
+        "imageport signer caller revoke 0123456789abcdef0123456789abcdef",
+    )
     revoke.add_argument("id", type=name, metavar="ID", help="as `caller list` prints it")
 
 
@@ -58,9 +111,10 @@ def _verb(
     verbs: "argparse._SubParsersAction[argparse.ArgumentParser]",
     verb: str,
     answer: Answer,
-    help_line: str,
+    *page: str,
 ) -> argparse.ArgumentParser:
-    parser = verbs.add_parser(verb, help=help_line, description=help_line)
+    """Declare a verb; `page` is its line of help and its examples."""
+    parser = add_verb(verbs, verb, *page)
     add_socket_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(verb_run=answer)

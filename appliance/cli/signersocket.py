@@ -45,8 +45,15 @@ class SignerConfigError(CliError):
 
 def add_socket_options(parser: argparse.ArgumentParser) -> None:
     """Declare how the signer's socket is found."""
-    parser.add_argument("--socket", type=Path, metavar="PATH", help="the signer's socket")
-    parser.add_argument("--config", type=Path, metavar="F", help="the signer's configuration")
+    parser.add_argument(
+        "--socket",
+        type=Path,
+        metavar="PATH",
+        help=f"the signer's socket (default: {DEFAULT_SOCKET})",
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="F", help="the signer's signer.toml, which names its socket"
+    )
 
 
 def socket_of(args: argparse.Namespace) -> Path:

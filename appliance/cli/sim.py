@@ -11,10 +11,12 @@ from pathlib import Path
 
 from appliance.cli import output
 from appliance.cli.exits import BadUsage, CliError, Exit
+from appliance.cli.helppage import add_verb
 from appliance.sim.azure.app import RESOURCE_GROUP, AzureSim
 from appliance.sim.faults import FaultPlan
 
 PORT_MOST = 65535
+LISTEN = "127.0.0.1:10000"
 
 
 class SimFileMissing(CliError):
@@ -47,32 +49,66 @@ class SimCannotStart(CliError):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    azure = kinds.add_parser("azure", help="page blobs, managed disks and their control plane")
-    azure.add_argument(
-        "--listen", default="127.0.0.1:10000", metavar="HOST:PORT", help="port 0 takes a free one"
+    azure = add_verb(
+        kinds,
+        "azure",
+        "page blobs, managed disks and their control plane, until SIGTERM; prints one JSON line",
+        "imageport sim azure --state azure-state | tee sim.json",
+        "imageport sim azure --listen 127.0.0.1:0 --faults faults.toml",
     )
-    azure.add_argument("--faults", type=Path, metavar="FILE", help="what goes wrong, as TOML")
     azure.add_argument(
-        "--state", type=Path, metavar="DIR", help="keep blobs and disks over restarts"
+        "--listen",
+        default=LISTEN,
+        metavar="HOST:PORT",
+        help=f"port 0 takes a free one (default: {LISTEN})",
+    )
+    azure.add_argument(
+        "--faults",
+        type=Path,
+        metavar="FILE",
+        help="what goes wrong, as TOML (appliance/sim/faults.py shows one)",
+    )
+    azure.add_argument(
+        "--state",
+        type=Path,
+        metavar="DIR",
+        help="keep blobs and disks over restarts (default: they are forgotten)",
     )
     azure.add_argument(
         "--tls-cert", type=Path, metavar="FILE", help="serve HTTPS with this certificate chain"
     )
     azure.add_argument("--tls-key", type=Path, metavar="FILE", help="private key of --tls-cert")
     azure.add_argument(
-        "--public-url", default="", metavar="URL", help="address that clients use, if another"
+        "--public-url",
+        default="",
+        metavar="URL",
+        help="address that clients use (default: --listen)",
     )
     azure.add_argument(
-        "--disk-domain", default="", metavar="NAME", help="put disks on hosts md-x.NAME"
+        "--disk-domain",
+        default="",
+        metavar="NAME",
+        help="put disks on hosts md-x.NAME (default: on --listen)",
     )
     azure.add_argument(
-        "--resource-group", action="append", metavar="NAME", help="group that exists (repeatable)"
+        "--resource-group",
+        action="append",
+        metavar="NAME",
+        help=f"group that exists, repeatable (default: {RESOURCE_GROUP})",
     )
     azure.add_argument(
-        "--lro-seconds", type=float, default=0.5, metavar="S", help="how long disk operations take"
+        "--lro-seconds",
+        type=float,
+        default=0.5,
+        metavar="S",
+        help="seconds that disk operations take (default: 0.5)",
     )
     azure.add_argument(
-        "--retry-after", type=int, default=1, metavar="S", help="what running operations answer"
+        "--retry-after",
+        type=int,
+        default=1,
+        metavar="S",
+        help="seconds in Retry-After of a running operation (default: 1)",
     )
 
 

@@ -8,6 +8,7 @@ from agent.config import load
 from appliance.cli import output
 from appliance.cli.agentsocket import ask_agent
 from appliance.cli.exits import Exit
+from appliance.cli.helppage import show_examples
 
 _SHOWN = (
     "appliance",
@@ -28,7 +29,13 @@ _LISTED_JOBS = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--config", type=Path, metavar="F", help="the agent's configuration file")
+    show_examples(parser, "imageport status", "imageport status --json | jq .channel")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="F",
+        help="the agent's configuration: exactly this file (default: the conf.d folders)",
+    )
     parser.add_argument("--json", action="store_true", help="answer as JSON")
 
 

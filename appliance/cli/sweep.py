@@ -7,12 +7,21 @@ from agent.config import load
 from appliance.cli import output
 from appliance.cli.agentsocket import ask_agent
 from appliance.cli.exits import Exit
+from appliance.cli.helppage import show_examples
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--apply", action="store_true", help="delete what is provably ours")
-    parser.add_argument("--config", type=Path, metavar="F", help="the agent's configuration file")
+    show_examples(parser, "imageport sweep", "imageport sweep --apply")
+    parser.add_argument(
+        "--apply", action="store_true", help="delete what is provably ours (default: only list it)"
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="F",
+        help="the agent's configuration: exactly this file (default: the conf.d folders)",
+    )
     parser.add_argument("--json", action="store_true", help="answer as JSON")
 
 

@@ -5,6 +5,7 @@ import re
 
 from appliance.cli import output
 from appliance.cli.exits import Exit
+from appliance.cli.helppage import add_verb
 from appliance.cli.inputs import count, name
 from appliance.cli.signersocket import add_socket_options, ask, socket_of
 
@@ -17,7 +18,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb and its options."""
     verbs = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
     help_line = "make an enrolment token and print it, this once"
-    new = verbs.add_parser("new", help=help_line, description=help_line)
+    new = add_verb(
+        verbs,
+        "new",
+        help_line,
+        "imageport token new --tenant acme > token",
+        "imageport token new --tenant acme --uses 20 --ttl 7d --socket cp/signer.sock",
+    )
     new.add_argument(
         "--tenant",
         type=name,
@@ -26,9 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='whose appliance it will be (default: "default")',
     )
     new.add_argument(
-        "--uses", type=count, default=1, metavar="N", help="how many appliances it enrols (1)"
+        "--uses",
+        type=count,
+        default=1,
+        metavar="N",
+        help="appliances that it may enrol (default: 1)",
     )
-    new.add_argument("--ttl", type=duration, default="24h", help="30m, 24h, 7d ... (24h)")
+    new.add_argument(
+        "--ttl",
+        type=duration,
+        default="24h",
+        metavar="TIME",
+        help="how long it may be used: 90s, 30m, 24h, 7d (default: 24h)",
+    )
     new.add_argument(
         "--replaces", type=name, metavar="ID", help="the appliance that the new one retires"
     )
