@@ -26,6 +26,8 @@ SWEEP_S = 1.0
 BACKLOG = 4096
 """Connections that the kernel holds for us: 10,000 agents may come back at once."""
 FULL_PAUSE_S = 0.1
+LINES_A_SWEEP = 20
+"""Refused requests that are logged one by one: nobody can fill the disk with them."""
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +48,7 @@ class Door:
     cut: Callable[[str], None] = lambda _reason: None
     _wires: dict[Wire, None] = field(default_factory=dict)
     _told: Counter[str] = field(default_factory=Counter)
+    _refused: int = 0
 
     @contextlib.asynccontextmanager
     async def open(
@@ -75,7 +78,10 @@ class Door:
             wire.check(now)
         for reason, count in self._told.items():
             log.warning("connections cut", reason=reason, count=count)
+        if self._refused > LINES_A_SWEEP:
+            log.warning("more bad requests", count=self._refused - LINES_A_SWEEP)
         self._told.clear()
+        self._refused = 0
 
     # --- what connections say ---
 
@@ -94,6 +100,12 @@ class Door:
         """See Keeper."""
         self._told[reason] += 1
         self.cut(reason)
+
+    def refused(self, address: str, code: str) -> None:
+        """See Keeper."""
+        self._refused += 1
+        if self._refused <= LINES_A_SWEEP:
+            log.warning("bad request", peer=address, code=code)
 
     # --- taking ---
 

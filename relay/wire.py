@@ -38,6 +38,10 @@ STRANGER_S = 60.0
 HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 64
 CONTINUE = "100-continue"
+UPGRADING = (
+    *("Connection", "Upgrade", "Sec-WebSocket-Key", "Sec-WebSocket-Version"),
+    *("Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"),
+)
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -63,6 +67,9 @@ class Keeper(Protocol):
 
     def was_cut(self, reason: str) -> None:
         """Count a connection that we ended."""
+
+    def refused(self, address: str, code: str) -> None:
+        """Log bytes that are no request."""
 
 
 class Wire(web.RequestHandler):
@@ -158,7 +165,7 @@ class Wire(web.RequestHandler):
                 self._head_since = self._heard
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES:
-                log.warning("bad request", peer=self.address, code=HeadTooLarge.code)
+                self._keeper.refused(self.address, HeadTooLarge.code)
                 self._refuse_head(HeadTooLarge(f"more than {HEAD_BYTES} bytes of head"))
 
     def handle_error(
@@ -175,7 +182,7 @@ class Wire(web.RequestHandler):
         if isinstance(error, Internal):
             self.log_exception(exc_info=exc)
         else:
-            log.warning("bad request", peer=self.address, code=error.code)
+            self._keeper.refused(self.address, error.code)
         if request.writer.output_size > 0:
             raise ConnectionResetError("an answer had begun")
         answer = problem(error)
@@ -185,9 +192,11 @@ class Wire(web.RequestHandler):
     async def _handle_request(
         self, request: web.BaseRequest, start_time: float | None, request_handler: Handler
     ) -> tuple[web.StreamResponse, bool]:
-        """Handle one request; an Expect that we do not know is refused before aiohttp quotes it."""
+        """Handle one request; headers that aiohttp would quote, or fail at, are refused before."""
         if request.headers.get("Expect", CONTINUE).lower() != CONTINUE:
             request_handler = _refuse_expect
+        elif not all(request.headers.get(name, "").isascii() for name in UPGRADING):
+            request_handler = _refuse_upgrade
         return await super()._handle_request(request, start_time, request_handler)
 
     def log_exception(self, *_args: Any, **kw: Any) -> None:
@@ -229,6 +238,10 @@ class Wire(web.RequestHandler):
 
 async def _refuse_expect(_request: web.BaseRequest) -> web.StreamResponse:
     return problem(BadRequest(f"the only Expect that this relay knows is {CONTINUE}"), status=417)
+
+
+async def _refuse_upgrade(_request: web.BaseRequest) -> web.StreamResponse:
+    return problem(BadHttp("a header of the websocket's handshake is not ASCII"))
 
 
 def _of(exc: BaseException | None) -> RelayError:

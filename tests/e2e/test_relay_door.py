@@ -314,6 +314,37 @@ async def test_unknown_expectation_is_refused_and_not_quoted(world: World, path:
     assert lines == []
 
 
+@pytest.mark.parametrize("path", [b"/v1/channel", b"/v1/control"])
+@pytest.mark.parametrize(
+    "header", [b"Upgrade", b"Connection", b"Sec-WebSocket-Version", b"Sec-WebSocket-Key"]
+)
+async def test_garbled_handshake_is_refused_and_not_quoted(
+    world: World, path: bytes, header: bytes
+) -> None:
+    good = {
+        b"Upgrade": b"websocket",
+        b"Connection": b"Upgrade",
+        b"Sec-WebSocket-Version": b"13",
+        b"Sec-WebSocket-Key": b"dGhlIHNhbXBsZSBub25jZQ==",
+    }
+    lines = b"".join(b"%s: %s\r\n" % row for row in (good | {header: b"\xff"}).items())
+    with capture_logs() as logged:
+        raw = await Raw.to(world, b"GET " + path + b" HTTP/1.1\r\nHost: a\r\n" + lines + b"\r\n")
+        status, _, body = await raw.answer()
+        raw.writer.close()
+    assert (status, json.loads(body)["code"]) == (400, "relay.bad-http")
+    assert logged == []
+
+
+async def test_flood_of_garbage_does_not_fill_the_log(world: World) -> None:
+    with capture_logs() as lines:
+        for _ in range(100):
+            world.door.refused("192.0.2.1", "relay.bad-http")
+        later(world, 1)
+    assert len(lines) == 21
+    assert lines[-1]["count"] == 80
+
+
 async def test_compressed_body_is_refused_unread(world: World) -> None:
     headers = {**world.as_("operator"), "Content-Encoding": "gzip"}
     async with world.http.post(

@@ -12,10 +12,11 @@ import pytest
 
 from protocol.frames import Stored
 from protocol.jobs import EventBody, Progress, State
+from relay.api import streams
 from relay.config import Limits
 from relay.sse import EventReader
 from tests.support import protocol_world as w
-from tests.support.relay_world import World, commands, result, running
+from tests.support.relay_world import World, commands, result, running, until
 
 pytestmark = pytest.mark.e2e
 
@@ -151,6 +152,42 @@ async def test_tenants_stream_tells_of_appliances_and_jobs_from_now_on(world: Wo
         event = await events.next()
         assert event is not None
         assert event[2]["job"] == (1).to_bytes(16).hex()
+
+
+async def test_news_of_others_do_not_take_a_stream_its_heartbeat(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "HEARTBEAT_S", 0.2)
+    monkeypatch.setattr(streams, "PAUSE_S", 0.01)
+    await world.post_command(commands(1)[0])
+    async with (
+        stream(world, f"/v1/jobs/{(1).to_bytes(16).hex()}/events") as events,
+        asyncio.TaskGroup() as group,
+    ):
+        poking = group.create_task(_poke(world))
+        async with asyncio.timeout(20):
+            while (await events.response.content.readline()) != b": heartbeat\n":
+                pass
+        poking.cancel()
+
+
+async def test_stream_of_a_client_that_went_is_given_back_whatever_happens(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "PAUSE_S", 0.01)
+    async with asyncio.TaskGroup() as group:
+        async with stream(world, "/v1/events"):
+            poking = group.create_task(_poke(world))
+            assert world.relay.shared.hub.count(w.TENANT) == 1
+        await until(lambda: world.relay.shared.hub.count(w.TENANT) == 0)
+        poking.cancel()
+
+
+async def _poke(world: World) -> None:
+    """Wake the tenant's streams again and again, with nothing new."""
+    while True:
+        world.relay.shared.hub.poke(w.TENANT)
+        await asyncio.sleep(0)  # the others' turn
 
 
 async def test_streams_of_a_tenant_are_counted_and_given_back(tmp_path: Path) -> None:
