@@ -5,6 +5,7 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -168,13 +169,21 @@ async def answer_job(client: Client, relay: "RelayClient", job: str, *, as_json:
 
 
 async def _evidence(client: Client, relay: "RelayClient", job: dict[str, Any]) -> Evidence:
+    from relay.errors import ClientError  # noqa: PLC0415
+
     trust = client.trust()
     if trust is None or not needs_proof(job):
         return RELAY
     appliance = str(job.get("appliance"))
-    ring = trust.ring(_envelope(await relay.keys(), "manifest"))
-    record = trust.record(ring, appliance, _envelope(await relay.record(appliance), "record"))
-    return judge(job, record)
+    try:
+        manifest, record = await relay.keys(), await relay.record(appliance)
+    except ClientError as err:
+        if err.status != HTTPStatus.NOT_FOUND:
+            raise
+        msg = f"the relay shows no signed record of {appliance}, so nothing proves this result"
+        raise BadEvidence(msg) from err
+    ring = trust.ring(_envelope(manifest, "manifest"))
+    return judge(job, trust.record(ring, appliance, _envelope(record, "record")))
 
 
 def _envelope(answer: dict[str, Any], name: str) -> bytes:

@@ -2,8 +2,10 @@
 
 import json
 import random
+import sqlite3
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -117,6 +119,19 @@ def test_another_device_than_was_seen_before_is_refused_and_not_shown(stack: Sta
     done = cli(stack, "job", "show", job, client=client)
     assert (done.returncode, done.stdout) == (76, "")
     assert "cli.bad-evidence" in done.stderr
+
+
+def test_a_relay_that_holds_the_record_back_is_not_believed(stack: Stack) -> None:
+    job = cli(stack, "image", "upload", "--spec", write_spec(stack, disk="nine")).stdout.strip()
+    assert cli(stack, "job", "watch", job).returncode == 0
+    with closing(sqlite3.connect(stack.keys / "relay-data" / "relay.db")) as disk, disk:
+        disk.execute("UPDATE kept SET kind = 'record-held-back' WHERE kind = 'record'")
+    done = cli(stack, "job", "show", job)
+    with closing(sqlite3.connect(stack.keys / "relay-data" / "relay.db")) as disk, disk:
+        disk.execute("UPDATE kept SET kind = 'record' WHERE kind = 'record-held-back'")
+    assert (done.returncode, done.stdout) == (76, "")
+    assert "no signed record" in done.stderr
+    assert cli(stack, "job", "show", job).returncode == 0
 
 
 def test_watching_as_json_gives_lines_and_the_job(stack: Stack) -> None:
