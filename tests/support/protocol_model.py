@@ -93,7 +93,10 @@ class World:
                 self._refused(nack, data)
 
     def _refused(self, nack: Nack, data: bytes) -> None:
+        at = (nack.epoch, nack.have)
         for place, held in tuple(self.store.commands.items()):
+            if place <= at or self._condemned(held):
+                continue  # delivered, or condemned before
             if _digest(held) == nack.digest:
                 self.store.quarantined.add(nack.digest)
                 self.store.nack = data
