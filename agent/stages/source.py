@@ -84,11 +84,11 @@ class Source:
 
     async def data_bytes(self) -> int:
         """Return the bytes of the disk that are data."""
-        return await self._run(lambda: data_bytes(self.image.extents(0, self.image.size)))
+        return await self.run(lambda: data_bytes(self.image.extents(0, self.image.size)))
 
     async def check_unchanged(self) -> None:
         """Ask the share again whether the file is still the one that was opened; raises SourceChanged."""
-        now = await self._run(self._file.identity)
+        now = await self.run(self._file.identity)
         require_same(self._path, asdict(self.identity), asdict(now))
 
     def abort(self) -> None:
@@ -106,7 +106,8 @@ class Source:
         await run_blocking(self.pool, blocking)
         self.pool.close()
 
-    async def _run(self, fn: Callable[[], T]) -> T:
+    async def run(self, fn: Callable[[], T]) -> T:
+        """Run blocking work of this job in the pool, off the event loop."""
         return await run_blocking(self.pool, fn, stop=_AbortingFlag(self._share))
 
 

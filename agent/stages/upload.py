@@ -40,6 +40,7 @@ class _Run:
     """One attempt: what its steps share.
 
     Attributes:
+        root: The digest's root, once everything was read.
         seconds: Step -> seconds, for the report.
     """
 
@@ -49,6 +50,7 @@ class _Run:
     target: DiskTarget
     spec: DiskSpec
     digest: DigestBuilder
+    root: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
@@ -94,6 +96,7 @@ async def _upload(run: _Run, disk: TargetDisk) -> StageOutcome:
         stats = await _transfer(run, disk)
         await run.source.check_unchanged()
         await job.journal.flush()
+        run.root = await run.source.run(run.digest.root)
         await make_retrier(job).call(disk.seal)
     with run.step(VERIFY):
         verified = await _verify(run, disk, expected_bytes=stats.done)
@@ -160,6 +163,7 @@ async def _verify(run: _Run, disk: TargetDisk, *, expected_bytes: int) -> Verifi
     verifier = Verifier(
         disk=disk,
         expected=run.digest,
+        root=run.root,
         padded_size=run.spec.padded_size,
         retrier=make_retrier(run.job),
         progress=lambda done: run.job.progress(VERIFY, done, max(done, expected_bytes)),
@@ -200,13 +204,12 @@ async def _discard(job: StageContext, target: DiskTarget) -> list[str]:
 def _outcome(
     run: _Run, stats: PumpStats, verified: Verified | None, artifact: Artifact
 ) -> StageOutcome:
-    root = run.digest.root()
     value: dict[str, str | int | bool] = {
         **artifact.properties,
         "id": artifact.object_id,
         "virtual_size": run.spec.virtual_size,
         "padded_size": run.spec.padded_size,
-        "root": root,
+        "root": run.root,
     }
     info = run.source.image.info
     report: dict[str, Any] = {
@@ -217,7 +220,7 @@ def _outcome(
         "verified": None if verified is None else asdict(verified),
         "seconds": run.seconds,
     }
-    return StageOutcome((Output(name="disk", type=artifact.kind, value=value),), root, report)
+    return StageOutcome((Output(name="disk", type=artifact.kind, value=value),), run.root, report)
 
 
 def _spec(job: StageContext, args: UploadArgs, source: Source, limits: TargetLimits) -> DiskSpec:

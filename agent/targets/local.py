@@ -4,6 +4,7 @@ Disk = `<name>.raw`, sparse, beside `<name>.json` with size, state and owner tag
 `<name>.part`; finishing renames it, so a name without `.part` is always a whole disk.
 """
 
+import errno
 import json
 import os
 import uuid
@@ -13,7 +14,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog, TargetLimits
-from agent.targets.errors import DiskLost, SizeDiffers, TargetNotFound
+from agent.targets.errors import (
+    DiskLost,
+    SizeDiffers,
+    SizeUnsupported,
+    TargetNotFound,
+    TargetRefused,
+)
 from agent.targets.naming import Found, choose_name
 from agent.targets.tags import Tagger
 from imaging.extent import Extent
@@ -197,9 +204,15 @@ class LocalTarget:
         await intents.record(intent)
         tags = spec.tagger.tags(self._scope, name)
         meta = _Meta(uuid.uuid4().hex, spec.padded_size, final=False, tags=tags)
-        with self.data_path(name, final=False).open("wb") as file:
-            file.truncate(spec.padded_size)
-        self._write_meta(name, meta)
+        path = self.data_path(name, final=False)
+        try:
+            with path.open("wb") as file:
+                file.truncate(spec.padded_size)
+            self._write_meta(name, meta)
+        except OSError as err:
+            msg = f"{path} cannot be made with {spec.padded_size} bytes: {err.strerror}"
+            kind = SizeUnsupported if err.errno == errno.EFBIG else TargetRefused
+            raise kind(msg, path=str(path)) from err
         await intents.created(intent, meta.id)
         return meta
 

@@ -121,6 +121,22 @@ class DigestBuilder:
             found += page.digests[index * DIGEST_SIZE : (index + part) * DIGEST_SIZE]
         return bytes(found)
 
+    def data_blocks(self, first_block: int, count: int) -> Iterator[int]:
+        """Yield the neighbouring blocks that are not zeros, in order; 1 GiB of zeros that was set at once is one step.
+
+        Raises:
+            DigestIncomplete: One of the blocks is not set.
+        """
+        for number, index, part in self._spans(first_block, count):
+            if self._pages[number] is _ZERO_PAGE:
+                continue
+            first = number * _PAGE_BLOCKS + index
+            digests = self.blocks(first, part)
+            if digests != ZERO_BLOCK_DIGEST * part:
+                for i in range(part):
+                    if digests[i * DIGEST_SIZE : (i + 1) * DIGEST_SIZE] != ZERO_BLOCK_DIGEST:
+                        yield first + i
+
     def missing(self) -> Iterator[tuple[int, int]]:
         """Describe the blocks that are not set as (first block, count), in order."""
         start: int | None = None

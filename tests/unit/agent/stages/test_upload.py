@@ -2,16 +2,25 @@
 
 import json
 import random
+import resource
+import threading
 from pathlib import Path
 
 import pytest
 
 from agent.errors import Cancelled
 from agent.stages.upload import UploadStage
-from agent.targets.errors import DiskLost, NotOurs, SizeDiffers, TargetExists, TargetRefused
+from agent.targets.errors import (
+    DiskLost,
+    NotOurs,
+    SizeDiffers,
+    SizeUnsupported,
+    TargetExists,
+    TargetRefused,
+)
 from agent.targets.local import LocalDisk
 from agent.transfer.errors import SourceChanged, VerifyMismatch
-from imaging.digest import digest_device
+from imaging.digest import DigestBuilder, digest_device
 from imaging.filedev import FileDevice
 from imaging.formats import open_image
 from imaging.units import KiB, MiB
@@ -146,6 +155,29 @@ async def test_a_part_that_somebody_resized_never_becomes_a_disk(folders, size, 
     with pytest.raises(SizeDiffers):
         await UploadStage().run(job(folders))
     assert not (folders[1] / "golden.raw").exists()
+
+
+async def test_a_file_system_that_takes_no_file_of_that_size_is_named(folders):
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MiB, hard))
+    try:
+        with pytest.raises(SizeUnsupported, match=f"{SIZE} bytes: File too large"):
+            await UploadStage().run(job(folders))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_the_root_is_computed_once_and_off_the_event_loop(folders, monkeypatch):
+    threads, plain = [], DigestBuilder.root
+
+    def root(builder):
+        threads.append(threading.current_thread())
+        return plain(builder)
+
+    monkeypatch.setattr(DigestBuilder, "root", root)
+    await UploadStage().run(job(folders))
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
 
 
 async def test_reading_back_asks_only_for_what_the_file_holds(folders):

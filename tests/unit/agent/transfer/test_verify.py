@@ -9,8 +9,9 @@ from agent.retry import Retrier, RetryPolicy
 from agent.transfer.errors import VerifyMismatch
 from agent.transfer.verify import Verifier
 from imaging.digest import DigestBuilder, digest_device, hash_block
+from imaging.extent import Extent, Kind
 from imaging.memory import MemoryDevice
-from imaging.units import KiB, MiB
+from imaging.units import KiB, MiB, TiB
 from tests.support.disk_target import MemoryDisk
 
 SIZE = 18 * MiB + 512
@@ -49,6 +50,7 @@ def verifier(change=lambda disk: None):
         Verifier(
             disk=disk,
             expected=digests(device),
+            root=digests(device).root(),
             padded_size=PADDED,
             retrier=retrier,
             progress=lambda n: None,
@@ -124,6 +126,7 @@ def scattered(step, length, *, size=16 * MiB):
         Verifier(
             disk=disk,
             expected=digests(device),
+            root=digests(device).root(),
             padded_size=size,
             retrier=Retrier(policy=RetryPolicy(), now=lambda: 0.0, random=lambda: 0.5),
             progress=lambda n: None,
@@ -175,6 +178,35 @@ async def test_a_target_that_tells_a_range_twice_is_read_once():
 
     disk.allocated = twice
     assert (await checks.full()).bytes_read == 4 * MiB
+
+
+class Unwritten:
+    """A target that holds nothing of a disk of any size."""
+
+    async def allocated(self, offset, length):
+        yield Extent(offset, length, Kind.HOLE)
+
+
+@pytest.mark.parametrize("mode", ["full", "sample"])
+async def test_what_nobody_allocated_is_not_looked_at_block_by_block(mode, monkeypatch):
+    size, looked = 64 * TiB, []
+    expected = DigestBuilder(size)
+    expected.set_zero(0, expected.count)
+    plain = DigestBuilder.blocks
+    monkeypatch.setattr(
+        DigestBuilder, "blocks", lambda self, *at: looked.append(at) or plain(self, *at)
+    )
+    checks = Verifier(
+        disk=Unwritten(),
+        expected=expected,
+        root="sha256:of-the-source",
+        padded_size=size,
+        retrier=Retrier(policy=RetryPolicy(), now=lambda: 0.0, random=lambda: 0.5),
+        progress=lambda n: None,
+    )
+    verified = await (checks.full() if mode == "full" else checks.sample(random.sample))
+    assert (verified.blocks_read, looked) == (0, [])
+    assert verified.root == ("sha256:of-the-source" if mode == "full" else None)
 
 
 async def test_failing_reads_are_tried_again():

@@ -74,6 +74,18 @@ def test_a_data_block_inside_a_zero_page_leaves_other_zero_pages_alone():
     assert DigestBuilder(1).missing().__next__() == (0, 1)
 
 
+def test_data_blocks_are_those_that_are_not_zeros():
+    builder = DigestBuilder(3 * 2048 * DIGEST_BLOCK)
+    builder.set_zero(0, builder.count)
+    for block in (5, 2048, 6143):
+        builder.set_blocks(block, bytes([block % 251]) * 32)
+    builder.set_blocks(7, ZERO_BLOCK_DIGEST)
+    assert list(builder.data_blocks(0, builder.count)) == [5, 2048, 6143]
+    assert list(builder.data_blocks(6, 2042)) == []
+    with pytest.raises(DigestIncomplete):
+        list(DigestBuilder(DIGEST_BLOCK).data_blocks(0, 1))
+
+
 def test_blocks_of_an_unset_range_are_refused():
     builder = DigestBuilder(4096 * DIGEST_BLOCK)
     builder.set_zero(0, 7)
