@@ -155,9 +155,13 @@ class Wire(web.RequestHandler):
             super().data_received(data)
             return
         self._heard = self._keeper.clock()
-        count = self._request_count
+        count, body = self._request_count, self._body
         super().data_received(data)
         if self._request_count != count:
+            if (
+                not body.is_eof()
+            ):  # what comes before a body's end is no request: a chunk that is none
+                self._break(body)
             self._head_since, self._head_bytes = None, 0
             self._body = self._messages[-1][1]
         elif data and self._body.is_eof() and not self._reading_body():
@@ -212,6 +216,13 @@ class Wire(web.RequestHandler):
         return request is not None and not request.content.is_eof()
 
     # --- how it ends ---
+
+    def _break(self, body: StreamReader) -> None:
+        """Tell whoever reads a body that its rest is garbage: aiohttp lets him wait for ever."""
+        self._keeper.refused(self.address, BadHttp.code)
+        body.set_exception(BadHttp("the request's body is not what its headers announce"))
+        body.feed_eof()
+        self.close()
 
     def _refuse_head(self, error: RelayError) -> None:
         """Answer a head that never ended; nothing else is on its way out."""

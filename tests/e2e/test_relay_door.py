@@ -164,16 +164,20 @@ async def test_stranger_may_not_stay_however_busy_he_looks(world: World) -> None
         assert await raw.rest() == b""
 
 
-async def test_agents_and_event_streams_are_not_hit(world: World) -> None:
+async def test_agents_signers_and_event_streams_are_not_hit(world: World) -> None:
     url = f"{world.url}/v1/events"
-    async with world.agent() as agent, world.http.get(url, headers=world.as_("reader")) as events:
+    async with (
+        world.agent() as agent,
+        world.signer(),
+        world.http.get(url, headers=world.as_("reader")) as events,
+    ):
         assert await events.content.readline() == b": open\n"
         assert len(world.door.lobby) == 0
         for _ in range(10):
             later(world, 10 * STRANGER_S)
         await agent.send(frame_bytes(Credit(n=1)))
         await agent.fetch(1)
-        assert len(world.door._wires) == 2
+        assert len(world.door._wires) == 3
         assert len(world.relay.shared.agents) == 1
 
 
@@ -304,6 +308,18 @@ async def test_bytes_that_are_no_http_get_a_problem_and_one_line(
     assert "Traceback" not in f"{lines}{caplog.text}"
 
 
+async def test_chunk_that_goes_bad_while_the_body_is_read_is_a_problem_too(world: World) -> None:
+    with capture_logs() as lines:
+        raw = await Raw.to(world, CHUNKED + b"5\r\nbegin\r\n")
+        await until(lambda: any(wire._reading_body() for wire in world.door._wires))
+        raw.writer.write(b"SECRET\r\n")
+        status, _, body = await raw.answer()
+        assert await raw.rest() == b""
+    assert (status, json.loads(body)["code"]) == NO_HTTP
+    assert "SECRET" not in f"{lines}"
+    assert "exc_info" not in f"{lines}"
+
+
 @pytest.mark.parametrize("path", [b"/healthz", b"/nowhere"])
 async def test_unknown_expectation_is_refused_and_not_quoted(world: World, path: bytes) -> None:
     with capture_logs() as lines:
@@ -346,9 +362,9 @@ async def test_flood_of_garbage_does_not_fill_the_log(world: World) -> None:
 
 
 async def test_compressed_body_is_refused_unread(world: World) -> None:
-    headers = {**world.as_("operator"), "Content-Encoding": "gzip"}
+    more = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
     async with world.http.post(
-        f"{world.url}/v1/commands", data=b"\x1f\x8b", headers=headers
+        f"{world.url}/v1/commands", data=b"{}", headers={**world.as_("operator"), **more}
     ) as got:
         assert (got.status, (await got.json(content_type=None))["code"]) == (
             415,
