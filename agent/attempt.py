@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from agent.errors import AgentError
+from agent.errors import AgentError, PackageMissing
 from agent.journal.results import Ending
 from agent.log import clean_text
 from agent.stages.base import Stage, StageContext, StageOutcome
@@ -66,6 +66,8 @@ class Attempt:
                 self.warn(err.code, str(err))
                 return JobEvent.STOPPED, Ending(code=CANCELLED)
             return JobEvent.FAIL, failure(err)
+        except ModuleNotFoundError as err:
+            return JobEvent.FAIL, failure(PackageMissing(str(err)))
         except Exception as err:  # noqa: BLE001 - a stage's defect ends its job, never the agent
             structlog.get_logger("runner").error("stage crashed", exc_info=err)
             return JobEvent.FAIL, bug(err)

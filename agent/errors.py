@@ -58,6 +58,13 @@ class NeedsOperator(AgentError):
     http_status = 409
 
 
+class PackageMissing(NeedsOperator):
+    """The job needs a Python package that this appliance lacks."""
+
+    code = "agent.package-missing"
+    fix = "Install imageport on the appliance with the extra of the job's target (imageport[azure]); order it again."
+
+
 class Permanent(AgentError):
     """Trying again cannot help."""
 

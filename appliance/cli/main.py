@@ -61,6 +61,10 @@ COMMANDS = (
 )
 
 
+_EXTRAS = {"azure": "azure", "boto3": "aws", "google": "gcp", "pyVmomi": "vsphere"}
+"""Packages that are imported late, by the command that turns out to need them."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code; never raises to the user."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -140,6 +144,8 @@ def explain(err: Exception, *, as_json: bool) -> int:
     """Print what went wrong and what to do, without a traceback; return the exit code."""
     while isinstance(err, ExceptionGroup):  # a TaskGroup wraps even a single error
         err = err.exceptions[0]
+    if isinstance(err, ModuleNotFoundError):
+        err = _extra_missing(err) or err
     if is_named(err):
         code, exit_code, fix, fields = err.code, err.exit_code, err.fix, err.fields
         message = str(err)
@@ -166,19 +172,25 @@ def _load(command: Command, group: argparse.ArgumentParser) -> None:
     try:
         module = importlib.import_module(command.module)
     except ModuleNotFoundError as err:
-        if not command.extra:
-            raise
-        raise ExtraMissing(
-            f"`imageport {command.name}` needs the Python package {err.name}, which is not"
-            f" installed: it comes with imageport[{command.extra}]",
-            package=err.name,
-            extra=command.extra,
-        ) from err
+        raise _extra_missing(err, command.extra) or err from err
     group.add_argument(
         "--debug", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS
     )
     module.add_arguments(group)
     group.set_defaults(run=module.run)
+
+
+def _extra_missing(err: ModuleNotFoundError, extra: str = "") -> ExtraMissing | None:
+    """Return the error of a package that an extra brings; None for one that is always there."""
+    package = (err.name or "").partition(".")[0]
+    extra = extra or _EXTRAS.get(package, "")
+    if not extra:
+        return None
+    return ExtraMissing(
+        f"the Python package {package} is not installed: it comes with imageport[{extra}]",
+        package=package,
+        extra=extra,
+    )
 
 
 def _drop_stdout() -> None:

@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 
-from agent import runner
+from agent import control, runner
 from agent.schedule import survey
+from agent.trust import CLOCK_OFF, Clocks
 from protocol.messages import After, ResultsThrough
 from protocol.ops import SetLimitsArgs
 from protocol.signed import parse_envelope
@@ -122,6 +125,15 @@ async def test_a_failing_stage_ends_with_its_code_and_a_retry_goes_on_where_it_s
     assert (refused.status, refused.code) == ("refused", "job.not-retryable")
 
 
+async def test_a_package_that_the_appliance_lacks_is_named(tmp_path: Path) -> None:
+    stage = _stage(tmp_path, fail=(1, ModuleNotFoundError("No module named 'azure'")))
+    async with relay() as double, agent(prepare(tmp_path, double.url), stage):
+        first = double.line.upload()
+        await double.push(first)
+        failed = await double.result(first[0])
+    assert (failed.status, failed.code) == ("failed", "agent.package-missing")
+
+
 async def test_cancel_stops_a_running_job_and_names_what_is_left(tmp_path: Path) -> None:
     reached, never = asyncio.Event(), asyncio.Event()
 
@@ -199,6 +211,39 @@ async def test_limits_take_effect_at_acceptance_and_survive_a_restart(tmp_path: 
             assert app.runner.limiter.rate == 1_000_000
         async with agent(config, stage) as app:
             assert app.runner.limiter.rate == 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "said"),
+    [(600, "600 s ahead of signed time"), (-600, "600 s behind signed time"), (30, "")],
+    ids=["ahead", "behind", "tolerated"],
+)
+async def test_a_clock_that_is_off_is_named_and_stops_no_job(
+    tmp_path: Path, ahead_s: float, said: str
+) -> None:
+    began = time.monotonic()
+    async with relay() as double:
+        clocks = Clocks(
+            boot=time.monotonic,
+            wall=lambda: double.now / 1000 + ahead_s + time.monotonic() - began,
+            mono=time.monotonic,
+        )
+        with structlog.testing.capture_logs() as logs:
+            config = prepare(tmp_path, double.url)
+            async with agent(config, _stage(tmp_path), clocks=clocks):
+                order = double.line.upload()
+                await double.push(order)
+                done = await double.result(order[0])
+                status = await control.ask(config.control_path, {"get": "status"})
+    assert done.status == "succeeded"
+    warned = [line["problem"] for line in logs if line.get("code") == CLOCK_OFF]
+    if said:
+        side = said.split(" s ")[1]
+        assert side in status["problem"]
+        assert CLOCK_OFF in status["problem"]
+        assert side in warned[0]
+    else:
+        assert (status["problem"], warned) == ("", [])
 
 
 async def test_nothing_starts_before_this_sessions_signed_time_came(tmp_path: Path) -> None:

@@ -117,6 +117,14 @@ def test_with_json_the_error_is_the_answer_too(
     }
 
 
+def test_a_package_that_is_missing_late_is_named_with_its_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(monkeypatch, fail_with(ModuleNotFoundError("gone", name="azure.storage")))
+    assert main(["x"]) == Exit.UNAVAILABLE
+    assert "imageport[azure]" in capsys.readouterr().err
+
+
 def test_a_bug_is_70_and_says_where_the_traceback_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
