@@ -127,7 +127,7 @@ class App:
             "appliance": self.orders.author.appliance,
             "tenant": self.orders.author.tenant,
             "channel": health.state,
-            "problem": health.problem,
+            "problem": health.problem or trust.clock_off(),
             "attempts": health.attempts,
             "path": _path(self.session),
             "epoch": state.head.epoch,

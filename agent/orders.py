@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+import structlog
+
 from agent import ending as tx
 from agent.acceptance import Acceptance, Desk, Effects, statement_facts
 from agent.config import AgentConfig
@@ -31,7 +33,7 @@ from agent.journal.state import (
     store_state,
 )
 from agent.journal.store import Journal
-from agent.trust import Trust
+from agent.trust import CLOCK_OFF, Trust
 from protocol.acceptor import Hold, Reject
 from protocol.errors import WrongAudience
 from protocol.inbox import (
@@ -152,6 +154,8 @@ class Orders:
         time, key_exp = open_time(envelope, statement_facts(self._desk, self.state))
         trust.clock.feed(time, key_exp=key_exp, boot_s=clocks.boot(), wall_s=clocks.wall())
         trust.manifest_wanted = max(trust.manifest_wanted, time.manifest_serial)
+        if off := trust.clock_off():
+            structlog.get_logger("orders").warning("clock is off", code=CLOCK_OFF, problem=off)
 
         def store(conn: sqlite3.Connection, state: InboxState) -> InboxState:
             changed = on_time(state, time)

@@ -295,7 +295,7 @@ class Runner:
             warn=entry.attempt.warn,
             limiter=self.limiter,
             stop=entry.attempt.flag,
-            now_ms=orders.trust.now_ms,
+            now_ms=orders.trust.outside_ms,
             clock=mono,
         )
 

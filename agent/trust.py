@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from protocol.clock import SignedClock
 from protocol.keys import KeyRing
 
+CLOCK_OFF = "appliance.clock-off"
+TOLERATED_S = 60.0
+"""How far this machine's clock may be beside signed time before people are told."""
+
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
@@ -58,6 +62,20 @@ class Trust:
     def now_ms(self) -> int:
         """Return the best known time for stamps, ms UTC."""
         return self.clock.best(boot_s=self.clocks.boot())
+
+    def outside_ms(self) -> int:
+        """Return the best guess of what other services' clocks say, ms UTC: ours may be wrong. Judges nothing here."""
+        guess = self.clock.guess(boot_s=self.clocks.boot())
+        return int(self.clocks.wall() * 1000) if guess is None else guess
+
+    def clock_off(self) -> str:
+        """Return, for people, how wrong this machine's clock is beside signed time; "" if it is not, or none came."""
+        ahead_s = self.clocks.wall() - self.outside_ms() / 1000
+        if abs(ahead_s) <= TOLERATED_S:
+            return ""
+        side = "ahead of" if ahead_s > 0 else "behind"
+        off = f"{abs(ahead_s):.0f} s {side} signed time ({CLOCK_OFF})"
+        return f"this machine's clock is {off}: timedatectl set-ntp true"
 
     def expired(self, exp: int) -> bool | None:
         """Judge an expiry; None while it cannot be decided."""

@@ -80,6 +80,12 @@ class SignedClock:
         now = self.now(boot_s=boot_s)
         return self.floor if now is None else now
 
+    def guess(self, *, boot_s: float) -> int | None:
+        """Return the last signed time plus the time since, however old; None if none came. Judges nothing here."""
+        if self._now_ms is None:
+            return None
+        return self._now_ms + int((boot_s - self._at_boot_s) * 1000)
+
     def due(self, *, boot_s: float, wall_s: float) -> bool:
         """Whether it is time to ask again."""
         if self._last_ask_s is None or boot_s - self._last_ask_s >= ASK_EVERY_S:

@@ -24,6 +24,11 @@ _POLICY = "Change the agent's configuration, if the site's owner agrees."
 
 VERDICTS: dict[str, Meaning] = {
     "agent.bug": Meaning("A stage met a defect of ours; the agent itself runs on.", _BUG),
+    "appliance.clock-off": Meaning(
+        "A warning: the appliance's clock is more than a minute beside signed time. Orders do not mind; Kerberos (5 "
+        "minutes), Azure's account keys (15 minutes) and readers of logs do.",
+        "Set the clock: `timedatectl set-ntp true`.",
+    ),
     "appliance.clone-suspected": Meaning(
         "The appliance returned a link that its last signed time did not carry.",
         "See whether its disk was copied or restored; revoke it and enrol anew what is a copy.",

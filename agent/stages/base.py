@@ -52,7 +52,7 @@ class StageContext:
         warn: Adds (code, message) to the report; the job goes on.
         limiter: The agent's one bandwidth limit, shared by all jobs; `set-limits` changes it while they run.
         stop: Set when the stage must end; worker threads look at it for every chunk.
-        now_ms: Best known time, ms UTC (signed time or its floor).
+        now_ms: Best guess of the time outside, ms UTC: signed time and the time since, else this machine's clock.
         clock: Monotonic seconds.
     """
 

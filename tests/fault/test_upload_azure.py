@@ -1,5 +1,6 @@
 """Every fault of the target ends in a bit-exact disk or in a named error; never in a short or wrong disk."""
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -133,6 +134,19 @@ async def test_a_service_that_loses_or_changes_bytes_is_found_out(
 async def test_an_expired_sas_is_renewed(uploads: Uploads) -> None:
     outcome = await run(uploads, Fault(action="expire-sas", op=op(uploads, "put-page"), nth=[2]))
     assert stored(uploads) == expected(uploads)
+    assert outcome.root
+
+
+@pytest.mark.parametrize("ahead_s", [600, -600], ids=["ahead", "behind"])
+async def test_a_wrong_clock_of_ours_makes_no_wrong_sas(tmp_path: Path, ahead_s: int) -> None:
+    """A SAS that begins in the service's future is refused as a wrong credential."""
+    share = tmp_path / "share"
+    share.mkdir()
+    write_source(share)
+    async with AzureSim(state_dir=tmp_path / "azure", clock=lambda: time.time() - ahead_s) as sim:
+        sim.make_container(CONTAINER)
+        signed = lambda: int((time.time() - ahead_s) * 1000)  # noqa: E731
+        outcome = await UploadStage().run(Uploads(sim, share).blob_job(now_ms=signed))
     assert outcome.root
 
 

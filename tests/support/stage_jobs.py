@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def make_job(
     attempt: int = 1,
     origin: str = ORIGIN,
     seen: Seen | None = None,
+    now_ms: Callable[[], int] | None = None,
 ) -> StageContext:
     """Return the context of one attempt."""
     seen = seen or Seen()
@@ -70,6 +72,6 @@ def make_job(
         warn=lambda code, message: seen.warnings.append((code, message)),
         limiter=Limiter(None, now=time.monotonic),
         stop=threading.Event(),
-        now_ms=lambda: 1_790_000_000_000,
+        now_ms=now_ms or (lambda: time.time_ns() // 10**6),
         clock=time.monotonic,
     )

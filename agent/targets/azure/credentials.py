@@ -210,15 +210,16 @@ class BearerAuthorizer:
 
 
 def blob_sas(
-    account: str, container: str, blob: str, key: Secret, *, number: int
+    account: str, container: str, blob: str, key: Secret, *, number: int, now_ms: int
 ) -> tuple[str, float]:
     """Make a SAS of one hour for one blob by the official SDK.
 
-    `number` seconds are added: two that are made within one second would be the same, and equally refused.
+    `number` seconds are added: two that are made within one second would be the same, and equally refused. `now_ms` is
+    the time by signed time: the service judges by its own clock, and this machine's may be wrong.
     """
     from azure.storage.blob import BlobSasPermissions, generate_blob_sas  # noqa: PLC0415 - 0.5 s to import
 
-    now = datetime.now(UTC)  # noqa: TID251 - the service judges it by its own clock; 5 min of slack below
+    now = datetime.fromtimestamp(now_ms // 1000, UTC)
     query: str = generate_blob_sas(
         account,
         container,

@@ -178,7 +178,12 @@ class PageBlobTarget:
                 return SasAuthorizer(
                     url,
                     lambda number: blob_sas(
-                        self._account, self._ref.container, blob, key, number=number
+                        self._account,
+                        self._ref.container,
+                        blob,
+                        key,
+                        number=number,
+                        now_ms=self.now_ms(),
                     ),
                     self._clock,
                 )

@@ -28,6 +28,8 @@ def test_time_runs_on_by_the_boot_clock_and_ends_after_an_hour() -> None:
     assert clock.now(boot_s=1.0 + FRESH_S) == NOW + int(FRESH_S * 1000)
     assert clock.now(boot_s=1.1 + FRESH_S) is None
     assert clock.best(boot_s=9e9) == clock.floor == NOW
+    assert clock.guess(boot_s=1.0 + 2 * FRESH_S) == NOW + int(2 * FRESH_S * 1000)
+    assert SignedClock(floor=NOW).guess(boot_s=1.0) is None
 
 
 def test_a_nonce_counts_once() -> None:
