@@ -241,6 +241,61 @@ def test_nothing_forged_lost_doubled_or_stuck() -> None:
     _run(max_examples=300, stateful_step_count=30, derandomize=True)
 
 
+# --- what long runs found
+
+
+def _session(world: World) -> None:
+    world.connect()
+    world.forward()
+    world.signer.push()
+    world.take_time()
+
+
+def _settles(world: World) -> None:
+    world.check()
+    world.settle()
+    world.check()
+    world.check_settled()
+
+
+def _learn_of_the_revocation(world: World) -> None:
+    world.signer.revoke_key()
+    kind, manifest = world.to_agent[-1]
+    world.agent.take(kind, manifest)
+
+
+def test_a_nack_about_garbage_does_not_hide_the_one_that_counts() -> None:
+    world = World()
+    world.signer.submit()
+    _session(world)
+    _learn_of_the_revocation(world)
+    world.take_orders()
+    world.agent.take(Kind.COMMAND, b"garbage")
+    world.agent.flush()
+    _settles(world)
+
+
+def test_a_nack_about_a_later_order_is_as_good_as_one_about_the_next() -> None:
+    world = World()
+    world.signer.submit()
+    world.signer.submit()
+    _session(world)
+    _learn_of_the_revocation(world)
+    world.take_orders()
+    world.agent.take(Kind.COMMAND, world.store.commands[1, 2])
+    world.agent.flush()
+    _settles(world)
+
+
+def test_an_order_that_was_passed_off_as_something_else_is_still_taken() -> None:
+    world = World()
+    world.signer.submit()
+    world.signer.push()
+    world.agent.take(Kind.EPOCH, world.store.commands[1, 1])
+    world.agent.flush()
+    _settles(world)
+
+
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_nothing_forged_lost_doubled_or_stuck_for_long() -> None:
