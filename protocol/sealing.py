@@ -64,8 +64,8 @@ class SealKey:
 class SealScope:
     """What one sealed field is bound to; any difference makes it unreadable.
 
-    For a secret on its way from a caller to the signer: `appliance` is "" and `command` the 16 bytes of the request's
-    own id.
+    For a secret on its way from a caller to the signer: `appliance` is the caller's key id in hex and `command` the 16
+    bytes of the request's own id.
     """
 
     tenant: str

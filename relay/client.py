@@ -65,7 +65,7 @@ class RelayClient:
         Args:
             spec: The body of POST /v1/jobs; `request`, `args_v` and `valid_s` have defaults, secrets may be in clear.
             key: Idempotency-Key of an earlier attempt, to be sure that the order is given once; with it `spec` must
-                carry the same `request` and sealed secrets (`seal_spec` makes such a spec).
+                carry the same `request` and secrets that were sealed for this caller (`seal_spec` makes such a spec).
 
         Raises:
             ClientError: Refused; `problem` is the signer's or the relay's code.
@@ -73,7 +73,8 @@ class RelayClient:
         """
         request = spec.get("request") or os.urandom(16).hex()
         full = {"args_v": 1, "valid_s": DAY_S, **spec, "request": request}
-        body = msgspec.json.encode(seal_spec(full, self.vault_key))
+        caller = "" if self.caller is None else self.caller.kid.hex()
+        body = msgspec.json.encode(seal_spec(full, self.vault_key, caller=caller))
         answer = await self._order("/v1/jobs", body, key or f"job-{request}")
         return _handle(self, answer)
 

@@ -1,8 +1,8 @@
 """Seals the secrets in a job's spec before it leaves the caller's machine. Pure but for HPKE's randomness.
 
 Which fields are secrets is read from the op's struct (protocol.ops): every field of type `Sealed`. A value with `kid`
-and `ct` is sealed already; any other object is taken for clear text and sealed as msgpack, bound to the tenant and to
-the spec's own request id.
+and `ct` is sealed already; any other object is taken for clear text and sealed as msgpack, bound to the tenant, to the
+caller's key and to the spec's own request id.
 """
 
 from collections.abc import Iterator
@@ -16,15 +16,20 @@ from protocol.sealing import Sealed, SealScope, seal
 from relay.errors import ClientError
 
 
-def seal_spec(spec: dict[str, Any], vault_key: bytes | None) -> dict[str, Any]:
+def seal_spec(spec: dict[str, Any], vault_key: bytes | None, *, caller: str) -> dict[str, Any]:
     """Return the spec with every secret sealed; `request` and `tenant` must be set.
+
+    Args:
+        spec: The body of POST /v1/jobs.
+        vault_key: Raw public vault key of the signer.
+        caller: Key id (hex) of whoever will sign the request: nobody else can have these secrets used.
 
     Raises:
         ClientError: A secret is in clear and there is no vault key, or it is no object.
     """
     args = spec.get("args", {})
     for path in secret_paths(str(spec.get("op", "")), int(spec.get("args_v", 1))):
-        args = _seal_at(args, path, spec, vault_key)
+        args = _seal_at(args, path, spec, vault_key, caller)
     return {**spec, "args": args}
 
 
@@ -47,7 +52,11 @@ def _walk(info: msgspec.inspect.Type, path: tuple[str, ...]) -> Iterator[tuple[s
 
 
 def _seal_at(
-    args: dict[str, Any], path: tuple[str, ...], spec: dict[str, Any], vault_key: bytes | None
+    args: dict[str, Any],
+    path: tuple[str, ...],
+    spec: dict[str, Any],
+    vault_key: bytes | None,
+    caller: str,
 ) -> dict[str, Any]:
     """Return `args` with the secret at `path` sealed, if there is one in clear."""
     value = _find(args, path)
@@ -61,7 +70,7 @@ def _seal_at(
             f"the secret {name} is in clear and this client has no vault key to seal it with",
             fix="Give RelayClient the signer's public vault key.",
         )
-    scope = SealScope(str(spec["tenant"]), "", bytes.fromhex(spec["request"]), name)
+    scope = SealScope(str(spec["tenant"]), caller, bytes.fromhex(spec["request"]), name)
     return _replace(args, path, msgspec.to_builtins(seal(encode(value), vault_key, scope)))
 
 

@@ -123,6 +123,7 @@ def _draft(ctx: Context, spec: JobSpec, appliance: Appliance) -> Draft:
         args,
         authority.keys.vault,
         tenant=spec.tenant,
+        caller=ctx.caller.id,
         request=bytes.fromhex(spec.request),
         public=appliance.seal_key,
         scope=(appliance.id, command),

@@ -37,6 +37,7 @@ def reseal(
     vault: tuple[SealKey, ...],
     *,
     tenant: str,
+    caller: str,
     request: bytes,
     public: bytes,
     scope: tuple[str, bytes],
@@ -47,17 +48,18 @@ def reseal(
         args: As the caller sent them.
         vault: The signer's vault keys.
         tenant: Whose secrets they are.
+        caller: Who asks, and for whom they were sealed: a relay may have shown them to somebody else.
         request: The spec's request id, to which they were sealed.
         public: The appliance's seal key.
         scope: Appliance and command id to seal to.
 
     Raises:
-        SealKeyUnknown, SealBroken: Sealed to another key, tenant, request or field.
+        SealKeyUnknown, SealBroken: Sealed to another key, tenant, caller, request or field.
     """
     appliance, command = scope
 
     def remake(sealed: Sealed, path: str) -> Sealed:
-        clear = unseal(sealed, vault, SealScope(tenant, "", request, path))
+        clear = unseal(sealed, vault, SealScope(tenant, caller, request, path))
         return seal(clear, public, SealScope(tenant, appliance, command, path))
 
     return replace_sealed(args, remake)

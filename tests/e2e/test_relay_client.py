@@ -92,7 +92,9 @@ async def test_spec_reaches_the_signer_signed_and_without_a_secret_in_clear(worl
     )
     spec = msgspec.json.decode(call.body)
     sealed = msgspec.convert(spec["args"]["source"]["credential"], Sealed)
-    scope = SealScope(w.TENANT, "", bytes.fromhex(spec["request"]), "source.credential")
+    scope = SealScope(
+        w.TENANT, CALLER.kid.hex(), bytes.fromhex(spec["request"]), "source.credential"
+    )
     clear = decode_plain(unseal(sealed, [VAULT], scope), limit=1000)
     assert clear == {"username": "reader", "password": SECRET}
 
@@ -243,10 +245,10 @@ async def test_tunnel_shows_the_proxy_its_own_password_and_not_the_api_key() -> 
 
 def test_sealed_secret_is_left_as_it_is_and_clear_one_needs_a_vault() -> None:
     full: dict[str, Any] = {**SPEC, "request": "0" * 32}
-    sealed = seal_spec(full, VAULT.public)
-    assert seal_spec(sealed, None) == sealed
+    sealed = seal_spec(full, VAULT.public, caller=CALLER.kid.hex())
+    assert seal_spec(sealed, None, caller="") == sealed
     with pytest.raises(ClientError, match=r"source\.credential"):
-        seal_spec(full, None)
+        seal_spec(full, None, caller="")
 
 
 async def test_closed_client_says_so() -> None:

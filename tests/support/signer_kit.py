@@ -223,7 +223,13 @@ def make_kit(path: str = ":memory:") -> Kit:
     return kit
 
 
-def sealed_json(kit: Kit, clear: bytes, *, request: str, path: str) -> dict[str, str]:
+def sealed_json(
+    kit: Kit, clear: bytes, *, request: str, path: str, caller: str | None = None
+) -> dict[str, str]:
     """Return a secret as a spec carries it: sealed to the vault key and the request."""
-    sealed = seal(clear, kit.vault.public, SealScope(TENANT, "", bytes.fromhex(request), path))
+    sealed = seal(
+        clear,
+        kit.vault.public,
+        SealScope(TENANT, caller or kit.caller.kid.hex(), bytes.fromhex(request), path),
+    )
     return {"kid": b64encode(sealed.kid).decode(), "ct": b64encode(sealed.ct).decode()}

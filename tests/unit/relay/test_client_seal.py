@@ -24,27 +24,27 @@ def test_secrets_are_the_sealed_fields_of_the_ops_struct() -> None:
     assert secret_paths("unknown", 1) == []
 
 
-def test_each_secret_is_sealed_for_its_own_field_and_request() -> None:
-    args = seal_spec(SPEC, VAULT.public)["args"]
+def test_each_secret_is_sealed_for_its_own_field_request_and_caller() -> None:
+    args = seal_spec(SPEC, VAULT.public, caller="c0ffee")["args"]
     for place, clear in (
         ("source", {"username": "u", "password": "p"}),
         ("target", {"client_secret": "s"}),
     ):
         sealed = msgspec.convert(args[place]["credential"], Sealed)
-        scope = SealScope("acme", "", b"\xab" * 16, f"{place}.credential")
+        scope = SealScope("acme", "c0ffee", b"\xab" * 16, f"{place}.credential")
         assert msgspec.msgpack.decode(unseal(sealed, [VAULT], scope)) == clear
     assert SPEC["args"]["source"]["credential"] == {"username": "u", "password": "p"}
 
 
 def test_what_has_no_secret_needs_no_vault() -> None:
     spec = {**SPEC, "args": {"source": {"kind": "local", "name": "x"}}}
-    assert seal_spec(spec, None) == spec
+    assert seal_spec(spec, None, caller="") == spec
     with pytest.raises(ClientError, match=r"source\.credential"):
-        seal_spec(SPEC, None)
+        seal_spec(SPEC, None, caller="")
 
 
 def test_secret_that_is_no_object_is_refused_without_being_repeated() -> None:
     spec = {**SPEC, "args": {"source": {"credential": "hunter2"}}}
     with pytest.raises(ClientError) as caught:
-        seal_spec(spec, VAULT.public)
+        seal_spec(spec, VAULT.public, caller="")
     assert "hunter2" not in str(caught.value)

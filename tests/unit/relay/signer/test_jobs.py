@@ -86,7 +86,7 @@ def test_a_secret_is_sealed_anew_to_appliance_and_command_and_lies_nowhere_in_cl
     assert SECRET not in kit.conn.serialize()
 
 
-@pytest.mark.parametrize("change", ["request", "field", "tenant"])
+@pytest.mark.parametrize("change", ["request", "field", "tenant", "caller"])
 def test_a_secret_sealed_for_something_else_is_refused(kit: Kit, change: str) -> None:
     device = kit.enrol()
     spec = _upload(kit, device)
@@ -95,6 +95,11 @@ def test_a_secret_sealed_for_something_else_is_refused(kit: Kit, change: str) ->
     elif change == "field":
         spec["args"]["source"]["credential"] = sealed_json(  # type: ignore[index]
             kit, SECRET, request=str(spec["request"]), path="target.credential"
+        )
+    elif change == "caller":
+        other = SigningKey.generate().kid.hex()
+        spec["args"]["source"]["credential"] = sealed_json(  # type: ignore[index]
+            kit, SECRET, request=str(spec["request"]), path="source.credential", caller=other
         )
     else:
         kit.authority.keys = replace(kit.authority.keys, vault=(type(kit.vault).generate(),))
