@@ -119,9 +119,10 @@ class Door:
                     sock, peer = await loop.sock_accept(listening)
                 except ConnectionError:  # it went before we took it
                     continue
-                except OSError as err:
-                    # No file descriptor or memory is left: those who end give some back.
-                    log.warning("no connection can be taken", error=err.strerror)
+                except (
+                    OSError
+                ):  # no file descriptor or memory is left: those who end give some back
+                    self.was_cut("no-descriptor")
                     self.lobby.make_room()
                     await asyncio.sleep(FULL_PAUSE_S)
                     continue

@@ -17,6 +17,8 @@ from relay.signer.http import Request
 
 RANKS = {"reader": 1, "operator": 2, "admin": 3}
 LOCAL = "local"
+MAX_TIME_DIGITS = 16
+"""Milliseconds for 300,000 years; a longer one is no number that arithmetic with seconds takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,9 @@ def _by_signature(conn: sqlite3.Connection, authority: Authority, request: Reque
     ).fetchone()
     if row is None:
         raise NotAuthenticated("the caller's key is unknown or revoked")
+    if len(request.headers.get(HEADER_TIME.lower(), "")) > MAX_TIME_DIGITS:
+        msg = f"{HEADER_TIME} is no time"
+        raise NotAuthenticated(msg)
     try:
         check_request(
             row["pub"],

@@ -54,6 +54,13 @@ def test_a_request_that_was_altered_on_its_way_is_refused(kit: Kit, part: str) -
     assert kit.line(device).head.have == 0
 
 
+@pytest.mark.parametrize("time", ["9" * 400, "9" * 5000, "-1", "", "\uff11", "nan"])
+def test_a_time_that_is_none_is_refused(kit: Kit, time: str) -> None:
+    request = kit.signed("GET", "/v1/jobs")
+    headers = {**request.headers, "imageport-time": time}
+    assert kit.send(replace(request, headers=headers)).status == 401
+
+
 @pytest.mark.parametrize("minutes", [-6, 6])
 def test_a_request_signed_far_from_our_clock_is_refused(kit: Kit, minutes: int) -> None:
     response = kit.call("GET", "/v1/jobs", at=kit.now_ms + minutes * MINUTE_MS)
