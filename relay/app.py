@@ -8,13 +8,14 @@ import asyncio
 import contextlib
 import gc
 import math
+import os
 import resource
 import signal
 import socket
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from relay.control import Control
 from relay.desk import Shared
 from relay.door import Door, listen
 from relay.errors import ConfigError
+from relay.folder import FolderHeld, hold
 from relay.hub import Hub
 from relay.intake import Intake
 from relay.limits import Buckets
@@ -161,16 +163,27 @@ def build(
     return Relay(config, api, channel, control)
 
 
-def open_store(config: RelayConfig) -> Store:
-    """Open the configured store, making its folder on first use. Raises StoreError, ConfigError."""
+@contextlib.contextmanager
+def opened_store(config: RelayConfig) -> Iterator[Store]:
+    """Open the configured store, making its folder on first use, and hold the folder while the context lasts.
+
+    Of two relays on one database each would miss what agents and signers told the other.
+
+    Raises:
+        StoreError, ConfigError.
+    """
     if config.store == "memory":
-        return MemoryStore()
+        yield MemoryStore()
+        return
     folder = Path(config.data_dir)
-    try:
-        folder.mkdir(mode=0o750, parents=True, exist_ok=True)
-    except OSError as err:
-        raise ConfigError(f"data_dir {folder}: {err.strerror}", path=str(folder)) from err
-    return open_sqlite(folder / "relay.db", now=now_ms())
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(hold(folder))
+        except FolderHeld as err:
+            raise ConfigError(f"another relay holds {folder}", path=str(folder)) from err
+        except OSError as err:
+            raise ConfigError(f"data_dir {folder}: {err.strerror}", path=str(folder)) from err
+        yield open_sqlite(folder / "relay.db", now=now_ms())
 
 
 def tls_context(config: RelayConfig) -> ssl.SSLContext | None:
@@ -193,12 +206,12 @@ async def serve(config: RelayConfig, *, ready: Callable[[int], None] = lambda _p
         ConfigError, StoreError: It could not start.
     """
     tls = tls_context(config)
-    relay = build(config, open_store(config))
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
+        relay = build(config, stack.enter_context(opened_store(config)))
         stack.push_async_callback(relay.close)
         if config.metrics_listen:
             await _listen(stack, relay.metrics_application(), config.metrics_listen, relay.door())
@@ -277,5 +290,6 @@ def run(config: RelayConfig, *, ready: Callable[[int], None] = lambda _port: Non
     else:
         factory = uvloop.new_event_loop
     sys.setswitchinterval(SWITCH_S)
+    os.umask(0o077)
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(serve(config, ready=ready))

@@ -5,19 +5,19 @@ the socket answers, because the relay may be away for a while.
 """
 
 import asyncio
-import fcntl
 import os
 import secrets
 import signal
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 
 import structlog
 
 from protocol.errors import ProtocolError
+from relay.folder import FolderHeld, hold
 from relay.log import configure
 from relay.sdnotify import notify
 from relay.signer import config as configuration
@@ -128,25 +128,16 @@ async def _watchdog(manager: str, service: Service) -> None:
 @contextmanager
 def _only_one(state_dir: Path) -> Iterator[None]:
     """Hold the state folder: of two signers on one database, each would miss what only the other compared."""
-    try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(state_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as err:
-        msg = f"state_dir {state_dir} cannot be used: {err.strerror}"
-        raise BadConfig(msg) from err
-    try:
-        _lock(lock, state_dir)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(hold(state_dir))
+        except FolderHeld as err:
+            msg = f"another signer holds {state_dir}"
+            raise BadConfig(msg) from err
+        except OSError as err:
+            msg = f"state_dir {state_dir} cannot be used: {err.strerror}"
+            raise BadConfig(msg) from err
         yield
-    finally:
-        os.close(lock)
-
-
-def _lock(lock: int, state_dir: Path) -> None:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as err:
-        msg = f"another signer holds {state_dir}"
-        raise BadConfig(msg) from err
 
 
 def _manifest_file(path: Path) -> bytes | None:

@@ -176,6 +176,25 @@ async def test_killed_relay_goes_on_where_it_was(tmp_path: Path) -> None:
         assert [job["seq"] async for job in client.jobs()] == [1]
 
 
+async def test_what_it_keeps_is_for_its_own_user_only(tmp_path: Path) -> None:
+    async with relay(tmp_path):
+        kept = [tmp_path / "data", *(tmp_path / "data").rglob("*")]
+        assert {path.name for path in kept} >= {"data", "lock", "relay.db"}
+        assert [path for path in kept if path.stat().st_mode & 0o077] == []
+
+
+async def test_a_second_relay_on_one_folder_does_not_start(tmp_path: Path) -> None:
+    async with relay(tmp_path):
+        second = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "appliance.cli.main", "relay", "serve"),
+            *("--listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "data")),
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await asyncio.wait_for(second.communicate(), HANG_S)
+    assert second.returncode == 78
+    assert b"another relay holds" in said
+
+
 async def test_metrics_have_a_door_of_their_own(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
