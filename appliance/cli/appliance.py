@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import shlex
 from pathlib import Path
 
 import msgspec
@@ -86,7 +87,8 @@ def run(args: argparse.Namespace) -> int:
         output.answer_json("enrolment/1", facts)
     else:
         output.answer_properties([(key, str(value)) for key, value in facts.items()])
-        output.note("enrolled; start the agent with `imageport agent run`")
+        given = "" if args.config is None else f" --config {shlex.quote(str(args.config))}"
+        output.note(f"enrolled; start the agent with `imageport agent run{given}`")
     return Exit.OK
 
 

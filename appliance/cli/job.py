@@ -15,7 +15,7 @@ from appliance.cli.evidence import RELAY, BadEvidence, Evidence, judge, needs_pr
 from appliance.cli.exits import CliError, Exit
 from appliance.cli.helppage import add_verb
 from appliance.cli.inputs import count, name
-from appliance.cli.jobview import FAILED, event_object, job_object, job_rows
+from appliance.cli.jobview import FAILED, event_object, job_object, job_rows, job_summary
 from appliance.cli.progress import event_line, event_text
 from protocol.jobs import State
 
@@ -203,7 +203,7 @@ async def _list(args: argparse.Namespace, _client: Client, relay: "RelayClient")
     if args.json:
         output.answer_json("jobs/1", {"jobs": found})
     else:
-        rows = [(j["id"][:12], j["state"], j["op"], j["appliance"], _short(j)) for j in found]
+        rows = [(j["id"][:12], j["state"], j["op"], j["appliance"], job_summary(j)) for j in found]
         output.answer_table(("job", "state", "op", "appliance", ""), rows)
     return Exit.OK
 
@@ -254,11 +254,6 @@ async def _whole(relay: "RelayClient", beginning: str) -> str:
         raise JobUnknown(msg, job=beginning)
     whole: str = found.pop()
     return whole
-
-
-def _short(job: dict[str, Any]) -> str:
-    code = (job.get("result") or {}).get("code") or job.get("code")
-    return str(code or event_text("", job).strip())
 
 
 def _verb(

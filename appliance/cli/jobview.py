@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from relay.client_watch import JobEvent
 
 FAILED = frozenset({"failed", "cancelled", "refused"})
+ENDED = FAILED | {"succeeded"}
 
 
 def job_object(job: dict[str, Any], *, evidence: Evidence) -> dict[str, Any]:
@@ -52,6 +53,18 @@ def job_rows(job: dict[str, Any], *, evidence: Evidence) -> list[tuple[str, str]
     for left in report.get("left") or []:
         rows.append(("left behind", str(left)))
     return rows
+
+
+def job_summary(job: dict[str, Any]) -> str:
+    """Return what a list says of a job besides its state: its code, how long it took, or how far it is."""
+    result = job.get("result") or {}
+    code = result.get("code") or job.get("code")
+    if code:
+        return str(code)
+    took = dict(_time_rows(job, result)).get("took")
+    if took:
+        return f"took {took}"
+    return "" if job.get("state") in ENDED else event_text("", job).strip()
 
 
 def _evidence_text(evidence: Evidence) -> str:

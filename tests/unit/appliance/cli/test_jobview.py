@@ -6,7 +6,7 @@ import pytest
 
 from appliance.cli import output
 from appliance.cli.evidence import RELAY, Evidence
-from appliance.cli.jobview import event_object, job_object, job_rows
+from appliance.cli.jobview import event_object, job_object, job_rows, job_summary
 from relay.client_watch import JobEvent
 
 SIGNED = Evidence("device-signature", "device-signature")
@@ -65,6 +65,23 @@ def test_a_finished_job_shows_when_it_ran_and_how_long() -> None:
 def test_a_time_that_is_none_is_no_traceback(at: object) -> None:
     shown = rows({**JOB, "created": at, "result": {"started": at, "ended": at}})
     assert shown["started"] in {"?", "1970-01-01 00:00:00 UTC"}
+
+
+@pytest.mark.parametrize(
+    ("job", "text"),
+    [
+        ({"state": "running", "progress": {"step": "copy", "done": 1, "total": 2}}, "copy  50% 1"),
+        ({"state": "succeeded", "result": {"started": 0, "ended": 5_000}}, "took 00:05"),
+        ({"state": "succeeded", "progress": {"step": "copy", "done": 2, "total": 2}}, ""),
+        ({"state": "failed", "result": {"code": "share.not-found"}}, "share.not-found"),
+        ({"state": "refused", "code": "policy.op-forbidden"}, "policy.op-forbidden"),
+    ],
+    ids=["running", "took", "old progress", "failed", "refused"],
+)
+def test_a_list_says_one_thing_of_each_job(job: dict[str, Any], text: str) -> None:
+    shown = job_summary({**JOB, **job})
+    assert shown.startswith(text)
+    assert bool(shown) == bool(text)
 
 
 def test_a_job_that_never_started_shows_no_time_that_it_took() -> None:
