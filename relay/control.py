@@ -1,7 +1,8 @@
 """`GET /v1/control`: the signer's websocket. Pushes are stored and confirmed, statements go out untouched.
 
 On every attachment both sides say what they hold; then the relay sends what lies above: the newest statements of each
-appliance and the results that the signer did not verify yet. So neither side's restored database loses anything.
+appliance, hello first, and the results that the signer did not verify yet; what an appliance states meanwhile waits
+behind them. So neither side's restored database loses anything.
 """
 
 import asyncio
@@ -127,11 +128,6 @@ class SignerConnection:
     async def run(self, attach: Attach) -> None:
         """Bring both sides to the same state, then move frames until one side ends it."""
         control = self._control
-        old = control.signers.add(self.attachment)
-        if old is not None:
-            old.close(CLOSE_SUPERSEDED, "relay.superseded")
-        control.metrics.signers.set(len(list(control.signers)))
-        log.info("signer attached", scope=self.attachment.scope, key=self.attachment.actor)
         try:
             async with asyncio.TaskGroup() as group:
                 sender = group.create_task(self._send())
@@ -244,15 +240,28 @@ class SignerConnection:
     async def _synchronise(self, attach: Attach) -> None:
         heads = await self._control.store.heads(self.attachment.scope)
         self.attachment.send(Attached(appliances=tuple(_wire_head(head) for head in heads)))
+        self.attachment.hold((head.tenant, head.appliance) for head in heads)
+        self._register()  # only now: the signer takes no frame before `attached`
         known = {(head.tenant, head.appliance): head.results for head in attach.appliances}
         for head in heads:
             if self._ended is not None:
                 return
+            hello, place = b"", (head.tenant, head.appliance)
             for kind in STATEMENTS:
-                kept = await self._control.store.kept(head.tenant, head.appliance, kind)
+                kept = await self._control.store.kept(*place, kind)
                 if kept is not None:
+                    hello = kept.env if kind == "hello" else hello
                     await self._tell(head, kind, kept.env)
-            await self._tell_results(head, known.get((head.tenant, head.appliance)))
+            await self._tell_results(head, known.get(place))
+            self.attachment.release(place, hello)
+
+    def _register(self) -> None:
+        control = self._control
+        old = control.signers.add(self.attachment)
+        if old is not None:
+            old.close(CLOSE_SUPERSEDED, "relay.superseded")
+        control.metrics.signers.set(len(list(control.signers)))
+        log.info("signer attached", scope=self.attachment.scope, key=self.attachment.actor)
 
     async def _tell_results(self, head: Head, verified: ResultsThrough | None) -> None:
         store, place = self._control.store, (head.tenant, head.appliance)

@@ -2,11 +2,13 @@
 
 Knows frames, not sockets: `relay.control` moves the bytes. The newest attachment of a scope (one tenant, or `*`) wins.
 A signer that does not read is let go: what it misses it gets on its next attachment, because the store has it.
+While a signer is brought up to date, nothing that an appliance states overtakes what the store has of it.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from protocol.control import Call, Quarantined, Reply, Statement, TimeWanted
 from protocol.frames import Frame, frame_bytes
@@ -16,6 +18,9 @@ from relay.store.base import EVERYWHERE
 
 OUTBOX_ITEMS = 20_000
 OUTBOX_BYTES = 64 * 1024 * 1024
+
+Place: TypeAlias = tuple[str, str]
+"""(tenant, appliance)"""
 
 
 @dataclass(slots=True, eq=False)
@@ -28,6 +33,8 @@ class Attachment:
     outbox: Mailbox = field(default_factory=lambda: Mailbox(OUTBOX_ITEMS, OUTBOX_BYTES))
     _calls: dict[int, asyncio.Future[Reply]] = field(default_factory=dict)
     _last_call: int = 0
+    _held: dict[Place, list[Statement]] = field(default_factory=dict)
+    _held_bytes: int = 0
 
     def covers(self, tenant: str) -> bool:
         """Whether this signer may speak for a tenant."""
@@ -36,6 +43,34 @@ class Attachment:
     def send(self, frame: Frame) -> None:
         """Queue a frame; a signer that lets 64 MiB pile up is disconnected."""
         if not self.outbox.offer(frame_bytes(frame)):
+            self.close(1013, "relay.signer-slow")
+
+    def hold(self, places: Iterable[Place]) -> None:
+        """Keep back what these appliances state until `release`.
+
+        A result or an ack that came before the hello behind it would look like a restored journal
+        (`protocol.standing`).
+        """
+        self._held = {place: [] for place in places}
+
+    def release(self, place: Place, hello: bytes) -> None:
+        """Send what an appliance stated meanwhile; nothing up to `hello`, which was sent: the store had that too."""
+        held = self._held.pop(place, [])
+        self._held_bytes -= sum(map(_size, held))
+        envelopes = [statement.env for statement in held]
+        first = envelopes.index(hello) + 1 if hello in envelopes else 0
+        for statement in held[first:]:
+            self.send(statement)
+
+    def tell(self, frame: Statement | TimeWanted | Quarantined) -> None:
+        """Send what an appliance wants or states, in its turn."""
+        held = self._held.get((frame.tenant, frame.appliance))
+        if held is None or not isinstance(frame, Statement):
+            self.send(frame)
+            return
+        held.append(frame)
+        self._held_bytes += _size(frame)
+        if self._held_bytes > OUTBOX_BYTES:
             self.close(1013, "relay.signer-slow")
 
     async def call(self, request: Call, *, seconds: float) -> Reply:
@@ -125,4 +160,8 @@ class Signers:
         """Send a frame to whoever speaks for a tenant, if anybody does."""
         attachment = self.of(tenant)
         if attachment is not None:
-            attachment.send(frame)
+            attachment.tell(frame)
+
+
+def _size(statement: Statement) -> int:
+    return len(statement.env) + len(statement.report)

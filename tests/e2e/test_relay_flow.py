@@ -5,6 +5,7 @@ import base64
 import hashlib
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -186,6 +187,47 @@ async def test_signer_that_was_away_gets_the_results_that_it_lacks(tmp_path: Pat
             assert (await signer.expect(Statement)).kind == "hello"
             lacking = [await signer.expect(Statement) for _ in range(2)]
             assert [number_of(statement.env) for statement in lacking] == [2, 3]
+
+
+@pytest.mark.parametrize("where", ["heads", "kept"])
+async def test_nothing_overtakes_the_hello_while_a_signer_attaches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """A result that comes first makes the hello behind it look like one of an older journal."""
+    envs = commands(2)
+    reading, go_on = asyncio.Event(), asyncio.Event()
+    async with running(tmp_path) as world:
+        await world.know_appliance()
+        async with world.agent() as agent:
+            await agent.result(result(1, envs[0]))
+            await agent.expect(Stored)
+            plain = getattr(world.store, where)
+
+            async def slowly(*place: str) -> Any:
+                found = await plain(*place)
+                if where == "heads" or place[-1] == "hello":
+                    reading.set()
+                    await go_on.wait()
+                return found
+
+            monkeypatch.setattr(world.store, where, slowly)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(_result_meanwhile(agent, result(2, envs[1]), reading, go_on))
+                async with world.signer() as signer:
+                    assert signer.attached is not None
+                    heard = [await signer.expect(Statement) for _ in range(3)]
+    assert signer.skipped == []  # `attached` came first: a signer hangs up on anything else
+    assert [statement.kind for statement in heard] == ["hello", "result", "result"]
+    assert [number_of(statement.env) for statement in heard[1:]] == [1, 2]
+
+
+async def _result_meanwhile(
+    agent: AgentDouble, sent: Result, reading: asyncio.Event, go_on: asyncio.Event
+) -> None:
+    await reading.wait()
+    await agent.result(sent)
+    await agent.expect(Stored)
+    go_on.set()
 
 
 async def test_epoch_order_of_a_revoked_key_is_replaced_by_the_one_signed_again(

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from protocol.control import Call, Quarantined, Reply, parse_to_signer
+from protocol.control import Call, Quarantined, Reply, Statement, parse_to_signer
 from relay import signers
 from relay.errors import NoSigner, SignerAway, SignerSlow
 from relay.mailbox import Mailbox
@@ -33,6 +33,54 @@ def test_newest_attachment_of_a_scope_wins_and_the_old_ones_end_does_not_remove_
     assert all_.add(new) is old
     all_.remove(old)
     assert all_.of("acme") is new
+
+
+def said(kind: str, env: bytes, appliance: str = "site-1") -> Statement:
+    return Statement(kind=kind, tenant="acme", appliance=appliance, env=env)  # type: ignore[arg-type]
+
+
+def sent(signer: Attachment) -> list[bytes]:
+    found = []
+    while signer.outbox:
+        frame = parse_to_signer(signer.outbox.take())
+        assert isinstance(frame, Statement)
+        found.append(frame.env)
+    return found
+
+
+def test_what_is_stated_while_a_signer_is_refilled_waits_behind_the_refill() -> None:
+    signer = attachment("*")
+    signer.hold([("acme", "site-1"), ("acme", "site-2")])
+    signer.tell(said("ack", b"of the session before"))
+    signer.tell(said("hello", b"hello"))
+    signer.tell(said("ack", b"ack"))
+    signer.tell(said("ack", b"other", "site-2"))
+    signer.tell(said("hello", b"not refilled", "site-3"))
+    assert sent(signer) == [b"not refilled"]
+    signer.release(("acme", "site-1"), b"hello")
+    assert sent(signer) == [b"ack"]
+    signer.tell(said("result", b"result"))
+    assert sent(signer) == [b"result"]
+    signer.release(("acme", "site-2"), b"of an earlier session")
+    assert sent(signer) == [b"other"]
+
+
+def test_what_wants_an_answer_waits_for_no_refill() -> None:
+    signer = attachment("*")
+    signer.hold([("acme", "site-1")])
+    signer.tell(FRAME)
+    assert signer.outbox
+
+
+def test_a_refill_that_takes_too_long_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signers, "OUTBOX_BYTES", 10)
+    ends: list[Any] = []
+    signer = attachment("*", ends)
+    signer.hold([("acme", "site-1")])
+    signer.tell(said("ack", b"0123456789"))
+    assert ends == []
+    signer.tell(said("ack", b"0"))
+    assert ends == [(1013, "relay.signer-slow")]
 
 
 @pytest.mark.parametrize(("expected", "error"), [(True, SignerAway), (False, NoSigner)])
