@@ -25,7 +25,7 @@ from protocol.relay_session import RelaySession, RelayState
 from relay.desk import Desk, Shared
 from relay.errors import Busy
 from relay.mailbox import Mailbox
-from relay.wire import vouch
+from relay.wire import allow, vouch
 
 HEARTBEAT_S = 20.0
 """Proxies cut idle connections after 30 s and more; a silent partition shows after 1.5 heartbeats."""
@@ -35,7 +35,7 @@ INBOX_ITEMS = 256
 INBOX_BYTES = 8 * 1024 * 1024
 CLEANUP_S = 5.0
 UNVERIFIED_BYTES = 128 * 1024
-"""Longest first message: a hello is a statement of at most 64 KiB."""
+"""What a connection may send before it is verified: a hello of at most 64 KiB, and little behind it."""
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +59,7 @@ class Channel:
         socket = web.WebSocketResponse(
             heartbeat=HEARTBEAT_S, max_msg_size=MAX_FRAME, compress=False
         )
+        allow(request, UNVERIFIED_BYTES)
         connection = Connection(self, socket, lambda: vouch(request))
         try:
             await socket.prepare(request)

@@ -8,7 +8,7 @@ behind them. So neither side's restored database loses anything.
 import asyncio
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -34,8 +34,9 @@ from protocol.frames import (
 )
 from protocol.messages import ResultsThrough
 from relay.api.auth import Keys
-from relay.errors import Busy, Forbidden, RelayError
+from relay.errors import Forbidden, RelayError
 from relay.intake import Intake
+from relay.lobby import Lobby
 from relay.mailbox import Mailbox
 from relay.metrics import Metrics
 from relay.signers import Attachment, Signers
@@ -67,21 +68,20 @@ class Control:
     keys: Keys
     metrics: Metrics
     now_ms: Callable[[], int]
-    _unattached: int = 0
+    _waiting: Lobby = field(default_factory=lambda: Lobby(MAX_UNATTACHED, 0))
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Run one signer's connection to its end."""
-        if self._unattached >= MAX_UNATTACHED:
-            raise Busy("too many connections wait to attach", retry_after=5)
         socket = web.WebSocketResponse(
             heartbeat=HEARTBEAT_S, max_msg_size=MAX_CONTROL_FRAME, compress=False
         )
-        await socket.prepare(request)
-        self._unattached += 1
+        # Whoever says nothing must not keep the signer out: it has its frame ready.
+        stranger = self._waiting.enter(request.remote or "", lambda _reason: _cut(request))
         try:
+            await socket.prepare(request)
             attach = await _first_frame(socket)
         finally:
-            self._unattached -= 1
+            self._waiting.leave(stranger)
         if attach is None:
             await socket.close(code=CLOSE_PROTOCOL, message=b"protocol.out-of-order")
             return socket
@@ -99,6 +99,11 @@ class Control:
         """End every attachment: the relay stops."""
         for attachment in self.signers:
             attachment.close(CLOSE_GOING_AWAY, "relay.going-away")
+
+
+def _cut(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
 
 
 async def _first_frame(socket: web.WebSocketResponse) -> Attach | None:

@@ -5,6 +5,7 @@
 | a request's head, from its first byte (or the connection's start) | HEAD_S, HEAD_BYTES | 408, 431 |
 | a silent body | BODY_S | 408 |
 | a stranger's whole connection (`relay.lobby`) | `stranger_s` | cut |
+| what a stranger sends on the agents' channel | `allow`, from `relay.channel` | cut |
 | a client that takes nothing of its answer | UNREAD_S | cut by the kernel |
 | a connection between two requests | KEEP_S | closed |
 
@@ -77,7 +78,7 @@ class Wire(web.RequestHandler):
 
     __slots__ = (
         *("_began", "_body", "_head_bytes", "_head_since", "_heard", "_keeper", "_raw", "_sock"),
-        *("address", "stranger"),
+        *("address", "allowance", "stranger"),
     )
 
     def __init__(
@@ -99,6 +100,7 @@ class Wire(web.RequestHandler):
         self._head_bytes = 0
         self._body: StreamReader = EMPTY_PAYLOAD
         self.address = address
+        self.allowance: int | None = None
         self.stranger: Stranger | None = None
 
     @property
@@ -152,6 +154,11 @@ class Wire(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Parse, and see whether a head begins, goes on or ends with these bytes."""
         if self._upgraded or self._payload_parser is not None or self._close or self._force_close:
+            if self.stranger is not None and self.allowance is not None:
+                self.allowance -= len(data)
+                if self.allowance < 0:
+                    self.cut("flood")
+                    return
             super().data_received(data)
             return
         self._heard = self._keeper.clock()
@@ -261,6 +268,12 @@ def _of(exc: BaseException | None) -> RelayError:
     if isinstance(exc, HttpProcessingError):
         return BadHttp("the request is not HTTP/1.1 that this relay takes")
     return Internal("the relay has a defect; its log says more")
+
+
+def allow(request: web.BaseRequest, size: int) -> None:
+    """Let a stranger's websocket take `size` bytes: aiohttp buffers a message up to the length of a known agent's."""
+    if isinstance(request.protocol, Wire):
+        request.protocol.allowance = size
 
 
 def vouch(request: web.BaseRequest) -> None:

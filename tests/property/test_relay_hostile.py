@@ -4,11 +4,13 @@ import gc
 import tracemalloc
 from pathlib import Path
 
+import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.frames import (
+    CLOSE_PROTOCOL,
     AckFrame,
     Credit,
     Fetch,
@@ -22,7 +24,9 @@ from protocol.messages import Ack, Kind
 from protocol.relay_session import Claimed, RelaySession, RelayState, Stated
 from protocol.session_events import Close
 from protocol.signed import parse_envelope, sign
+from relay.channel import UNVERIFIED_BYTES
 from relay.config import Limits
+from relay.control import MAX_UNATTACHED
 from tests.support import protocol_world as w
 from tests.support.relay_world import AgentDouble, commands, result, running, until
 
@@ -145,3 +149,37 @@ async def test_connections_without_a_hello_are_limited_in_number(tmp_path: Path)
         await until(lambda: world.relay.channel.unverified == 0)
         async with world.http.ws_connect(f"{world.url}/v1/channel") as socket:
             assert (await socket.receive_bytes()) is not None
+
+
+@pytest.mark.e2e
+async def test_message_that_a_stranger_never_ends_is_cut_before_it_costs_memory(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as world:
+        await world.know_appliance()
+        async with world.http.ws_connect(f"{world.url}/v1/channel", max_msg_size=0) as socket:
+            (wire,) = world.door._wires
+            assert socket._writer is not None
+            transport = socket._writer.transport
+            transport.write(b"\x82\xff" + (4 * 2**20).to_bytes(8) + bytes(4))
+            transport.write(bytes(UNVERIFIED_BYTES))
+            await until(lambda: wire not in world.door._wires)
+        cut = 'relay_connections_cut_total{reason="flood"} 1.0'
+        assert cut in world.relay.shared.metrics.text().decode()
+        async with world.agent() as agent:  # a known one is heard to the end
+            await agent.send(frame_bytes(ResultFrame(env=b"x" * 2**20)))
+            assert await agent.closed() == (CLOSE_PROTOCOL, "protocol.oversized")
+
+
+@pytest.mark.e2e
+async def test_connections_that_never_attach_do_not_keep_the_signer_out(tmp_path: Path) -> None:
+    async with running(tmp_path) as world:
+        silent = [
+            await world.http.ws_connect(f"{world.url}/v1/control") for _ in range(MAX_UNATTACHED)
+        ]
+        async with world.signer() as signer:
+            assert signer.attached is not None
+            assert len(world.relay.control._waiting) == MAX_UNATTACHED - 1
+            assert (await silent[0].receive()).type is not aiohttp.WSMsgType.CLOSE
+        for socket in silent:
+            await socket.close()
