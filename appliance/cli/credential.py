@@ -53,7 +53,9 @@ def open_credential(value: object, *, kind: str, place: str, folder: Path) -> di
         raise BadSpec(msg)
     _check(value, kind, where)
     return {
-        key.removesuffix("_file"): _secret(text, folder) if key in SECRETS else text
+        key.removesuffix("_file"): _secret(f"{where} {key}", text, folder)
+        if key in SECRETS
+        else text
         for key, text in value.items()
     }
 
@@ -83,13 +85,13 @@ def _check(table: dict[str, Any], kind: str, where: str) -> None:
         raise BadSpec(msg)
 
 
-def _secret(name: str, folder: Path) -> str:
+def _secret(key: str, name: str, folder: Path) -> str:
     path = Path(STDIN) if name == STDIN else folder / name
-    text = read_text(path, "the secret file")
+    text = read_text(path, key)
     if not text.strip():
-        msg = f"the secret file {path} is empty"
+        msg = f"{key} {path} is empty"
         raise BadSpec(msg, path=str(path))
     if name != STDIN and others_may_read(path):
-        msg = f"{path} can be read by others; run chmod 600 on it"
+        msg = f"{key} {path} can be read by others; run chmod 600 on it"
         raise BadSpec(msg, path=str(path))
     return text.strip("\r\n")

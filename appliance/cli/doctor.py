@@ -12,6 +12,7 @@ from agent.app import real_clocks
 from appliance.cli import output
 from appliance.cli.exits import BadUsage, Exit
 from appliance.cli.helppage import show_examples
+from appliance.cli.inputs import seconds
 from appliance.doctor.base import DEFAULT_TIMEOUT_S, Finding, Options, Status
 from appliance.doctor.registry import CHECKS
 from appliance.doctor.run import summary, worst
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--list", action="store_true", help="list the checks and run none")
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=seconds(0.1),
         default=DEFAULT_TIMEOUT_S,
         metavar="S",
         help=f"seconds for all checks together (default: {DEFAULT_TIMEOUT_S:g})",
@@ -69,8 +70,6 @@ def run(args: argparse.Namespace) -> int:
     """Examine this machine; exit code 1 if something failed."""
     if args.list:
         return _list(as_json=args.json)
-    if args.timeout <= 0:
-        raise BadUsage(f"--timeout {args.timeout:g}: expected seconds above 0")
     findings = asyncio.run(
         consult(
             tuple(args.checks),

@@ -1,8 +1,8 @@
 """Who vouches for what a job shows: the appliance's own signature, or the relay's word. Pure: no files, no connection.
 
-The way of trust: root key (pinned in client.toml) -> key manifest -> record key -> the appliance's record (`trusted.py`)
--> its device key -> the result (PROTOCOL 2, 6). A result that does not hold is an error, never a weaker answer: whoever
-pinned the root key has no use for a relay's word.
+The way of trust: root key (pinned in client.toml) -> key manifest -> record key -> the appliance's record
+(`trusted.py`) -> its device key -> the result (PROTOCOL 2, 6). A result that does not hold is an error, never a weaker
+answer: whoever pinned the root key has no use for a relay's word.
 
 The digest in a result names the report's exact bytes; the relay hands its JSON on. It is written again here as the
 agent writes it, and where that does not give the digest, only the report stays the relay's word.

@@ -6,6 +6,8 @@ names 78. What the parser can refuse is a wrong command line, 2.
 
 import argparse
 import sys
+from collections.abc import Callable
+from math import inf, nan
 from pathlib import Path
 
 import msgspec
@@ -96,9 +98,32 @@ def any_or_name(text: str) -> str:
     return text if text == "*" else name(text)
 
 
-def count(text: str) -> int:
-    """Return a whole number from 1; for argparse."""
-    if not text.isascii() or not text.isdecimal() or not 1 <= int(text[:12]) <= 10**9:
-        msg = f"{text!r} is no number from 1 to 1000000000"
-        raise argparse.ArgumentTypeError(msg)
-    return int(text)
+def number(least: int, most: int) -> Callable[[str], int]:
+    """Return what reads a whole number from `least` to `most`; for argparse."""
+
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdecimal() or not least <= int(text[:20]) <= most:
+            msg = f"{text!r} is no number from {least} to {most}"
+            raise argparse.ArgumentTypeError(msg)
+        return int(text)
+
+    return read
+
+
+count = number(1, 10**9)
+
+
+def seconds(least: float) -> Callable[[str], float]:
+    """Return what reads a number of seconds that is not below `least`; for argparse."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = nan
+        if not least <= value < inf:
+            msg = f"{text!r} is no number of seconds from {least:g}"
+            raise argparse.ArgumentTypeError(msg)
+        return value
+
+    return read

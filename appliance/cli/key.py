@@ -9,7 +9,7 @@ from appliance import keyfiles
 from appliance.cli import output
 from appliance.cli.exits import BadUsage, Exit
 from appliance.cli.helppage import add_verb
-from appliance.cli.inputs import any_or_name, count, name, read_bytes
+from appliance.cli.inputs import any_or_name, count, name, number, read_bytes
 from appliance.controlplane import api_key_block, create_control_plane, new_api_secret
 from appliance.keyfiles import KeyFile, KeyFileError
 from appliance.keymanifest import MANIFEST_ROLES, ManifestPlan, Running, describe, sign_manifest
@@ -19,6 +19,9 @@ from protocol.keys import KeyRing
 
 API_ROLES = ("admin", "operator", "reader", "control")
 DEFAULT_DAYS = 398
+MOST_DAYS = 36_500
+MOST_MS = 2**53
+"""As long as JSON readers keep it whole (protocol.ids)."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -108,14 +111,14 @@ def _add_manifest(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--serial", type=count, metavar="N", help="higher than any manifest before")
     parser.add_argument(
         "--days",
-        type=count,
+        type=number(1, MOST_DAYS),
         default=DEFAULT_DAYS,
         metavar="N",
         help=f"days that its keys are valid (default: {DEFAULT_DAYS})",
     )
     parser.add_argument(
         "--floor",
-        type=int,
+        type=number(0, MOST_MS),
         metavar="MS",
         help="ms since 1970, UTC: appliances believe no earlier time (default: as it was)",
     )
@@ -187,9 +190,9 @@ def _manifest(args: argparse.Namespace) -> int:
         days=args.days,
         revoked=dict(_revocation(text) for text in args.revoke),
         floor=args.floor,
-        next_root=keyfiles.read(args.next_root).public if args.next_root else None,
+        next_root=_root(args.next_root).public if args.next_root else None,
     )
-    root = keyfiles.read(args.root)
+    root = _root(args.root)
     data = sign_manifest(root.signing_key(), [_listed(text) for text in args.key], plan)
     keyfiles.create_file(args.output, data, mode=0o644)
     output.answer(f"key manifest {args.serial}  {args.output}")
@@ -200,7 +203,7 @@ def _show(args: argparse.Namespace) -> int:
     if args.root is None:
         raise BadUsage("--show checks the signature: give --root with the root's .pub file")
     data = read_bytes(args.show, "the key manifest")
-    root = keyfiles.read(args.root).public
+    root = _root(args.root).public
     try:
         shown = describe(KeyRing.open(data, root=root).manifest)
     except FrameError as err:
@@ -218,6 +221,14 @@ def _show(args: argparse.Namespace) -> int:
         ],
     )
     return Exit.OK
+
+
+def _root(path: Path) -> KeyFile:
+    key = keyfiles.read(path)
+    if key.role != "root":
+        msg = f"{path} holds a {key.role} key, expected a root key"
+        raise KeyFileError(msg, path=str(path))
+    return key
 
 
 def _listed(text: str) -> KeyFile:

@@ -157,7 +157,9 @@ def explain(err: Exception, *, as_json: bool) -> int:
         code, exit_code, fields = "cli.bug", Exit.BUG, {}
         message = f"internal error: {type(err).__name__}: {err}"
         fix = "Run it again with --debug and report the traceback: this is a bug in imageport."
-    lines = [f"imageport: {message}", f"  code: {code}"]
+    # Names of files and what others said may hold control characters.
+    shown_message = "\n".join(map(output.one_line, message.split("\n")))
+    lines = [f"imageport: {shown_message}", f"  code: {code}"]
     if fix:
         lines.append(f"  fix: {fix}")
     output.note("\n".join(lines))

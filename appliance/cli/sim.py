@@ -12,6 +12,7 @@ from pathlib import Path
 from appliance.cli import output
 from appliance.cli.exits import BadUsage, CliError, Exit
 from appliance.cli.helppage import add_verb
+from appliance.cli.inputs import number, seconds
 from appliance.sim.azure.app import RESOURCE_GROUP, AzureSim
 from appliance.sim.faults import FaultPlan
 
@@ -98,14 +99,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     azure.add_argument(
         "--lro-seconds",
-        type=float,
+        type=seconds(0),
         default=0.5,
         metavar="S",
         help="seconds that disk operations take (default: 0.5)",
     )
     azure.add_argument(
         "--retry-after",
-        type=int,
+        type=number(0, 3600),
         default=1,
         metavar="S",
         help="seconds in Retry-After of a running operation (default: 1)",
@@ -167,8 +168,8 @@ def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
 async def _serve(sim: AzureSim) -> None:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stopped.set)
     async with sim:
         output.answer_json("sim-azure/1", sim.describe())
         output.flush()

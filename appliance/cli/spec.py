@@ -25,6 +25,9 @@ Keys of source and target are those of `protocol.ops`; credentials: `appliance.c
 
 import re
 import tomllib
+from collections.abc import Callable
+from datetime import date, time
+from math import isfinite
 from pathlib import Path
 from typing import Any, get_args
 
@@ -41,6 +44,8 @@ _PLACES: dict[str, dict[str, type[Layout]]] = {
     place: {str(struct.__struct_config__.tag): struct for struct in get_args(kinds)}
     for place, kinds in (("source", ShareRef), ("target", TargetRef))
 }
+_SHOWN = 40
+"""Letters of a value in a message."""
 _TIMES = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -65,6 +70,7 @@ def load_upload(path: Path) -> dict[str, Any]:
 def upload_spec(plain: dict[str, Any], *, folder: Path) -> dict[str, Any]:
     """Return the JSON spec of an upload that a parsed TOML file describes; raises BadSpec."""
     check_names(plain, TOP, "the spec")
+    _check_values(plain, "")
     options = _table(plain, "options")
     check_names(options, OPTIONS, "[options]")
     args: dict[str, Any] = {
@@ -75,13 +81,13 @@ def upload_spec(plain: dict[str, Any], *, folder: Path) -> dict[str, Any]:
     args |= {key: plain[key] for key in ("format",) if key in plain}
     args |= {key: options[key] for key in ("if_exists", "verify") if key in options}
     if "bandwidth" in options:
-        args["bandwidth"] = rate(options["bandwidth"])
+        args["bandwidth"] = _option(options, "bandwidth", rate)
     if "timeout" in options:
-        args["timeout_s"] = seconds(options["timeout"])
+        args["timeout_s"] = _option(options, "timeout", seconds)
     spec: dict[str, Any] = {"appliance": _need(plain, "appliance"), "op": "upload", "args": args}
     for name, wire in (("valid", "valid_s"), ("start_by", "start_by_s")):
         if name in options:
-            spec[wire] = seconds(options[name])
+            spec[wire] = _option(options, name, seconds)
     if "workflow" in plain:
         spec["workflow"] = plain["workflow"]
     return spec
@@ -109,7 +115,7 @@ def rate(value: object) -> int:
         return value
     match = re.fullmatch(r"([0-9]+) ?(KiB|MiB|GiB|)(/s)?", str(value))
     if match is None:
-        msg = f"{value!r} is no rate: write bytes a second, or 50MiB/s"
+        msg = f"{_shown(value)} is no rate: write bytes a second, or 50MiB/s"
         raise BadSpec(msg)
     return int(match[1]) * _SIZES[match[2]]
 
@@ -120,9 +126,32 @@ def seconds(value: object) -> int:
         return value
     match = re.fullmatch(r"([0-9]+)([smhd])", str(value))
     if match is None:
-        msg = f"{value!r} is no duration: write seconds, or 90s, 30m, 24h, 7d"
+        msg = f"{_shown(value)} is no duration: write seconds, or 90s, 30m, 24h, 7d"
         raise BadSpec(msg)
     return int(match[1]) * _TIMES[match[2]]
+
+
+def _option(options: dict[str, Any], name: str, read: Callable[[object], int]) -> int:
+    try:
+        return read(options[name])
+    except BadSpec as err:
+        raise BadSpec(f"[options] {name}: {err}", key=name) from err
+
+
+def _shown(value: object) -> str:
+    """Return a value as it may stand in a message: not the whole of a long one."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def _check_values(value: object, key: str) -> None:
+    """Refuse what TOML can write and no order can hold; raises BadSpec with the key."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _check_values(inner, f"{key}.{name}" if key else name)
+    elif isinstance(value, date | time) or (isinstance(value, float) and not isfinite(value)):
+        msg = f"{key} is {value}, which is neither text nor a number; quote what is text"
+        raise BadSpec(msg, key=key)
 
 
 def _place(plain: dict[str, Any], name: str, folder: Path) -> dict[str, Any]:
@@ -153,7 +182,10 @@ def _table(plain: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _need(plain: dict[str, Any], name: str) -> str:
     value = plain.get(name)
-    if not isinstance(value, str) or not value:
+    if value is not None and not isinstance(value, str):
+        msg = f"{name} is {_shown(value)}, expected text"
+        raise BadSpec(msg, key=name)
+    if not value:
         msg = f"the spec has no {name}"
-        raise BadSpec(msg)
+        raise BadSpec(msg, key=name)
     return value

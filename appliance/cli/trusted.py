@@ -1,11 +1,11 @@
 """Whose signature counts: the key manifest and an appliance's record, verified from the pinned root.
 
-The relay hands both out; it can withhold them, and forge neither. The newest that was ever seen is kept in `records_dir`,
-so that a relay cannot lead back to an older one: to a key that was revoked since, or a device that was replaced since.
+The relay hands both out; it can withhold them, and forge neither. The newest that was ever seen is kept in
+`records_dir`, so that a relay cannot lead back to an older one: to a key that was revoked since, or a device that was
+replaced since.
 """
 
 import contextlib
-import os
 import re
 import secrets
 from dataclasses import dataclass
@@ -114,6 +114,6 @@ class Trust:
             self.folder.mkdir(mode=0o700, exist_ok=True)
             try:
                 draft.write_bytes(envelope)
-                os.replace(draft, self.folder / name)
+                draft.replace(self.folder / name)
             finally:
                 draft.unlink(missing_ok=True)

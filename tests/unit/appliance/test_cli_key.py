@@ -101,6 +101,13 @@ def test_manifest_that_would_mislead_is_not_signed(keys: Path, extra: list[str],
     assert not (keys / "manifest-1").exists()
 
 
+@pytest.mark.parametrize("which", ["--root", "--next-root"])
+def test_only_a_root_key_signs_or_follows(keys: Path, which: str) -> None:
+    other = str(keys / ("command.key" if which == "--root" else "command.pub"))
+    assert _manifest(keys, 1, which, other) == 65
+    assert not (keys / "manifest-1").exists()
+
+
 def test_a_caller_key_is_not_listed_in_a_manifest(keys: Path) -> None:
     caller = _new(keys, "caller")
     assert _manifest(keys, 1, "--key", f"command:{caller}") == 65

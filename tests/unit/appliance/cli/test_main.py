@@ -102,6 +102,14 @@ def test_an_error_of_ours_is_explained_without_a_traceback(
     assert out.err == "imageport: the thing is broken\n  code: test.broken\n  fix: Mend it.\n"
 
 
+def test_a_name_cannot_write_lines_or_colours_of_ours(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install(monkeypatch, fail_with(BadUsage("no \x1b[31mred\x07")))
+    assert main(["x"]) == 2
+    assert capsys.readouterr().err.startswith("imageport: no \\x1b[31mred\\x07\n")
+
+
 def test_with_json_the_error_is_the_answer_too(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
