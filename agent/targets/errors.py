@@ -9,7 +9,7 @@ class TargetExists(Permanent):
     code = "target.exists"
     http_status = 409
     exit_code = 73
-    fix = "Choose another name, or say --if-exists resume, replace or new-version."
+    fix = "Choose another name, or set if_exists in the spec's [options]: resume, replace or new-version."
 
 
 class NotOurs(Permanent):

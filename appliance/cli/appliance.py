@@ -13,7 +13,7 @@ from appliance import enrol
 from appliance.cli import output
 from appliance.cli.exits import CliError, Exit
 from appliance.cli.helppage import add_verb
-from appliance.cli.inputs import name, read_text
+from appliance.cli.inputs import CannotCreate, name, read_text
 from appliance.tomltext import quoted
 from protocol.enrol import Token, parse_token
 from protocol.errors import EnrolmentRejected
@@ -73,7 +73,11 @@ def run(args: argparse.Namespace) -> int:
     """Enrol."""
     config = _config(args)
     token = _token(args.token_file)
-    me = asyncio.run(enrol.enrol(config, token, name=args.name))
+    try:
+        me = asyncio.run(enrol.enrol(config, token, name=args.name))
+    except OSError as err:  # the network's are RelayUnreachable by now
+        msg = f"state_dir {config.state_dir}: {err.strerror or err}"
+        raise CannotCreate(msg, path=config.state_dir) from err
     if args.config is None and RELAY_FILE.parent.is_dir():
         _write_relay(config)
     facts = {

@@ -16,6 +16,7 @@ import msgspec
 
 from appliance import keyfiles
 from appliance.cli.exits import CliError, Exit
+from appliance.cli.speckeys import BadSpec, check_names
 from appliance.cli.trusted import Trust
 from appliance.keyfiles import KeyFile, KeyFileError
 from protocol.ids import IdText
@@ -32,7 +33,8 @@ class ClientConfigError(CliError):
     exit_code = Exit.CONFIG
     http_status = 500
     fix = (
-        "Name one with --client; `imageport key new control-plane` writes a client.toml that works."
+        "Correct what the message names, or name another file with --client; `imageport key new control-plane` writes"
+        " a client.toml that works."
     )
 
 
@@ -111,8 +113,16 @@ def load_client(path: Path | None, *, home: Path) -> Client:
 
 def _read(path: Path) -> _File:
     try:
-        return msgspec.convert(tomllib.loads(path.read_text(encoding="utf-8")), _File)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as err:
+        plain = tomllib.loads(path.read_text(encoding="utf-8"))
+        check_names(plain, _File.__struct_fields__, "it")
+        return msgspec.convert(plain, _File)
+    except OSError as err:
+        msg = f"{path} cannot be read: {err.strerror}"
+        raise ClientConfigError(msg, path=str(path)) from err
+    except (
+        BadSpec,
+        ValueError,
+    ) as err:  # no UTF-8, no TOML, no such key, or a value that does not fit
         msg = f"{path}: {err}"
         raise ClientConfigError(msg, path=str(path)) from err
 

@@ -46,6 +46,7 @@ def test_none_at_all_is_said_with_both_places(tmp_path: Path) -> None:
         ('url = "http://x"\ntenant = "a"', "api_key_file"),
         ('url = "http://x"\ntenant = "a"\napi_key_file = "t"\nextra = 1', "extra"),
         ('url = "http://x"\ntenant = "a"\napi_key_file = "gone"', "cannot be read"),
+        ('tennant = "acme"', "did you mean tenant"),
         ("url = ", "Invalid value"),
     ],
 )

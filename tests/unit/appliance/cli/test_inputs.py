@@ -173,6 +173,16 @@ def test_what_no_command_takes_is_2(words: str, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == ""
 
 
+def test_a_state_folder_that_cannot_be_made_is_73(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "token").write_text(f"t-1.{'A' * 43}.{'a' * 52}")
+    words = f"appliance enroll --relay http://127.0.0.1:9 --token-file {tmp_path / 'token'}"
+    assert main([*words.split(), "--state-dir", str(tmp_path / "file")]) == 73
+    explained(capsys, tmp_path / "file")
+
+
 def test_the_error_names_the_file_for_programs(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
