@@ -160,7 +160,7 @@ def replace_manifest(gov: Governor) -> Response:
         bytes(key_id(key.pub)) for key in ring.manifest.keys if key.revoked is not None
     )
     raised = [name for name in _queued_under(gov, revoked) if _raise_revoked(gov, name)]
-    again = [a.id for a in appliances.every(gov.conn) if _sign_order_again(gov, a, revoked)]
+    again = [a.id for a in appliances.every(gov.conn) if _sign_again(gov, a, revoked)]
     return json_response({"serial": ring.manifest.serial, "raised": raised, "signed_again": again})
 
 
@@ -195,14 +195,18 @@ def _raise_revoked(gov: Governor, name: str) -> bool:
     return True
 
 
-def _sign_order_again(gov: Governor, appliance: Appliance, revoked: frozenset[bytes]) -> bool:
-    try:
-        return appliance.revoked is None and rebase.sign_order_again(
-            gov.conn, gov.authority, appliance, revoked, effects=gov.effects
-        )
-    except NoKey as err:
-        gov.effects.note("epoch order not signed again", appliance=appliance.id, reason=str(err))
-        return False
+def _sign_again(gov: Governor, appliance: Appliance, revoked: frozenset[bytes]) -> bool:
+    """Sign again what stands under a revoked key; what no other key is there for waits for the next manifest."""
+    steps = [rebase.sign_record_again]
+    if appliance.revoked is None:
+        steps.append(rebase.sign_order_again)
+    done = False
+    for step in steps:
+        try:
+            done |= step(gov.conn, gov.authority, appliance, revoked, effects=gov.effects)
+        except NoKey as err:
+            gov.effects.note("not signed again", appliance=appliance.id, reason=str(err))
+    return done
 
 
 def _raise(gov: Governor, appliance: Appliance, *, code: str) -> None:

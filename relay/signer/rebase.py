@@ -14,7 +14,15 @@ from protocol.errors import LineLocked
 from protocol.ids import digest_of
 from protocol.inbox import JOURNAL_BEHIND
 from protocol.issuer import raise_epoch
-from protocol.messages import MAX_COMMAND, MAX_EPOCH_ORDER, Command, Kind, Role
+from protocol.messages import (
+    MAX_COMMAND,
+    MAX_EPOCH_ORDER,
+    MAX_STATEMENT,
+    Command,
+    Kind,
+    Record,
+    Role,
+)
 from protocol.ops import CancelArgs
 from protocol.signed import parse_envelope, seal_envelope
 from protocol.standing import SIGNER_BEHIND, Inventoried
@@ -110,6 +118,36 @@ def sign_order_again(
     )  # fmt: skip
     effects.replay.add(appliance.id)
     effects.note("epoch order signed again", appliance=appliance.id, epoch=place[1])
+    return True
+
+
+def sign_record_again(
+    conn: sqlite3.Connection,
+    authority: Authority,
+    appliance: Appliance,
+    revoked: frozenset[bytes],
+    *,
+    effects: Effects,
+) -> bool:
+    """Sign an appliance's record with another key, if one of these signed it; False if none did.
+
+    The relay believes no record under a revoked key: it would let the appliance in no more, and hold its commands.
+
+    Raises:
+        NoKey: No record key for this tenant.
+    """
+    envelope = parse_envelope(appliance.record, limit=MAX_STATEMENT)
+    if envelope.k not in revoked:
+        return False
+    key = authority.key(Role.RECORD, appliance.tenant).key
+    record = decode(envelope.p, Record, limit=MAX_STATEMENT)
+    appliances.save_record(conn, record, seal_envelope(Kind.RECORD, envelope.p, key))
+    audit.append(
+        conn, "record.signed-again", at=authority.now(), actor="signer", tenant=appliance.tenant,
+        subject=appliance.id, serial=record.serial,
+    )  # fmt: skip
+    effects.replay.add(appliance.id)
+    effects.note("record signed again", appliance=appliance.id, serial=record.serial)
     return True
 
 

@@ -220,8 +220,8 @@ class Store(Protocol):
     ) -> Literal["new", "same", "stale"]:
         """Keep the newest signed thing of a kind. A lower serial, or other bytes under the same one, is stale.
 
-        An `epoch` whose very payload another key signed replaces the one that is held. NEWEST_WINS kinds are never
-        stale. An `epoch` retires undelivered commands of lower epochs.
+        An `epoch` or `record` whose very payload another key signed replaces the one that is held. NEWEST_WINS kinds
+        are never stale. An `epoch` retires undelivered commands of lower epochs.
         """
         ...
 

@@ -26,7 +26,7 @@ QUARANTINED = "quarantined"
 FINAL_STATES = frozenset(state.value for state in FINAL)
 _NOT_DELIVERED = frozenset({QUEUED, QUARANTINED})
 
-SIGNED_AGAIN: frozenset[str] = frozenset({"epoch"})
+SIGNED_AGAIN: frozenset[str] = frozenset({"epoch", "record"})
 """Kinds that another key may have signed again, byte for byte: the signer does so when the first key is revoked."""
 GENESIS = bytes(32)
 """The hash before the first audit entry of a tenant."""

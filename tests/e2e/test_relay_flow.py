@@ -256,6 +256,26 @@ async def test_epoch_order_of_a_revoked_key_is_replaced_by_the_one_signed_again(
             assert (await agent.expect(EpochFrame)).env == again
 
 
+async def test_record_of_a_revoked_key_is_replaced_by_the_one_signed_again(tmp_path: Path) -> None:
+    other = w.key_of("record 2")
+    revoked = Revocation(since=w.T0, running="stop")
+    rows = (
+        *(key for key in w.manifest().keys if key.role != "record"),
+        w.manifest_key("record-1", w.RECORD, "record", revoked=revoked),
+        w.manifest_key("record-2", other, "record"),
+    )
+    store = open_sqlite(tmp_path / "relay.db", now=w.T0)
+    async with running(tmp_path, store=store) as world, world.signer() as signer:
+        await signer.introduce()
+        manifest = w.envelope(Kind.MANIFEST, w.manifest(serial=2, keys=rows), w.ROOT)
+        assert (await signer.push("manifest", manifest, appliance="*")).code == ""
+        first, again = (w.envelope(Kind.RECORD, w.record(), key) for key in (w.RECORD, other))
+        assert (await signer.push("record", first)).code == "protocol.key-revoked"
+        assert (await signer.push("record", again)).code == ""
+        async with world.agent() as agent:
+            assert agent.welcome is not None
+
+
 def number_of(env: bytes) -> int:
     return decode(parse_envelope(env, limit=2**20).p, Result, limit=2**20).n
 

@@ -13,7 +13,7 @@ from protocol.issuer import INVENTORY_WANTED
 from protocol.messages import MAX_COMMAND, MAX_EPOCH_ORDER, Kind
 from protocol.ops import CancelArgs
 from protocol.signed import SigningKey, parse_envelope, sign
-from relay.signer import orders
+from relay.signer import appliances, orders
 from relay.signer.schema import migrate
 from tests.support.signer_device import Device
 from tests.support.signer_kit import Kit, make_kit, manifest_of
@@ -253,6 +253,18 @@ def test_without_another_command_key_a_revocation_counts_all_the_same(kit: Kit) 
     response = kit.local("PUT", "/v1/manifest", _manifest(kit, serial=3, revoked=both))
     assert json.loads(response.body)["signed_again"] == [device.id]
     _settle(kit, device)
+    assert isinstance(device.take(kit.envelope(kit.order(device))), Accept)
+
+
+def test_records_of_a_revoked_key_are_signed_again_with_another(kit: Kit) -> None:
+    device = kit.enrol()
+    other = kit.signing["record-2"] = SigningKey.generate()
+    kit.authority.keys.signing[other.public] = other
+    response = kit.local("PUT", "/v1/manifest", _manifest(kit, serial=2, revoked=("record",)))
+    assert json.loads(response.body) == {"serial": 2, "raised": [], "signed_again": [device.id]}
+    assert kit.effects.replay == {device.id}
+    record = appliances.get(kit.conn, device.id).record
+    assert kit.authority.ring.open_record(record) == device.record
     assert isinstance(device.take(kit.envelope(kit.order(device))), Accept)
 
 

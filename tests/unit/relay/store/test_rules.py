@@ -93,12 +93,13 @@ def test_same_statement_is_what_was_signed_and_nothing_around_it() -> None:
         ("epoch", 2, b"forked", "stale"),
         ("epoch", 1, b"order", "stale"),
         ("epoch", 3, b"next", "new"),
-        ("record", 2, b"order", "stale"),
+        ("record", 2, b"order", "new"),
+        ("record", 2, b"forked", "stale"),
         ("manifest", 2, b"order", "stale"),
         ("receipt", 1, b"older", "new"),
     ],
 )
-def test_only_an_epoch_order_may_be_signed_again_by_another_key(
+def test_only_orders_and_records_may_be_signed_again_by_another_key(
     kind: str, serial: int, payload: bytes, verdict: str
 ) -> None:
     first = seal_envelope(Kind.EPOCH, b"order", w.COMMAND)
