@@ -124,7 +124,7 @@ def _add_manifest(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     parser.add_argument("--next-root", type=Path, metavar="FILE", help="public root key to follow")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="the new manifest's file")
-    parser.add_argument("--json", action="store_true", help="--show: print one JSON object")
+    parser.add_argument("--json", action="store_true", help="print the manifest as one JSON object")
     parser.set_defaults(verb_run=_manifest)
 
 
@@ -195,7 +195,11 @@ def _manifest(args: argparse.Namespace) -> int:
     root = _root(args.root)
     data = sign_manifest(root.signing_key(), [_listed(text) for text in args.key], plan)
     keyfiles.create_file(args.output, data, mode=0o644)
-    output.answer(f"key manifest {args.serial}  {args.output}")
+    if args.json:
+        shown = describe(KeyRing.open(data, root=root.public).manifest)
+        output.answer_json("key-manifest/1", shown)
+    else:
+        output.answer(f"key manifest {args.serial}  {args.output}")
     return Exit.OK
 
 

@@ -67,6 +67,15 @@ def test_manifest_is_accepted_under_its_root_and_lists_public_halves(keys: Path)
     assert private not in data
 
 
+def test_a_new_manifest_is_answered_as_json_too(
+    keys: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert _manifest(keys, 3, "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["schema"], shown["serial"], len(shown["keys"])) == ("key-manifest/1", 3, 2)
+
+
 def test_manifest_shows_a_revoked_key(keys: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = keyfiles.read(keys / "command.key").id
     assert _manifest(keys, 2, "--revoke", f"{name}:stop") == 0
