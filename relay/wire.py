@@ -213,9 +213,9 @@ class Wire(web.RequestHandler):
     def log_exception(self, *_args: Any, **kw: Any) -> None:
         """Log what ended a connection: a defect with its traceback, a parser's error without its text."""
         exc = kw.get("exc_info")
-        if isinstance(exc, HttpProcessingError | web.RequestPayloadError | RelayError):
-            log.warning("connection failed", peer=self.address, error=type(exc).__name__)
-        else:
+        if isinstance(exc, HttpProcessingError | web.RequestPayloadError):
+            self._keeper.refused(self.address, BadHttp.code)
+        elif not isinstance(exc, RelayError):  # ours was told when the body broke
             log.error("connection failed", peer=self.address, exc_info=exc)
 
     def _reading_body(self) -> bool:

@@ -320,6 +320,16 @@ async def test_chunk_that_goes_bad_while_the_body_is_read_is_a_problem_too(world
     assert "exc_info" not in f"{lines}"
 
 
+async def test_chunk_that_goes_bad_behind_the_answer_is_one_line(world: World) -> None:
+    head = b"GET /healthz HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with capture_logs() as lines:
+        raw = await Raw.to(world, head + b"5\r\nbegin\r\n")
+        assert (await raw.answer())[0] == 200
+        raw.writer.write(b"SECRET\r\n")
+        assert await raw.rest() == b""
+    assert [line["event"] for line in lines] == ["bad request"]
+
+
 @pytest.mark.parametrize("path", [b"/healthz", b"/nowhere"])
 async def test_unknown_expectation_is_refused_and_not_quoted(world: World, path: bytes) -> None:
     with capture_logs() as lines:

@@ -17,14 +17,13 @@ from protocol.frames import (
     CLOSE_REFUSED,
     CLOSE_SUPERSEDED,
     CommandFrame,
-    EpochFrame,
     GoingAway,
     ReceiptFrame,
     Stored,
     TimeFrame,
     TimeRequest,
 )
-from protocol.messages import Epoch, Kind, Receipt, Result, ResultsThrough, Revocation
+from protocol.messages import Kind, Receipt, Result, ResultsThrough
 from protocol.signed import parse_envelope
 from relay.store.base import Store
 from relay.store.memory import MemoryStore
@@ -228,52 +227,6 @@ async def _result_meanwhile(
     await agent.result(sent)
     await agent.expect(Stored)
     go_on.set()
-
-
-async def test_epoch_order_of_a_revoked_key_is_replaced_by_the_one_signed_again(
-    tmp_path: Path,
-) -> None:
-    other = w.key_of("command 2")
-    order = Epoch(
-        v=1, tenant=w.TENANT, appliance=w.APPLIANCE, from_=1, to=2, have=0, head=b"h" * 32, final=()
-    )
-    revoked = Revocation(since=w.T0, running="stop")
-    rows = (
-        w.manifest_key("command-1", w.COMMAND, "command", revoked=revoked),
-        w.manifest_key("command-2", other, "command"),
-        *w.manifest().keys[1:],
-    )
-    store = open_sqlite(tmp_path / "relay.db", now=w.T0)
-    async with running(tmp_path, store=store) as world, world.signer() as signer:
-        await signer.introduce()
-        first, again = (w.envelope(Kind.EPOCH, order, key) for key in (w.COMMAND, other))
-        assert (await signer.push("epoch", first)).code == ""
-        manifest = w.envelope(Kind.MANIFEST, w.manifest(serial=2, keys=rows), w.ROOT)
-        assert (await signer.push("manifest", manifest, appliance="*")).code == ""
-        assert (await signer.push("epoch", first)).code == "protocol.key-revoked"
-        assert (await signer.push("epoch", again)).code == ""
-        async with world.agent() as agent:
-            assert (await agent.expect(EpochFrame)).env == again
-
-
-async def test_record_of_a_revoked_key_is_replaced_by_the_one_signed_again(tmp_path: Path) -> None:
-    other = w.key_of("record 2")
-    revoked = Revocation(since=w.T0, running="stop")
-    rows = (
-        *(key for key in w.manifest().keys if key.role != "record"),
-        w.manifest_key("record-1", w.RECORD, "record", revoked=revoked),
-        w.manifest_key("record-2", other, "record"),
-    )
-    store = open_sqlite(tmp_path / "relay.db", now=w.T0)
-    async with running(tmp_path, store=store) as world, world.signer() as signer:
-        await signer.introduce()
-        manifest = w.envelope(Kind.MANIFEST, w.manifest(serial=2, keys=rows), w.ROOT)
-        assert (await signer.push("manifest", manifest, appliance="*")).code == ""
-        first, again = (w.envelope(Kind.RECORD, w.record(), key) for key in (w.RECORD, other))
-        assert (await signer.push("record", first)).code == "protocol.key-revoked"
-        assert (await signer.push("record", again)).code == ""
-        async with world.agent() as agent:
-            assert agent.welcome is not None
 
 
 def number_of(env: bytes) -> int:
