@@ -122,6 +122,15 @@ def on_nack(line: Line, nack: Nack, chain_hash_at: ChainHashAt, *, is_ours: bool
     return _settled(line, stated)
 
 
+def _is_old(line: Line, stated: Head) -> bool:
+    """Whether an inventory is one of before: a relay keeps the last one, and hands it on to every signer that attaches.
+
+    A journal that is really behind says so in its hello, which comes first and makes the line suspect.
+    """
+    suspect = line.short or line.locked == JOURNAL_BEHIND
+    return line.offer is None and not suspect and (stated.epoch, stated.have) < line.seen
+
+
 def _in_epoch(line: Line, stated: Head) -> Line:
     """Forget what the last hello lacked once the appliance stands in a newer epoch: its journal may have begun anew."""
     return replace(line, short=False) if stated.epoch > line.seen[0] else line
@@ -244,6 +253,8 @@ def on_inventory(
         chain_hash_at: See `ChainHashAt`.
     """
     stated = Head(inventory.epoch, inventory.have, inventory.head)
+    if _is_old(line, stated) and not _broken(line, stated, chain_hash_at):
+        return Inventoried(_settled(line, stated))
     found = _assess(_in_epoch(line, stated), stated, chain_hash_at)
     if found.step is Step.SUSPECT:
         return Inventoried(_rebase(found.line, stated, JOURNAL_BEHIND))

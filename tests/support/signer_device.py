@@ -184,6 +184,10 @@ class Device:
 
     def inventory(self) -> Effects:
         """State every command that is not final."""
+        return self.kit.hear("inventory", self, self.inventory_env())
+
+    def inventory_env(self) -> bytes:
+        """Return a signed statement of every command that is not final."""
         head = self.inbox_state.head
         items = tuple(
             InventoryItem(id=job, digest=digest, state="running")
@@ -197,7 +201,7 @@ class Device:
             journal=self.inbox_state.journal,
             commands=items,
         )
-        return self.kit.hear("inventory", self, sign(Kind.INVENTORY, stated, self.key))
+        return sign(Kind.INVENTORY, stated, self.key)
 
     def result_env(self, job: dict[str, Any], *, n: int | None = None, **changes: Any) -> bytes:
         """Return a signed result for a job; numbered next unless told."""

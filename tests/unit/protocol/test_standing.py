@@ -200,6 +200,11 @@ def _taken(line: Line) -> dict[int, bytes]:
     return {0: line.head.hash}
 
 
+def test_an_inventory_of_before_says_nothing_about_now() -> None:
+    found = on_inventory(LINE, _inventory(0), [], CHAIN.get).assessment
+    assert (found.step, found.line) == (Step.IN_STEP, LINE)
+
+
 def test_nothing_is_signed_before_the_inventory() -> None:
     line = _offered()
     found = on_ack(line, _ack(0, epoch=2, head=line.head.hash), _taken(line).get)

@@ -123,6 +123,23 @@ def test_a_journal_that_lost_commands_is_re_based_and_its_lost_ones_closed(kit: 
     assert isinstance(device.take(kit.envelope(kit.order(device))), Accept)
 
 
+def test_what_a_relay_kept_raises_no_epoch_when_the_signer_attaches_again(kit: Kit) -> None:
+    device = kit.enrol()
+    job = kit.order(device)
+    device.nack(bytes.fromhex(job["digest"]), "protocol.bad-field")
+    device.take_epoch(kit.epoch_order(device))
+    kept = device.inventory_env()
+    kit.hear("inventory", device, kept)
+    device.take(kit.envelope(kit.job(job)))
+    device.ack()
+    assert kit.line(device).seen == (2, 1)
+    device.hello()
+    kit.hear("ack", device, device.ack_env())
+    kit.hear("inventory", device, kept)
+    assert kit.line(device).head.epoch == 2
+    assert kit.call("POST", "/v1/jobs", kit.spec(device)).status == 202
+
+
 def test_a_replayed_old_hello_only_delays(kit: Kit) -> None:
     device = kit.enrol()
     stale = device.hello_env()
