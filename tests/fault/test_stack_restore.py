@@ -68,3 +68,21 @@ def test_a_relay_that_forgot_everything_is_refilled(stack: Stack) -> None:
     second = stack.submit_when_possible(stack.local_job("b.raw", "b", format="raw"))
     assert stack.wait(second)["state"] == "succeeded"
     assert first != second
+
+
+def test_restarts_alone_raise_no_epoch(stack: Stack) -> None:
+    """The relay hands the last inventory, which is older than the last orders, to each signer that attaches."""
+    stack.raise_epoch()
+    first = stack.submit_when_possible(stack.local_job("a.raw", "a", format="raw"))
+    assert stack.wait(first)["state"] == "succeeded"
+    move(stack, "b")
+    for names in (("relay",), ("signer",), ("agent",), NAMES):
+        for name in names:
+            stack.kill(name)
+        for name in reversed(names):
+            stack.start(name)
+        stack.wait_online()
+    last = stack.submit_when_possible(stack.local_job("c.raw", "c", format="raw"))
+    assert stack.wait(last)["state"] == "succeeded"
+    (appliance,) = stack.ask(lambda client: client.appliances())
+    assert (appliance["epoch"], appliance["have"]) == (2, 3)

@@ -125,6 +125,10 @@ class Stack:
         """SIGTERM one process and wait until it ended."""
         self._end(name, signal.SIGTERM)
 
+    def raise_epoch(self) -> None:
+        """Have the signer begin a new epoch."""
+        run(imageport("signer", "raise-epoch", APPLIANCE, "--socket", self.keys / "signer.sock"))
+
     def wait_online(self) -> None:
         """Wait until the relay shows the appliance as connected."""
         self._until(
