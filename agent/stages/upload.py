@@ -10,7 +10,7 @@ failed verification is marked, named and kept; the line's next attempt deletes i
 import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
@@ -76,10 +76,10 @@ class UploadStage:
             if (job.journal.load_checkpoint() or {}).get("rejected"):
                 await _discard(job, target)  # what cannot go is refused by `open`, by name
             spec = _spec(job, args, source, target.limits)
-            run = _Run(job, args, source, target, spec, DigestBuilder(source.image.size))
             disk = await target.open(spec, job.journal)
             try:
-                return await _upload(run, disk)
+                with closing(DigestBuilder(source.image.size, folder=job.config.state)) as digest:
+                    return await _upload(_Run(job, args, source, target, spec, digest), disk)
             finally:
                 await disk.close()
 

@@ -2,7 +2,6 @@
 
 from imaging.digest.builder import (
     DIGEST_BLOCK,
-    DIGEST_SIZE,
     ZERO_BLOCK_DIGEST,
     DigestBuilder,
     DiskDigest,
@@ -10,6 +9,7 @@ from imaging.digest.builder import (
     hash_block,
 )
 from imaging.digest.device import digest_device
+from imaging.digest.pages import DIGEST_SIZE
 
 __all__ = [
     "DIGEST_BLOCK",

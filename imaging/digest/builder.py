@@ -6,23 +6,21 @@ to 524288 bytes.
 """
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from imaging.digest.pages import DIGEST_SIZE, PAGE_BLOCKS, Pages
 from imaging.errors import DigestIncomplete
 from imaging.units import KiB
 
 DIGEST_BLOCK = 512 * KiB
 """Bytes of a digest block: the EBS block, so that those digests are reused."""
 
-DIGEST_SIZE = 32
 ZERO_BLOCK_DIGEST = hashlib.sha256(bytes(DIGEST_BLOCK)).digest()
 
 _DOMAIN = b"imageport-digest/1\0"
 _ZEROS = bytes(DIGEST_BLOCK)
-_PAGE_BLOCKS = 2048
-"""Blocks of a page: 1 GiB of disk, 64 KiB of digests. Pages that are zero throughout share one."""
 
 
 def block_count(virtual_size: int) -> int:
@@ -53,38 +51,25 @@ class DiskDigest:
     root: str
 
 
-class _Page:
-    """Digests of up to 2048 neighbouring blocks and which of them are set."""
-
-    __slots__ = ("digests", "is_set")
-
-    def __init__(self) -> None:
-        self.digests = bytearray(_PAGE_BLOCKS * DIGEST_SIZE)
-        self.is_set = bytearray(_PAGE_BLOCKS)
-
-    def store(self, index: int, digests: bytes) -> None:
-        count = len(digests) // DIGEST_SIZE
-        self.digests[index * DIGEST_SIZE : (index + count) * DIGEST_SIZE] = digests
-        self.is_set[index : index + count] = b"\1" * count
-
-
-_ZERO_PAGE = _Page()
-_ZERO_PAGE.store(0, ZERO_BLOCK_DIGEST * _PAGE_BLOCKS)
-
-
 class DigestBuilder:
     """Collects block digests in any order, from any thread; a block that nobody set is an error.
 
-    Memory: 66 KiB for each GiB of disk that holds data, nothing for the rest.
+    Memory: 66 KiB for each GiB of disk that holds data, nothing for the rest; with a folder at most 17 MiB and what is
+    being filled (`imaging.digest.pages`).
     """
 
-    def __init__(self, virtual_size: int) -> None:
+    def __init__(self, virtual_size: int, *, folder: Path | None = None) -> None:
+        """Begin.
+
+        Args:
+            virtual_size: Bytes of the disk.
+            folder: Where an unnamed file may take what exceeds the memory, 64 KiB for each GiB of data.
+        """
         if virtual_size <= 0:
             raise ValueError(f"virtual size {virtual_size} is not positive")
         self.virtual_size = virtual_size
         self.count = block_count(virtual_size)
-        self._pages: list[_Page | None] = [None] * -(-self.count // _PAGE_BLOCKS)
-        self._lock = threading.Lock()
+        self._pages = Pages(self.count, ZERO_BLOCK_DIGEST, folder)
 
     def set_blocks(self, first_block: int, digests: bytes) -> None:
         """Store the digests (32 bytes each) of neighbouring blocks."""
@@ -94,17 +79,15 @@ class DigestBuilder:
         for number, index, count in self._spans(first_block, len(digests) // DIGEST_SIZE):
             part = digests[done : done + count * DIGEST_SIZE]
             done += count * DIGEST_SIZE
-            with self._lock:
-                self._own_page(number).store(index, part)
+            self._pages.store(number, index, part)
 
     def set_zero(self, first_block: int, count: int) -> None:
         """Store that neighbouring blocks read as zeros."""
         for number, index, part in self._spans(first_block, count):
-            with self._lock:
-                if part == self._page_length(number):
-                    self._pages[number] = _ZERO_PAGE
-                else:
-                    self._own_page(number).store(index, ZERO_BLOCK_DIGEST * part)
+            if part == self._pages.length(number):
+                self._pages.store_zeros(number)
+            else:
+                self._pages.store(number, index, ZERO_BLOCK_DIGEST * part)
 
     def blocks(self, first_block: int, count: int) -> bytes:
         """Return the digests of neighbouring blocks.
@@ -114,11 +97,10 @@ class DigestBuilder:
         """
         found = bytearray()
         for number, index, part in self._spans(first_block, count):
-            page = self._pages[number]
-            unset = index if page is None else page.is_set.find(0, index, index + part)
-            if page is None or unset >= 0:
-                raise self._incomplete(number * _PAGE_BLOCKS + unset, 1)
-            found += page.digests[index * DIGEST_SIZE : (index + part) * DIGEST_SIZE]
+            unset = self._pages.find(number, is_set=False, start=index, stop=index + part)
+            if unset >= 0:
+                raise self._incomplete(number * PAGE_BLOCKS + unset, 1)
+            found += self._pages.read(number, index, part)
         return bytes(found)
 
     def data_blocks(self, first_block: int, count: int) -> Iterator[int]:
@@ -128,9 +110,9 @@ class DigestBuilder:
             DigestIncomplete: One of the blocks is not set.
         """
         for number, index, part in self._spans(first_block, count):
-            if self._pages[number] is _ZERO_PAGE:
+            if self._pages.is_zero(number):
                 continue
-            first = number * _PAGE_BLOCKS + index
+            first = number * PAGE_BLOCKS + index
             digests = self.blocks(first, part)
             if digests != ZERO_BLOCK_DIGEST * part:
                 for i in range(part):
@@ -159,49 +141,38 @@ class DigestBuilder:
             raise self._incomplete(first, count)
         root = hashlib.sha256(_DOMAIN)
         root.update(self.virtual_size.to_bytes(8, "big") + DIGEST_BLOCK.to_bytes(8, "big"))
-        for number, page in enumerate(self._pages):
-            if page is not None:
-                root.update(memoryview(page.digests)[: self._page_length(number) * DIGEST_SIZE])
+        for number in range(len(self._pages)):
+            root.update(self._pages.read(number, 0, self._pages.length(number)))
         return f"sha256:{root.hexdigest()}"
+
+    def close(self) -> None:
+        """Let go of the file, if there is one."""
+        self._pages.close()
 
     def digest(self) -> DiskDigest:
         """Return root and sizes together."""
         return DiskDigest(self.virtual_size, DIGEST_BLOCK, self.root())
-
-    def _page_length(self, number: int) -> int:
-        return min(_PAGE_BLOCKS, self.count - number * _PAGE_BLOCKS)
-
-    def _own_page(self, number: int) -> _Page:
-        page = self._pages[number]
-        if page is None or page is _ZERO_PAGE:
-            fresh = _Page()
-            if page is not None:
-                fresh.digests[:] = page.digests
-                fresh.is_set[:] = page.is_set
-            self._pages[number] = page = fresh
-        return page
 
     def _spans(self, first: int, count: int) -> Iterator[tuple[int, int, int]]:
         """Cut a range of blocks at page borders into (page, index in the page, count)."""
         if min(first, count) < 0 or first + count > self.count:
             raise ValueError(f"blocks ({first}, {count}) are not inside {self.count} blocks")
         while count:
-            number, index = divmod(first, _PAGE_BLOCKS)
-            part = min(count, _PAGE_BLOCKS - index)
+            number, index = divmod(first, PAGE_BLOCKS)
+            part = min(count, PAGE_BLOCKS - index)
             yield number, index, part
             first, count = first + part, count - part
 
     def _states(self) -> Iterator[tuple[int, int, bool]]:
         """Describe runs of (first block, count, set), in order, cut at page borders."""
-        for number, page in enumerate(self._pages):
-            first, length = number * _PAGE_BLOCKS, self._page_length(number)
-            flags = b"" if page is None else page.is_set
+        for number in range(len(self._pages)):
+            first, length = number * PAGE_BLOCKS, self._pages.length(number)
             index = 0
             while index < length:
-                value = flags[index] if flags else 0
-                end = flags.find(1 - value, index, length)
+                is_set = self._pages.find(number, is_set=True, start=index, stop=index + 1) >= 0
+                end = self._pages.find(number, is_set=not is_set, start=index, stop=length)
                 end = length if end < 0 else end
-                yield first + index, end - index, bool(value)
+                yield first + index, end - index, is_set
                 index = end
 
     def _incomplete(self, first: int, count: int) -> DigestIncomplete:

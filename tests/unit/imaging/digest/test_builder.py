@@ -112,7 +112,7 @@ def test_half_digests_are_refused():
 def test_a_hole_of_64_tib_costs_no_memory():
     builder = DigestBuilder(64 * TiB)
     builder.set_zero(0, builder.count)
-    assert len({id(page) for page in builder._pages}) == 1
+    assert len({id(page) for page in builder._pages._pages}) == 1
     assert not list(builder.missing())
 
 
