@@ -10,7 +10,7 @@ are signed with the caller's own key: the relay between can neither read nor alt
 """
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -39,6 +39,7 @@ class RelayClient:
         vault_key: Raw public vault key of the signer; needed when a spec has secrets in clear.
         ca_file: PEM file of CAs to trust instead of the system's.
         proxy: `http://[user:password@]host:port`.
+        retrying: Hears why a request is sent again, before the wait (six attempts, about half a minute).
     """
 
     url: str
@@ -47,10 +48,13 @@ class RelayClient:
     vault_key: bytes | None = field(default=None, kw_only=True)
     ca_file: str | None = field(default=None, kw_only=True)
     proxy: str | None = field(default=None, repr=False, kw_only=True)
+    retrying: Callable[[ClientError], None] = field(default=lambda _err: None, kw_only=True)
     _http: Transport = field(init=False)
 
     def __post_init__(self) -> None:
-        self._http = Transport(self.url, self.api_key, self.ca_file, self.proxy)
+        self._http = Transport(
+            self.url, self.api_key, self.ca_file, self.proxy, retrying=self.retrying
+        )
 
     async def __aenter__(self) -> "RelayClient":
         await self._http.__aenter__()

@@ -59,6 +59,7 @@ class Transport:
         api_key: Sent as a bearer token; never part of an error.
         ca_file: PEM file of the CAs to trust instead of the system's.
         proxy: `http://[user:password@]host:port`.
+        retrying: Hears why a request is sent again, before the wait.
         clock: Wall clock, seconds; `jitter` draws from [0, x].
     """
 
@@ -66,6 +67,7 @@ class Transport:
     api_key: str = field(repr=False)
     ca_file: str | None = None
     proxy: str | None = field(default=None, repr=False)
+    retrying: Callable[[ClientError], None] = lambda _err: None
     clock: Callable[[], float] = lambda: time.time_ns() / 1e9
     jitter: Callable[[float], float] = lambda most: random.uniform(0, most)  # noqa: S311  # not for secrets
     _session: aiohttp.ClientSession | None = None
@@ -106,6 +108,7 @@ class Transport:
             except ClientError as err:
                 if not err.fields.get("again") or attempt == ATTEMPTS:
                     raise
+                self.retrying(err)
                 wait = err.fields.get("retry_after") or self.backoff(attempt)
                 await asyncio.sleep(min(wait, MAX_RETRY_AFTER_S))
         raise AssertionError  # the last attempt returned or raised

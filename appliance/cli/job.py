@@ -106,6 +106,18 @@ def run(args: argparse.Namespace) -> int:
     return with_client(args, lambda client, relay: answer(args, client, relay))
 
 
+def _say_once() -> "Callable[[ClientError], None]":
+    """Return what tells that a request is sent again, each reason once: half a minute of silence looks like a hang."""
+    told: set[str] = set()
+
+    def say(err: "ClientError") -> None:
+        if str(err) not in told:
+            told.add(str(err))
+            output.note(f"imageport: {err}; trying again")
+
+    return say
+
+
 def with_client(
     args: argparse.Namespace, work: "Callable[[Client, RelayClient], Awaitable[T]]"
 ) -> T:
@@ -131,6 +143,7 @@ def with_client(
             vault_key=client.vault_key,
             ca_file=client.ca_file,
             proxy=client.proxy,
+            retrying=_say_once(),
         ) as relay:
             return await work(client, relay)
 

@@ -246,4 +246,5 @@ def test_a_relay_that_is_away_is_a_clear_error(stack: Stack) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 75
     assert "relay.unreachable" in done.stderr
+    assert done.stderr.count("trying again") == 1
     assert "Traceback" not in done.stderr

@@ -16,7 +16,7 @@ from protocol.control import Call, Reply
 from protocol.frames import Stored
 from protocol.sealing import Sealed, SealScope, unseal
 from relay.client import RelayClient
-from relay.client_http import Transport
+from relay.client_http import ATTEMPTS, Transport
 from relay.client_seal import seal_spec
 from relay.errors import ClientError, Unreachable
 from tests.support import protocol_world as w
@@ -191,12 +191,16 @@ async def test_finished_envelope_is_posted(world: World) -> None:
 
 
 async def test_relay_that_is_not_there_is_named(tmp_path: Path) -> None:
-    async with RelayClient("http://127.0.0.1:9", api_key="top-secret") as relay:
+    told: list[ClientError] = []
+    async with RelayClient(
+        "http://127.0.0.1:9", api_key="top-secret", retrying=told.append
+    ) as relay:
         relay._http.jitter = lambda _most: 0.0
         with pytest.raises(Unreachable) as caught:
             await relay.jobs().__anext__()
     assert "127.0.0.1:9" in str(caught.value)
     assert "top-secret" not in str(caught.value)
+    assert len(told) == ATTEMPTS - 1
 
 
 async def test_proxy_is_used_with_its_password_and_its_refusal_named(world: World) -> None:
