@@ -25,6 +25,8 @@ MERGE_GAP = 256 * KiB
 """A gap up to this is read along: its bytes cost less than the round trip of a second request (2.5 ms at 100 MiB/s)."""
 WORKERS = 4
 SAMPLE_BLOCKS = 64
+MOST_SAMPLED = (SAMPLE_BLOCKS + 2) * DIGEST_BLOCK
+"""Bytes that a sample reads at most."""
 
 Range = tuple[int, int]
 """(offset, length)"""

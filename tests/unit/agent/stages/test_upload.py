@@ -77,6 +77,16 @@ async def test_a_finished_disk_carries_tags_and_no_part_is_left(folders):
     assert json.loads((folders[1] / "golden.json").read_text())["final"] is True
 
 
+@pytest.mark.parametrize("verify", ["full", "sample"])
+async def test_progress_of_reading_back_counts_what_is_there(folders, verify):
+    zeros = bytes(8 * MiB)  # written, so no hole: read from the source, never sent
+    (folders[0] / "a.raw").write_bytes(random.Random(1).randbytes(512 * KiB) + zeros)
+    seen = Seen()
+    await UploadStage().run(job(folders, verify=verify, seen=seen))
+    last = [(done, total) for step, done, total in seen.progress if step == "verify"][-1]
+    assert last == (512 * KiB, 512 * KiB)
+
+
 async def test_not_reading_back_is_said(folders):
     seen = Seen()
     outcome = await UploadStage().run(job(folders, verify="none", seen=seen))

@@ -82,6 +82,7 @@ def test_data_blocks_are_those_that_are_not_zeros():
     builder.set_blocks(7, ZERO_BLOCK_DIGEST)
     assert list(builder.data_blocks(0, builder.count)) == [5, 2048, 6143]
     assert list(builder.data_blocks(6, 2042)) == []
+    assert builder.count_data() == 3
     with pytest.raises(DigestIncomplete):
         list(DigestBuilder(DIGEST_BLOCK).data_blocks(0, 1))
 
