@@ -8,6 +8,7 @@ import asyncio
 import os
 import secrets
 import signal
+import sqlite3
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -21,12 +22,13 @@ from relay.folder import FolderHeld, hold
 from relay.log import configure
 from relay.sdnotify import notify
 from relay.signer import config as configuration
-from relay.signer.authority import Authority, trusted_ring
+from relay.signer.authority import Authority, Effects, trusted_ring
 from relay.signer.channel import Channel, Dial
 from relay.signer.config import SignerConfig
 from relay.signer.database import Database
 from relay.signer.errors import BadConfig
 from relay.signer.keys import load_keys, load_root
+from relay.signer.renewal import renew
 from relay.signer.server import serve
 from relay.signer.service import Service
 
@@ -98,7 +100,16 @@ async def _service(config: SignerConfig, stack: AsyncExitStack) -> Service:
         limits=config.limits,
         valid_ms=config.valid_s * 1000,
     )
+    await database.run(lambda conn: _renew(conn, authority))
     return Service(database, authority)
+
+
+def _renew(conn: sqlite3.Connection, authority: Authority) -> None:
+    """A manifest that came by the configured file may revoke what the last one did not; the outbox reads the rest."""
+    effects = Effects()
+    renew(conn, authority, effects=effects)
+    for event, facts in effects.notes:
+        log.info(event, **facts)
 
 
 def _dial(config: SignerConfig) -> Dial:

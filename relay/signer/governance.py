@@ -17,15 +17,15 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from protocol.ids import IdText, key_id
+from protocol.ids import IdText
 from protocol.keys import KeyRing
-from protocol.outcomes import KEY_REVOKED
 from relay.signer import appliances, audit, callers, enrolment, orders, rebase, tokens
 from relay.signer.appliances import Appliance
 from relay.signer.authority import Authority, Effects, store_manifest
 from relay.signer.callers import LOCAL
-from relay.signer.errors import BadRequest, NoKey, NotRaisable
+from relay.signer.errors import BadRequest, NotRaisable
 from relay.signer.http import Request, Response, json_response, read_json
+from relay.signer.renewal import renew
 
 _Positive = Annotated[int, msgspec.Meta(ge=1, le=10**9)]
 
@@ -156,12 +156,9 @@ def replace_manifest(gov: Governor) -> Response:
     authority.ring = ring
     gov.effects.manifest = True
     gov.log("manifest.replaced", "", str(ring.manifest.serial))
-    revoked = frozenset(
-        bytes(key_id(key.pub)) for key in ring.manifest.keys if key.revoked is not None
-    )
-    raised = [name for name in _queued_under(gov, revoked) if _raise_revoked(gov, name)]
-    again = [a.id for a in appliances.every(gov.conn) if _sign_again(gov, a, revoked)]
-    return json_response({"serial": ring.manifest.serial, "raised": raised, "signed_again": again})
+    done = renew(gov.conn, authority, effects=gov.effects)
+    answer = {"raised": done.raised, "signed_again": done.signed_again}
+    return json_response({"serial": ring.manifest.serial, **answer})
 
 
 def status(gov: Governor) -> Response:
@@ -176,37 +173,6 @@ def status(gov: Governor) -> Response:
         "time": gov.authority.now(),
     }
     return json_response(body)
-
-
-def _queued_under(gov: Governor, revoked: frozenset[bytes]) -> list[str]:
-    return [
-        appliance.id
-        for appliance in appliances.every(gov.conn)
-        if appliance.revoked is None and orders.queued_under(gov.conn, appliance.line, revoked)
-    ]
-
-
-def _raise_revoked(gov: Governor, name: str) -> bool:
-    try:
-        _raise(gov, appliances.get(gov.conn, name), code=KEY_REVOKED)
-    except (NotRaisable, NoKey) as err:
-        gov.effects.note("epoch not raised", appliance=name, reason=str(err))
-        return False
-    return True
-
-
-def _sign_again(gov: Governor, appliance: Appliance, revoked: frozenset[bytes]) -> bool:
-    """Sign again what stands under a revoked key; what no other key is there for waits for the next manifest."""
-    steps = [rebase.sign_record_again]
-    if appliance.revoked is None:
-        steps.append(rebase.sign_order_again)
-    done = False
-    for step in steps:
-        try:
-            done |= step(gov.conn, gov.authority, appliance, revoked, effects=gov.effects)
-        except NoKey as err:
-            gov.effects.note("not signed again", appliance=appliance.id, reason=str(err))
-    return done
 
 
 def _raise(gov: Governor, appliance: Appliance, *, code: str) -> None:

@@ -14,6 +14,8 @@ from protocol.messages import MAX_COMMAND, MAX_EPOCH_ORDER, Kind
 from protocol.ops import CancelArgs
 from protocol.signed import SigningKey, parse_envelope, sign
 from relay.signer import appliances, orders
+from relay.signer.authority import Effects, trusted_ring
+from relay.signer.renewal import Renewed, renew
 from relay.signer.schema import migrate
 from tests.support.signer_device import Device
 from tests.support.signer_kit import Kit, make_kit, manifest_of
@@ -256,6 +258,23 @@ def test_an_answered_epoch_order_is_signed_again_too_because_the_relay_gets_it_f
     _settle(kit, device)
     assert _revoke_key_of(kit, device)["signed_again"] == [device.id]
     device.take_epoch(kit.epoch_order(device))
+
+
+def test_what_a_manifest_from_the_configured_file_revokes_is_renewed_at_start(kit: Kit) -> None:
+    device = kit.enrol()
+    job = kit.order(device)
+    names = {key.kid: name for name, key in kit.signing.items()}
+    revoked = names[parse_envelope(kit.envelope(job), limit=MAX_COMMAND).k]
+    offered = _manifest(kit, serial=2, revoked=(revoked,))
+    root = kit.authority.ring.root
+    kit.authority.ring = kit.run(
+        lambda conn: trusted_ring(conn, root=root, configured=offered, at=kit.now_ms)
+    )
+    done = kit.run(lambda conn: renew(conn, kit.authority, effects=Effects()))
+    assert done == Renewed([device.id], [])
+    assert kit.run(lambda conn: renew(conn, kit.authority, effects=Effects())) == Renewed([], [])
+    _settle(kit, device)
+    assert isinstance(device.take(kit.envelope(kit.job(job))), Accept)
 
 
 def test_without_another_command_key_a_revocation_counts_all_the_same(kit: Kit) -> None:
