@@ -121,7 +121,7 @@ class DeadlineOver(AgentError):
     code = DEADLINE
     exit_code = 75
     http_status = 504
-    fix = "Send a retry with a longer timeout; it goes on where this one stopped."
+    fix = "Order it again with --retry (API: retry_of) and a longer timeout; it goes on where this one stopped."
 
     def __init__(self, limit_s: float) -> None:
         super().__init__(f"the job's time was over after {limit_s:.0f} s in this attempt")

@@ -19,7 +19,7 @@ class TransferStalled(NeedsOperator):
     code = "transfer.stalled"
     exit_code = 69
     http_status = 503
-    fix = "Look at the last error and the network path to the target, then send the job again with retry_of."
+    fix = "Look at the last error and the network path to the target, then order it again with --retry (API: retry_of)."
 
 
 @dataclass(frozen=True, slots=True)

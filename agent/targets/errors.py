@@ -54,14 +54,14 @@ class CredentialRefused(NeedsOperator):
     """The service does not accept the credential."""
 
     code = "target.credential-refused"
-    fix = "Check the credential (expiry, permissions, clock of whoever made it) and send the job again with retry_of."
+    fix = "Check the credential (expiry, rights, its maker's clock) and order it again with --retry (API: retry_of)."
 
 
 class AccessForbidden(NeedsOperator):
     """The credential is accepted but may not do this."""
 
     code = "target.forbidden"
-    fix = "Grant the named permission on the named scope and send the job again with retry_of."
+    fix = "Grant the named permission on the named scope and order it again with --retry (API: retry_of)."
 
 
 class TargetNotFound(Permanent):

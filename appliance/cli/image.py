@@ -11,7 +11,7 @@ import msgspec
 from appliance.cli import output
 from appliance.cli.exits import Exit
 from appliance.cli.helppage import add_verb
-from appliance.cli.job import add_client_arguments, follow, with_client
+from appliance.cli.job import add_client_arguments, follow, whole_id, with_client
 from appliance.cli.spec import load_upload, without_secrets
 from appliance.cli.speckeys import BadSpec, in_file
 from protocol.errors import BadField
@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         text,
         "imageport image upload --spec job.toml --plan",
         "imageport image upload --spec job.toml --watch",
+        "imageport image upload --spec job.toml --retry 4af6f252 --watch",
         "imageport image upload --client cp/client.toml --spec job.toml --watch --json | jq .state",
     )
     upload.add_argument(
@@ -48,6 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     upload.add_argument(
         "--plan", action="store_true", help="show what would be ordered; send nothing"
+    )
+    upload.add_argument(
+        "--retry",
+        metavar="ID",
+        help="go on with this job, which ended without success, where it stopped; the spec is the same or mended",
     )
     upload.add_argument("--watch", action="store_true", help="follow the job to its end")
     add_client_arguments(upload)
@@ -61,9 +67,13 @@ def run(args: argparse.Namespace) -> int:
     except BadSpec as err:
         raise in_file(args.spec, err) from err
     if args.plan:
-        return _plan(spec, as_json=args.json)
+        return _plan(
+            spec if args.retry is None else {**spec, "retry_of": args.retry}, as_json=args.json
+        )
 
     async def order(client: "Client", relay: "RelayClient") -> int:
+        if args.retry is not None:
+            spec["retry_of"] = await whole_id(relay, args.retry)
         job = await relay.submit({"tenant": client.tenant, **spec})
         output.note(f"job {job.id} ordered for {job.appliance}")
         if args.watch:
@@ -123,7 +133,9 @@ def _plan(spec: dict[str, Any], *, as_json: bool) -> int:
     rows = [("appliance", str(shown["appliance"])), ("op", "upload")]
     rows += [(name, _one_line(value)) for name, value in shown["args"].items()]
     rows += [
-        (name, str(shown[name])) for name in ("workflow", "valid_s", "start_by_s") if name in shown
+        (name, str(shown[name]))
+        for name in ("workflow", "valid_s", "start_by_s", "retry_of")
+        if name in shown
     ]
     output.answer_properties(rows)
     output.note(

@@ -222,16 +222,16 @@ async def _list(args: argparse.Namespace, _client: Client, relay: "RelayClient")
 
 
 async def _show(args: argparse.Namespace, client: Client, relay: "RelayClient") -> int:
-    await answer_job(client, relay, await _whole(relay, args.id), as_json=args.json)
+    await answer_job(client, relay, await whole_id(relay, args.id), as_json=args.json)
     return Exit.OK
 
 
 async def _watch(args: argparse.Namespace, client: Client, relay: "RelayClient") -> int:
-    return await follow(client, relay, await _whole(relay, args.id), as_json=args.json)
+    return await follow(client, relay, await whole_id(relay, args.id), as_json=args.json)
 
 
 async def _cancel(args: argparse.Namespace, _client: Client, relay: "RelayClient") -> int:
-    job = await _whole(relay, args.id)
+    job = await whole_id(relay, args.id)
     handle = await relay.cancel(job)
     if args.json:
         output.answer_json("job-cancel/1", {"id": handle.id, "target": job})
@@ -241,7 +241,7 @@ async def _cancel(args: argparse.Namespace, _client: Client, relay: "RelayClient
 
 
 async def _log(args: argparse.Namespace, _client: Client, relay: "RelayClient") -> int:
-    job = await _whole(relay, args.id)
+    job = await whole_id(relay, args.id)
     async for event in relay.watch(job):
         if args.json:
             _answer_event(event)
@@ -256,7 +256,7 @@ def _answer_event(event: "JobEvent") -> None:
     output.flush()  # whoever reads a pipe wants to see it now, not at the job's end
 
 
-async def _whole(relay: "RelayClient", beginning: str) -> str:
+async def whole_id(relay: "RelayClient", beginning: str) -> str:
     """Return the id that begins like that."""
     text = beginning.lower()
     if len(text) == ID_HEX:

@@ -76,6 +76,24 @@ def test_a_failed_job_says_code_and_fix_and_ends_with_one(stack: Stack) -> None:
     assert "fix:" in done.stdout
 
 
+def test_a_failed_job_is_retried_once_and_goes_on(stack: Stack) -> None:
+    spec = write_spec(stack, disk="later", path="later.raw")
+    failed = cli(stack, "image", "upload", "--spec", spec).stdout.strip()
+    assert cli(stack, "job", "watch", failed).returncode == 1
+    (stack.share / "later.raw").write_bytes(random.Random(3).randbytes(MiB))
+    plan = cli(stack, "image", "upload", "--spec", spec, "--retry", failed[:9], "--plan")
+    assert f"retry_of:   {failed[:9]}" in plan.stdout
+    done = cli(stack, "image", "upload", "--spec", spec, "--retry", failed[:9], "--watch")
+    assert done.returncode == 0, done.stderr
+    assert (stack.cloud / "later.raw").read_bytes() == (stack.share / "later.raw").read_bytes()
+    again = cli(stack, "image", "upload", "--spec", spec, "--retry", failed)
+    assert again.returncode == 1
+    assert "signer.not-retryable" in again.stderr
+    assert (
+        "cli.job-unknown" in cli(stack, "image", "upload", "--spec", spec, "--retry", "zz").stderr
+    )
+
+
 def test_jobs_are_listed_and_shown_by_the_beginning_of_their_id(stack: Stack) -> None:
     job = cli(stack, "image", "upload", "--spec", write_spec(stack, disk="three")).stdout.strip()
     assert cli(stack, "job", "watch", job).returncode == 0
