@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FILE.toml",
-        help="which image, from where, to where (docs/quickstart.md has whole ones); - is standard input",
+        help="which image, from where, to where (docs/jobspec.md); - is standard input",
     )
     upload.add_argument(
         "--plan", action="store_true", help="show what would be ordered; send nothing"

@@ -13,7 +13,7 @@ class BadSpec(CliError):
     code = "cli.bad-spec"
     exit_code = Exit.BAD_DATA
     http_status = 422
-    fix = "Correct the named key; docs/quickstart.md has whole examples."
+    fix = "Correct the named key; docs/jobspec.md lists them all."
 
 
 def in_file(path: Path, err: Exception) -> BadSpec:
