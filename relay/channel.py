@@ -24,6 +24,7 @@ from protocol.frames import CLOSE_PROTOCOL, MAX_FRAME, GoingAway
 from protocol.relay_session import RelaySession, RelayState
 from relay.desk import Desk, Shared
 from relay.errors import Busy
+from relay.lobby import Lobby, Stranger
 from relay.mailbox import Mailbox
 from relay.wire import allow, vouch
 
@@ -47,20 +48,29 @@ class Channel:
     shared: Shared
     boot_s: Callable[[], float]
     max_unverified: int
-    unverified: int = 0
     _going: GoingAway | None = None
+    _waiting: Lobby = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._waiting = Lobby(self.max_unverified, 0)
+
+    @property
+    def unverified(self) -> int:
+        """Connections without a hello."""
+        return len(self._waiting)
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Run one connection to its end."""
-        if self.unverified >= self.max_unverified or self._going is not None:
+        if self._going is not None:
             raise Busy("the relay takes no new agent connection at the moment", retry_after=5)
-        self.unverified += 1
+        # As at the door: a flood pushes itself out, not the agent that is about to say hello.
+        stranger = self._waiting.enter(request.remote or "", lambda _reason: _cut(request))
         self.shared.metrics.unverified.inc()
         socket = web.WebSocketResponse(
             heartbeat=HEARTBEAT_S, max_msg_size=MAX_FRAME, compress=False
         )
         allow(request, UNVERIFIED_BYTES)
-        connection = Connection(self, socket, lambda: vouch(request))
+        connection = Connection(self, socket, lambda: vouch(request), stranger)
         try:
             await socket.prepare(request)
             await connection.run()
@@ -72,9 +82,9 @@ class Channel:
             self.shared.metrics.connected.set(len(self.shared.agents))
         return socket
 
-    def verified(self) -> None:
+    def verified(self, stranger: Stranger) -> None:
         """Count one unverified connection less."""
-        self.unverified -= 1
+        self._waiting.leave(stranger)
         self.shared.metrics.unverified.dec()
         self.shared.metrics.connected.set(len(self.shared.agents))
 
@@ -85,6 +95,11 @@ class Channel:
             link.offer(self._going)
 
 
+def _cut(request: web.Request) -> None:
+    if request.transport is not None:
+        request.transport.abort()
+
+
 @dataclass(slots=True, eq=False)
 class Connection:
     """One websocket and its three tasks."""
@@ -92,6 +107,7 @@ class Connection:
     channel: Channel
     socket: web.WebSocketResponse
     vouch: Callable[[], None]
+    stranger: Stranger
     inbox: Mailbox = field(default_factory=lambda: Mailbox(INBOX_ITEMS, INBOX_BYTES))
     session: RelaySession = field(init=False)
     desk: Desk = field(init=False)
@@ -124,7 +140,7 @@ class Connection:
         """Stop to count as unverified, once."""
         if self._counted:
             self._counted = False
-            self.channel.verified()
+            self.channel.verified(self.stranger)
 
     async def _receive(self) -> None:
         while True:

@@ -183,8 +183,8 @@ async def _verify(run: _Run, disk: TargetDisk, *, expected_bytes: int) -> Verifi
 async def _reject(run: _Run, disk: TargetDisk) -> None:
     """Nothing of a wrong disk is worth a retry, and nobody may take it for a finished one."""
     job = run.job
-    await job.journal.forget_receipts()
     await job.journal.checkpoint({**_checkpoint(run), "rejected": True})
+    await job.journal.forget_receipts()
     try:
         await make_retrier(job).call(disk.reject)
     except AgentError as err:

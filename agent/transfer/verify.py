@@ -12,11 +12,13 @@ from array import array
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
+from agent.errors import Retryable
 from agent.retry import Retrier
 from agent.targets.base import TargetDisk
 from agent.transfer.errors import VerifyMismatch
 from agent.transfer.pump import first_failure
 from imaging.digest import DIGEST_BLOCK, DigestBuilder
+from imaging.extent import Extent
 from imaging.units import KiB, MiB, round_up
 
 READ = 4 * MiB
@@ -143,7 +145,7 @@ class Verifier:
     async def _held_pieces(self) -> AsyncIterator[Range]:
         """Yield what the target holds of the source's bytes, cut at every READ bytes; the padding is checked here."""
         size, done = self.expected.virtual_size, 0
-        async for extent in self.disk.allocated(0, self.padded_size):
+        async for extent in self._extents(0, self.padded_size):
             if not extent.is_data:
                 continue
             end = min(extent.end, size)
@@ -155,9 +157,26 @@ class Verifier:
             if extent.end > size:
                 await self._check_padding(max(extent.offset, size), extent.end)
 
+    async def _extents(self, at: int, length: int) -> AsyncIterator[Extent]:
+        """Yield what the target describes; a description that breaks off is asked for again from there."""
+        end = at + length
+        found = self.disk.allocated(at, length)
+
+        async def following() -> Extent | None:
+            nonlocal found
+            try:
+                return await anext(found, None)
+            except Retryable:
+                found = self.disk.allocated(at, end - at)
+                raise
+
+        while at < end and (extent := await self.retrier.call(following)) is not None:
+            yield extent
+            at = max(at, extent.end)
+
     async def _sampled_runs(self, pick: Pick) -> AsyncIterator[_Run]:
         size = self.expected.virtual_size
-        async for extent in self.disk.allocated(size, self.padded_size - size):
+        async for extent in self._extents(size, self.padded_size - size):
             if extent.is_data:
                 await self._check_padding(extent.offset, extent.end)
         data = array("Q", self.expected.data_blocks(0, self.expected.count))

@@ -15,7 +15,7 @@ from appliance.cli.evidence import RELAY, BadEvidence, Evidence, judge, needs_pr
 from appliance.cli.exits import CliError, Exit
 from appliance.cli.helppage import add_verb
 from appliance.cli.inputs import count, name
-from appliance.cli.jobview import FAILED, event_object, job_object, job_rows, job_summary
+from appliance.cli.jobview import event_object, job_object, job_rows, job_summary
 from appliance.cli.progress import event_line, event_text
 from protocol.jobs import State
 
@@ -178,7 +178,7 @@ async def answer_job(client: Client, relay: "RelayClient", job: str, *, as_json:
         output.answer_json("job/1", job_object(shown, evidence=evidence))
     else:
         output.answer_properties(job_rows(shown, evidence=evidence))
-    return Exit.NO if shown["state"] in FAILED else Exit.OK
+    return Exit.OK if shown["state"] == State.SUCCEEDED else Exit.NO
 
 
 async def _evidence(client: Client, relay: "RelayClient", job: dict[str, Any]) -> Evidence:

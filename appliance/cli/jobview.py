@@ -9,8 +9,7 @@ from appliance.cli.progress import event_text
 if TYPE_CHECKING:
     from relay.client_watch import JobEvent
 
-FAILED = frozenset({"failed", "cancelled", "refused"})
-ENDED = FAILED | {"succeeded"}
+ENDED = frozenset({"failed", "cancelled", "refused", "succeeded"})
 
 
 def job_object(job: dict[str, Any], *, evidence: Evidence) -> dict[str, Any]:

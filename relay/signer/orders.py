@@ -200,15 +200,15 @@ def backlog(conn: sqlite3.Connection, line: Line) -> tuple[int, int]:
     return row[0], row[1]
 
 
-def queued_under(conn: sqlite3.Connection, line: Line, kids: frozenset[bytes]) -> bool:
-    """Whether an envelope that the appliance has not acknowledged was signed by one of these keys."""
+def queued_without(conn: sqlite3.Connection, line: Line, kids: frozenset[bytes]) -> bool:
+    """Whether an envelope that the appliance has not acknowledged was signed by none of these keys."""
     epoch = line.head.epoch
     seen = line.seen[1] if line.seen[0] == epoch else 0
     rows = conn.execute(
         "SELECT DISTINCT kid FROM envelopes WHERE appliance = ? AND epoch = ? AND seq > ?",
         (line.appliance, epoch, seen),
     )
-    return any(bytes(row["kid"]) in kids for row in rows)
+    return any(bytes(row["kid"]) not in kids for row in rows)
 
 
 def _insert_envelope(conn: sqlite3.Connection, signed: Signed, at: int) -> None:

@@ -89,7 +89,7 @@ def sign_order_again(
     conn: sqlite3.Connection,
     authority: Authority,
     appliance: Appliance,
-    revoked: frozenset[bytes],
+    good: frozenset[bytes],
     *,
     effects: Effects,
 ) -> bool:
@@ -107,7 +107,7 @@ def sign_order_again(
     if row is None:
         return False
     envelope = parse_envelope(bytes(row["env"]), limit=MAX_EPOCH_ORDER)
-    if envelope.k not in revoked:
+    if envelope.k in good:
         return False
     key = authority.key(Role.COMMAND, appliance.tenant).key
     env = seal_envelope(Kind.EPOCH, envelope.p, key)
@@ -125,7 +125,7 @@ def sign_record_again(
     conn: sqlite3.Connection,
     authority: Authority,
     appliance: Appliance,
-    revoked: frozenset[bytes],
+    good: frozenset[bytes],
     *,
     effects: Effects,
 ) -> bool:
@@ -137,7 +137,7 @@ def sign_record_again(
         NoKey: No record key for this tenant.
     """
     envelope = parse_envelope(appliance.record, limit=MAX_STATEMENT)
-    if envelope.k not in revoked:
+    if envelope.k in good:
         return False
     key = authority.key(Role.RECORD, appliance.tenant).key
     record = decode(envelope.p, Record, limit=MAX_STATEMENT)

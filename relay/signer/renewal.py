@@ -1,4 +1,6 @@
-"""What a revoked key signed and still matters is signed anew: queued orders, open epoch orders, records.
+"""What a key signed that is no longer good, and still matters, is signed anew: queued orders, epoch orders, records.
+
+A key is good while the manifest lists it and does not revoke it: a lost key simply leaves the list.
 
 Looks at everything each time, so it may be called whenever a key manifest may be new: when one is given, and at start.
 """
@@ -24,21 +26,21 @@ class Renewed:
 
 
 def renew(conn: sqlite3.Connection, authority: Authority, *, effects: Effects) -> Renewed:
-    """Sign again whatever the manifest in force revokes; what no other key is there for waits for the next one."""
-    revoked = frozenset(
-        bytes(key_id(key.pub)) for key in authority.ring.manifest.keys if key.revoked is not None
+    """Sign again what the manifest in force no longer proves; what no key is there for waits for the next one."""
+    good = frozenset(
+        bytes(key_id(key.pub)) for key in authority.ring.manifest.keys if key.revoked is None
     )
     raised = [
         appliance.id
         for appliance in appliances.every(conn)
         if appliance.revoked is None
-        and orders.queued_under(conn, appliance.line, revoked)
+        and orders.queued_without(conn, appliance.line, good)
         and _raise(conn, authority, appliance, effects)
     ]
     again = [
         appliance.id
         for appliance in appliances.every(conn)
-        if _sign_again(conn, authority, appliance, revoked, effects)
+        if _sign_again(conn, authority, appliance, good, effects)
     ]
     return Renewed(raised, again)
 
@@ -61,7 +63,7 @@ def _sign_again(
     conn: sqlite3.Connection,
     authority: Authority,
     appliance: Appliance,
-    revoked: frozenset[bytes],
+    good: frozenset[bytes],
     effects: Effects,
 ) -> bool:
     steps = [rebase.sign_record_again]
@@ -70,7 +72,7 @@ def _sign_again(
     done = False
     for step in steps:
         try:
-            done |= step(conn, authority, appliance, revoked, effects=effects)
+            done |= step(conn, authority, appliance, good, effects=effects)
         except NoKey as err:
             effects.note("not signed again", appliance=appliance.id, reason=str(err))
     return done

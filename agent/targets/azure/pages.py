@@ -122,7 +122,9 @@ class PageWire:
     ) -> None:
         """Learn from the first checked write that the service takes no checksum; else let the error stand."""
         unsupported = err.fields.get("service_code") in _NO_CHECKSUM
-        if "x-ms-content-crc64" in headers and self.checksums is None and unsupported:
+        if (
+            "x-ms-content-crc64" in headers and not self.checksums and unsupported
+        ):  # False: others were on their way
             self.checksums = False
         elif not quiet:
             raise err
