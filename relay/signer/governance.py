@@ -7,7 +7,7 @@
 | POST /v1/appliances/{id}/revoke | the record that ends it was signed |
 | POST /v1/appliances/{id}/raise-epoch | an epoch order was signed |
 | GET, POST /v1/callers; POST /v1/callers/{kid}/revoke | who may ask |
-| PUT /v1/manifest | a newer key manifest is in force; what a revoked key signed and still matters is signed again |
+| PUT /v1/manifest | a newer key manifest is in force; what a key that is no longer good signed and still matters is signed again |
 | GET /v1/status | what the signer is and whether its audit log is whole |
 """
 
@@ -149,7 +149,7 @@ def revoke_caller(gov: Governor, kid: str) -> Response:
 
 
 def replace_manifest(gov: Governor) -> Response:
-    """Answer `PUT /v1/manifest`: verify it as an appliance would, store it, re-base what a revoked key queued."""
+    """Answer `PUT /v1/manifest`: verify it as an appliance would, store it, sign again what it no longer proves."""
     authority = gov.authority
     ring = KeyRing.open(gov.request.body, root=authority.ring.root, trusted=authority.ring)
     store_manifest(gov.conn, ring, at=authority.now())
