@@ -7,7 +7,7 @@
 | POST /v1/appliances/{id}/revoke | the record that ends it was signed |
 | POST /v1/appliances/{id}/raise-epoch | an epoch order was signed |
 | GET, POST /v1/callers; POST /v1/callers/{kid}/revoke | who may ask |
-| PUT /v1/manifest | a newer key manifest is in force; what a key that is no longer good signed and still matters is signed again |
+| PUT /v1/manifest | a newer key manifest is in force; what it no longer proves and still matters is signed again |
 | GET /v1/status | what the signer is and whether its audit log is whole |
 """
 
