@@ -12,6 +12,7 @@ from relay.api.commands import read_body
 from relay.api.context import IDEMPOTENCY_KEY, Api, Once, idempotency_key, read_query
 from relay.api.models import EnrolQuery
 from relay.errors import RateLimited
+from relay.lobby import site_of
 from relay.signers import Attachment
 
 PASSED = ("content-type", "accept", IDEMPOTENCY_KEY.lower())
@@ -39,7 +40,7 @@ async def pass_on(api: Api, caller: Caller, request: web.Request) -> web.StreamR
 
 async def enrol(api: Api, _caller: Caller, request: web.Request) -> web.StreamResponse:
     """Hand an appliance's enrolment to the signer: its token is the signer's to check, and unreadable here."""
-    wait = api.enrolments.take(request.remote or "", now=api.boot_s())
+    wait = api.enrolments.take(site_of(request.remote or ""), now=api.boot_s())
     if wait:
         raise RateLimited("too many enrolments from this address", retry_after=int(wait) + 1)
     tenant = read_query(request, EnrolQuery).tenant
