@@ -22,14 +22,14 @@ def hold(folder: Path) -> Iterator[None]:
 
     Raises:
         FolderHeld: Another process does.
-        OSError: It cannot be made or written.
+        OSError: It cannot be made, written or locked.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as err:
+        except BlockingIOError as err:
             raise FolderHeld(str(folder)) from err
         yield
     finally:
