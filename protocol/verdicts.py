@@ -125,9 +125,7 @@ VERDICTS: dict[str, Meaning] = {
     ),
     "relay.agent-slow": Meaning("The agent did not read what it was sent.", _ITSELF),
     "relay.going-away": Meaning("The relay stops; connections are made anew.", _ITSELF),
-    "relay.overload": Meaning(
-        "The relay has as many connections without a hello as it takes.", _ITSELF
-    ),
+    "relay.overload": Meaning("The relay did not take what was sent within 5 s.", _ITSELF),
     "relay.superseded": Meaning(
         "A newer connection of the same appliance or signer took over.",
         "See that one identity runs on one machine only.",

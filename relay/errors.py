@@ -252,7 +252,7 @@ class RateLimited(RelayError):
 
 
 class Busy(RelayError):
-    """No room for another connection now, or the relay is about to stop."""
+    """The relay is about to stop and takes no new connection."""
 
     code = "relay.busy"
     title = "Busy"
