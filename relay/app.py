@@ -1,7 +1,8 @@
 """The relay's process: builds the parts, serves them on one port, stops cleanly. The only file with a real clock.
 
-Stop (SIGTERM, SIGINT): no new connection is taken, agents hear `going_away`, event streams end, running requests get
-`drain_s` seconds, then the store is closed. Nothing is lost by a harder end either; it only takes longer to notice.
+Stop (SIGTERM, SIGINT): the port takes no new connection, agents hear `going_away`, event streams end, running
+requests get `drain_s` seconds, then the store is closed. Nothing is lost by a harder end either; it only takes longer
+to notice.
 """
 
 import asyncio
@@ -103,7 +104,7 @@ class Relay:
         """Return who takes the connections of our port."""
         limits, proxied = self.config.limits, self.config.behind_proxy
         lobby = Lobby(
-            min(limits.strangers, _descriptors() // 2),
+            min(limits.strangers, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2),
             0 if proxied else limits.strangers_per_address,
         )
         # A proxy keeps its connections to us; callers come and go on them. A caller may wait for the signer.
@@ -206,6 +207,7 @@ async def serve(config: RelayConfig, *, ready: Callable[[int], None] = lambda _p
         ConfigError, StoreError: It could not start.
     """
     tls = tls_context(config)
+    raise_descriptor_limit()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -215,8 +217,9 @@ async def serve(config: RelayConfig, *, ready: Callable[[int], None] = lambda _p
         stack.push_async_callback(relay.close)
         if config.metrics_listen:
             await _listen(stack, relay.metrics_application(), config.metrics_listen, relay.door())
+        door = relay.door()
         port = await _listen(
-            stack, relay.application(), config.listen, relay.door(), tls=tls, drain_s=config.drain_s
+            stack, relay.application(), config.listen, door, tls=tls, drain_s=config.drain_s
         )
         gc.freeze()
         notify(notify_socket(), "READY=1")
@@ -225,6 +228,7 @@ async def serve(config: RelayConfig, *, ready: Callable[[int], None] = lambda _p
         await stop.wait()
         notify(notify_socket(), "STOPPING=1")
         log.info("relay stopping", agents=len(relay.shared.agents))
+        await door.stop()
         await relay.go_away()
 
 
@@ -270,15 +274,12 @@ async def serving(
         await runner.cleanup()
 
 
-def _descriptors() -> int:
-    """Return how many files this process may open, after asking for as many as the system allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(
-        OSError, ValueError
-    ):  # the unit's sandbox forbids it, and sets it itself
+def raise_descriptor_limit() -> None:
+    """Let this process open as many files as the system allows: a connection is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # The unit's sandbox forbids it; it set the limit itself.
+    with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        return hard
-    return soft
 
 
 def run(config: RelayConfig, *, ready: Callable[[int], None] = lambda _port: None) -> None:

@@ -47,6 +47,8 @@ class Door:
     clock: Callable[[], float] = time.monotonic
     cut: Callable[[str], None] = lambda _reason: None
     _wires: dict[Wire, None] = field(default_factory=dict)
+    _ports: list[socket.socket] = field(default_factory=list)
+    _taking: list[asyncio.Task[None]] = field(default_factory=list)
     _told: Counter[str] = field(default_factory=Counter)
     _refused: int = 0
 
@@ -54,22 +56,30 @@ class Door:
     async def open(
         self, ports: list[socket.socket], server: web.Server, tls: ssl.SSLContext | None
     ) -> AsyncIterator[None]:
-        """Take connections while the context lasts; those that were taken stay with `server`."""
+        """Take connections until `stop` or the context's end; those that were taken stay with `server`."""
         failed: Exception | None = None
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._sweep())]
-            tasks += [group.create_task(self._take(port, server, tls)) for port in ports]
+            sweeper = group.create_task(self._sweep())
+            self._ports = ports
+            self._taking = [group.create_task(self._take(port, server, tls)) for port in ports]
             try:
                 yield
             except Exception as err:  # noqa: BLE001  # a TaskGroup would wrap it; nothing is swallowed
                 failed = err
             finally:
-                for task in tasks:
-                    task.cancel()
-        for port in ports:
-            port.close()
+                await self.stop()
+                sweeper.cancel()
         if failed is not None:
             raise failed
+
+    async def stop(self) -> None:
+        """Take no connection any more, and go on looking after those inside; again does nothing."""
+        for task in self._taking:
+            task.cancel()
+        if self._taking:
+            await asyncio.wait(self._taking)
+        for port in self._ports:
+            port.close()
 
     def sweep(self) -> None:
         """End what takes too long, and say in one line a reason what was ended since the last time."""

@@ -149,6 +149,8 @@ async def test_sigterm_says_goodbye_and_ends_with_zero(tmp_path: Path) -> None:
                 await agent.expect(Welcome)
                 served.process.send_signal(signal.SIGTERM)
                 await agent.expect(GoingAway)
+                with pytest.raises(ConnectionRefusedError):
+                    await asyncio.open_connection("127.0.0.1", served.port)
                 await agent.socket.close()
             assert (await signer.closed())[0] == CLOSE_GOING_AWAY
             assert notified.recv(100) == b"STOPPING=1"
