@@ -49,7 +49,7 @@ from relay.signers import Signers
 from relay.store.base import Store
 from relay.store.memory import MemoryStore
 from relay.store.sqlite import open_sqlite
-from relay.wire import STRANGER_S
+from relay.wire import STRANGER_S, need_c_parser
 
 SWITCH_S = 0.0005
 """The store's thread waits this long at most for its turn after an fsync; Python's default is ten times more."""
@@ -206,6 +206,7 @@ async def serve(config: RelayConfig, *, ready: Callable[[int], None] = lambda _p
     Raises:
         ConfigError, StoreError: It could not start.
     """
+    need_c_parser()
     tls = tls_context(config)
     raise_descriptor_limit()
     stop = asyncio.Event()

@@ -85,11 +85,6 @@ async def middleware(request: web.Request, handler: Handler) -> web.StreamRespon
         return problem(err)
     except ConnectionError:
         raise
-    except web.RequestPayloadError:  # a chunk or length that is none; its text quotes the bytes
-        log.warning("bad request", peer=request.remote, code=errors.BadHttp.code)
-        answer = problem(errors.BadHttp("the request's body is not what its headers announce"))
-        answer.force_close()
-        return answer
     except Exception:  # a defect: the caller gets a number, the log the traceback
         instance = f"urn:imageport:request:{secrets.token_hex(8)}"
         log.exception("request failed", path=request.path, instance=instance)

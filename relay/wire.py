@@ -10,7 +10,8 @@
 | a connection between two requests | KEEP_S | closed |
 
 Nothing of this touches a websocket that proved who it is; an event stream only has to be read.
-Builds on `aiohttp.web.RequestHandler`, whose exact release is pinned in constraints.txt.
+Builds on `aiohttp.web.RequestHandler` over aiohttp's parser in C: the exact release is pinned in constraints.txt, and
+`need_c_parser` refuses the one in Python, which takes other bytes and tells of bad ones in another way.
 """
 
 import asyncio
@@ -20,11 +21,19 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import structlog
-from aiohttp import web
+from aiohttp import http_parser, web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 
-from relay.errors import BadHttp, BadRequest, HeadTooLarge, Internal, RelayError, TooSlow
+from relay.errors import (
+    BadHttp,
+    BadRequest,
+    ConfigError,
+    HeadTooLarge,
+    Internal,
+    RelayError,
+    TooSlow,
+)
 from relay.problems import problem
 
 if TYPE_CHECKING:
@@ -280,3 +289,11 @@ def vouch(request: web.BaseRequest) -> None:
     """Say that a request's connection is no stranger's: it showed a good key or signature."""
     if isinstance(request.protocol, Wire):
         request.protocol.vouch()
+
+
+def need_c_parser() -> None:
+    """Refuse to serve with another parser than the one that `Wire` knows. Raises ConfigError."""
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+        raise ConfigError(
+            "aiohttp runs without its parser in C: unset AIOHTTP_NO_EXTENSIONS, or install its wheel"
+        )

@@ -197,6 +197,19 @@ async def test_a_second_relay_on_one_folder_does_not_start(tmp_path: Path) -> No
     assert b"another relay holds" in said
 
 
+async def test_without_aiohttps_parser_in_c_it_does_not_start(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "appliance.cli.main", "relay", "serve"),
+        *("--listen", "127.0.0.1:0", "--data-dir", str(tmp_path)),
+        stderr=asyncio.subprocess.PIPE,
+        env={"AIOHTTP_NO_EXTENSIONS": "1"},
+        cwd=Path(__file__).parents[2],
+    )
+    _, said = await asyncio.wait_for(process.communicate(), HANG_S)
+    assert process.returncode == 78
+    assert b"AIOHTTP_NO_EXTENSIONS" in said
+
+
 async def test_metrics_have_a_door_of_their_own(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
