@@ -169,7 +169,7 @@ async def test_a_service_that_takes_the_body_too_slowly_hits_the_total_limit(
 
     sender = AsyncSender(HttpSettings(), at_once=1)
     with serving(never) as port:
-        with pytest.raises(TimeoutError):
+        with pytest.raises(TooSlow):
             await sender.put(f"http://127.0.0.1:{port}/", {}, memoryview(bytes(64 * 1024 * 1024)))
         done.set()
     sender.close()
@@ -322,7 +322,7 @@ async def test_a_connection_that_never_comes_about_can_be_stopped() -> None:
             filler = queue.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(address)
-        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+        async with asyncio.timeout(30), asyncio.TaskGroup() as group:
             task = group.create_task(put(address[1]))
             await asyncio.sleep(0.2)
             assert not task.done()

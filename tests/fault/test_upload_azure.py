@@ -1,8 +1,9 @@
 """Every fault of the target ends in a bit-exact disk or in a named error; never in a short or wrong disk."""
 
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,8 @@ from agent.targets.errors import (
     TargetNotFound,
 )
 from agent.transfer.errors import VerifyMismatch
-from appliance.sim.azure import AzureSim
+from appliance.sim.azure import AzureSim, pageblob
+from appliance.sim.call import Refusal
 from appliance.sim.faults import Fault, FaultPlan, Throttle
 from imaging.units import MiB
 from tests.support.azure_jobs import CONTAINER, SIZE, Uploads, self_signed, write_source
@@ -116,6 +118,41 @@ async def test_passing_faults_of_writes_end_bit_exact(
 async def test_passing_faults_of_reads_end_verified(uploads: Uploads, action: str) -> None:
     outcome = await run(uploads, Fault(action=action, op=op(uploads, "get"), nth=[1, 3]))
     assert outcome.report["verified"]["root"] == outcome.root
+
+
+LISTS = {
+    "503": Fault(action="status", status=503, code="ServerBusy", nth=[1]),
+    "503-in-the-middle": Fault(action="status", status=503, code="ServerBusy", nth=[2, 4]),
+    "torn": Fault(action="truncate", nth=[1, 3]),
+}
+
+
+@pytest.mark.parametrize("fault", LISTS.values(), ids=LISTS.keys())
+async def test_a_list_of_page_ranges_that_breaks_off_is_asked_for_again(
+    uploads: Uploads, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pageblob, "MAX_RANGES", 1)  # an answer tells one range
+    fault.op = op(uploads, "get-page-ranges")
+    outcome = await run(uploads, fault)
+    assert sum(uploads.sim.stats.faults.values()) == len(fault.nth)
+    assert outcome.report["verified"]["root"] == outcome.root
+    assert uploads.sim.stats.bytes_read == uploads.sim.stats.bytes_stored - 512
+
+
+async def test_a_service_that_takes_no_checksums_may_refuse_several_writes_at_once(
+    uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = []
+
+    def refuse(chunks: object) -> str:
+        refused.append(chunks)
+        raise Refusal(400, "UnsupportedHeader", "One of the headers is not supported.")
+
+    monkeypatch.setattr(pageblob, "crc64_header", refuse)
+    outcome = await run(uploads)
+    assert len(refused) > 1
+    assert stored(uploads) == expected(uploads)
+    assert outcome.outputs[0].value["service_checksum"] == "none"
 
 
 async def test_a_throttled_service_slows_us_down_and_gets_everything(uploads: Uploads) -> None:
@@ -291,6 +328,39 @@ async def test_a_retry_after_a_mismatch_begins_with_a_new_object(uploads: Upload
     assert stored(uploads) == expected(uploads)
     assert outcome.report["transfer"]["skipped"] == 0
     assert "final" in tags_of(uploads).values()
+
+
+class Killed(Exception):
+    """The process is gone."""
+
+
+class KilledStore(MemoryJobStore):
+    """Takes one thing about a wrong disk, then nothing any more."""
+
+    dead = False
+
+    async def checkpoint(self, data: Mapping[str, Any]) -> None:
+        self._write(last=bool(data.get("rejected")))
+        await super().checkpoint(data)
+
+    async def forget_receipts(self) -> None:
+        self._write(last=bool(self.receipts))  # an upload begins with none
+        await super().forget_receipts()
+
+    def _write(self, *, last: bool) -> None:
+        if self.dead:
+            raise Killed
+        self.dead = last
+
+
+async def test_a_kill_while_a_wrong_disk_is_rejected_loses_nothing(uploads: Uploads) -> None:
+    store = KilledStore()
+    with pytest.raises(Killed):
+        await run(uploads, wrong_write(uploads), store=store)
+    after = MemoryJobStore(store.receipts, store.objects, store.data)
+    outcome = await run(uploads, store=after, attempt=2)
+    assert stored(uploads) == expected(uploads)
+    assert outcome.report["verified"]["root"] == outcome.root
 
 
 async def test_another_job_may_take_the_place_of_a_wrong_disk(uploads: Uploads) -> None:
