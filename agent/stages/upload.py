@@ -25,7 +25,7 @@ from agent.targets.tags import Tagger
 from agent.transfer.errors import VerifyMismatch
 from agent.transfer.limiter import Limiter
 from agent.transfer.pump import Pump, PumpStats
-from agent.transfer.verify import MOST_SAMPLED, Verified, Verifier
+from agent.transfer.verify import MOST_SAMPLED, Verified, Verifier, sampled_blocks
 from imaging.digest import DIGEST_BLOCK, DigestBuilder
 from imaging.units import round_up
 from protocol.messages import Output
@@ -173,7 +173,8 @@ async def _verify(run: _Run, disk: TargetDisk, *, expected_bytes: int) -> Verifi
     )
     try:
         if run.args.verify == "sample":
-            return await verifier.sample(random.sample)
+            blocks = await run.source.run(lambda: sampled_blocks(run.digest, random.sample))
+            return await verifier.sample(blocks)
         return await verifier.full()
     except VerifyMismatch:
         await _reject(run, disk)

@@ -8,8 +8,7 @@ zeros in both.
 
 import asyncio
 import hashlib
-from array import array
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from agent.errors import Retryable
@@ -106,9 +105,9 @@ class Verifier:
             raise VerifyMismatch(msg, found=compared, expected=self.expected.count)
         return Verified("full", self._blocks, self._bytes, self.root)
 
-    async def sample(self, pick: Pick) -> Verified:
-        """Read some blocks that hold data; raises as `full`."""
-        await self._check_all(self._sampled_runs(pick))
+    async def sample(self, blocks: Iterable[int]) -> Verified:
+        """Read these blocks (`sampled_blocks`), ordered; raises as `full`."""
+        await self._check_all(self._sampled_runs(blocks))
         return Verified("sample", self._blocks, self._bytes, None)
 
     async def _check_all(self, runs: AsyncIterator[_Run]) -> None:
@@ -174,14 +173,12 @@ class Verifier:
             yield extent
             at = max(at, extent.end)
 
-    async def _sampled_runs(self, pick: Pick) -> AsyncIterator[_Run]:
+    async def _sampled_runs(self, blocks: Iterable[int]) -> AsyncIterator[_Run]:
         size = self.expected.virtual_size
         async for extent in self._extents(size, self.padded_size - size):
             if extent.is_data:
                 await self._check_padding(extent.offset, extent.end)
-        data = array("Q", self.expected.data_blocks(0, self.expected.count))
-        chosen = set(pick(data, min(SAMPLE_BLOCKS, len(data)))) | set(data[:1]) | set(data[-1:])
-        for block in sorted(chosen):
+        for block in blocks:
             offset = block * DIGEST_BLOCK
             length = min(DIGEST_BLOCK, size - offset)
             yield _Run(offset, length, ((offset, length),))
@@ -237,6 +234,17 @@ class Verifier:
         offset = block * DIGEST_BLOCK
         msg = f"the target holds {found} in digest block {block} (at byte {offset})"
         return VerifyMismatch(msg, block=block, offset=offset)
+
+
+def sampled_blocks(expected: DigestBuilder, pick: Pick) -> list[int]:
+    """Return the blocks that a sample reads: the first and the last that hold data, and what `pick` takes of them all.
+
+    Two passes over the digests, so that memory does not grow with the disk. Blocking: some tenths of a second a TiB.
+    """
+    count = expected.count_data()
+    ranks = {*pick(range(count), min(SAMPLE_BLOCKS, count)), *range(count)[:1], *range(count)[-1:]}
+    blocks = enumerate(expected.data_blocks(0, expected.count))
+    return [block for rank, block in blocks if rank in ranks]
 
 
 def _merge(reads: list[Range], offset: int, length: int) -> None:

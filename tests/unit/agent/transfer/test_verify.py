@@ -7,7 +7,7 @@ import pytest
 from agent.errors import Retryable
 from agent.retry import Retrier, RetryPolicy
 from agent.transfer.errors import VerifyMismatch
-from agent.transfer.verify import Verifier
+from agent.transfer.verify import SAMPLE_BLOCKS, Verifier, sampled_blocks
 from imaging.digest import DigestBuilder, digest_device, hash_block
 from imaging.extent import Extent, Kind
 from imaging.memory import MemoryDevice
@@ -95,22 +95,47 @@ async def test_every_difference_is_found_and_placed(change, message):
 
 async def test_a_sample_reads_first_and_last_data_and_the_padding():
     _, disk, checks = verifier()
-    verified = await checks.sample(lambda population, k: list(population)[:0])
+    verified = await checks.sample(
+        sampled_blocks(checks.expected, lambda population, k: population[:0])
+    )
     assert verified.root is None
     assert verified.blocks_read == 2
     assert disk.reads == 3  # two blocks, and the page of the last one that lies in the padding
 
 
+def test_a_sample_picks_among_the_blocks_that_hold_data_and_adds_both_ends():
+    expected, data = DigestBuilder(TiB), [5, 2048, 2049, 9000, 1_999_999]
+    expected.set_zero(0, expected.count)
+    for block in data:
+        expected.set_blocks(block, bytes(range(32)))
+    assert sampled_blocks(expected, lambda population, k: [population[2]]) == [5, 2049, 1_999_999]
+    assert sampled_blocks(expected, random.sample) == data
+
+
+def test_a_sample_is_bounded_however_much_holds_data():
+    expected = DigestBuilder(4 * 1024 * MiB)
+    expected.set_blocks(0, bytes(range(32)) * expected.count)
+    blocks = sampled_blocks(expected, random.sample)
+    assert SAMPLE_BLOCKS <= len(blocks) <= SAMPLE_BLOCKS + 2
+    assert blocks == sorted(set(blocks))
+
+
+def test_a_disk_of_zeros_has_nothing_to_sample():
+    expected = DigestBuilder(MiB)
+    expected.set_zero(0, expected.count)
+    assert sampled_blocks(expected, random.sample) == []
+
+
 async def test_a_sample_finds_a_difference_where_it_looks():
     _, _, checks = verifier(flip(MiB + 5))
     with pytest.raises(VerifyMismatch, match="digest block 2"):
-        await checks.sample(random.sample)
+        await checks.sample(sampled_blocks(checks.expected, random.sample))
 
 
 async def test_a_sample_finds_dirty_padding():
     _, _, checks = verifier(flip(PADDED - 5))
     with pytest.raises(VerifyMismatch, match="padding"):
-        await checks.sample(random.sample)
+        await checks.sample(sampled_blocks(checks.expected, random.sample))
 
 
 def scattered(step, length, *, size=16 * MiB):
@@ -204,7 +229,11 @@ async def test_what_nobody_allocated_is_not_looked_at_block_by_block(mode, monke
         retrier=Retrier(policy=RetryPolicy(), now=lambda: 0.0, random=lambda: 0.5),
         progress=lambda n: None,
     )
-    verified = await (checks.full() if mode == "full" else checks.sample(random.sample))
+    verified = await (
+        checks.full()
+        if mode == "full"
+        else checks.sample(sampled_blocks(checks.expected, random.sample))
+    )
     assert (verified.blocks_read, looked) == (0, [])
     assert verified.root == ("sha256:of-the-source" if mode == "full" else None)
 
