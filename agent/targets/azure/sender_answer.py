@@ -4,6 +4,7 @@ Everything that a server may get wrong ends in `BadAnswer`; nothing is guessed. 
 the answer was certain and nothing came behind it.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ MAX_BODY = 64 * 1024
 MAX_INTERIM = 8
 """1xx answers before the real one."""
 _MAX_CHUNK_LINE = 256
+_CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,16}")
 _NO_BODY = (204, 304)
 _OK, _MULTIPLE = 200, 300
 
@@ -121,13 +123,10 @@ class AnswerReader:
         body = b""
         while True:
             size = self._until(b"\r\n", _MAX_CHUNK_LINE).split(b";")[0].strip()
-            try:
-                count = int(size, 16) if size.isalnum() else -1
-            except ValueError:
-                count = -1
-            if count < 0:
-                msg = f"expected the size of a chunk, found {bytes(size[:20])!r}"
+            if not _CHUNK_SIZE.fullmatch(size):
+                msg = f"expected the size of a chunk, found {size[:20]!r}"
                 raise BadAnswer(msg)
+            count = int(size, 16)
             if count == 0:
                 return body, self._until(b"\r\n", _MAX_CHUNK_LINE) == b""  # trailers: not kept
             if len(body) + count > MAX_BODY:

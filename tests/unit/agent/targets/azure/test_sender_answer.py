@@ -88,6 +88,8 @@ def test_an_answer_with_an_uncertain_end_does_not(data: bytes) -> None:
         b"HTTP/1.1 500 E\r\nContent-Length: 9\r\n\r\nshort",
         b"HTTP/1.1 500 E\r\nTransfer-Encoding: gzip\r\n\r\n",
         b"HTTP/1.1 500 E\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n",
+        b"HTTP/1.1 500 E\r\nTransfer-Encoding: chunked\r\n\r\n0x3\r\nabc\r\n0\r\n\r\n",
+        b"HTTP/1.1 500 E\r\nTransfer-Encoding: chunked\r\n\r\n1_0\r\n0123456789abcdef\r\n0\r\n\r\n",
         b"HTTP/1.1 500 E\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nabc\r\n",
         b"HTTP/1.1 100 Go\r\n\r\n" * 20,
         b"HTTP/1.1 500 E\r\nX: " + b"y" * MAX_HEAD + b"\r\n\r\n",
