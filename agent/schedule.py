@@ -7,6 +7,7 @@ import sqlite3
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias, assert_never
+from urllib.parse import urlsplit
 
 from agent.journal import inbox, jobs
 from agent.journal.errors import JournalUnusable
@@ -92,12 +93,19 @@ def claim_of(command: Command) -> Claim:
         case LocalTarget() as to:
             place = (to.name, to.disk)
         case AzurePageBlob() as to:
-            place = (to.endpoint.rstrip("/"), to.container, to.blob)
+            place = (_endpoint(to.endpoint), to.container, to.blob)
         case AzureDisk() as to:
             place = (to.subscription, to.resource_group, to.disk)
         case _:
             assert_never(args.target)
     return tuple(part.lower() for part in place)
+
+
+def _endpoint(url: str) -> str:
+    """Return an endpoint without what may be written or left out."""
+    parts = urlsplit(url.lower())
+    host = parts.netloc.removesuffix({"https": ":443", "http": ":80"}.get(parts.scheme, ""))
+    return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
 
 
 def claim_at(conn: sqlite3.Connection, digest: bytes) -> Claim | None:

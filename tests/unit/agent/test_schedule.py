@@ -83,9 +83,11 @@ BLOB = AzurePageBlob(endpoint="https://a.blob.example", container="vhds", blob="
     [
         (DISK, msgspec.structs.replace(DISK, resource_group="images", sku="Premium_LRS")),
         (BLOB, msgspec.structs.replace(BLOB, endpoint="https://a.blob.example/")),
+        (BLOB, msgspec.structs.replace(BLOB, endpoint="https://a.blob.example:443")),
+        (BLOB, msgspec.structs.replace(BLOB, endpoint="https://A.Blob.example:443/")),
         (LocalTarget(name="disks", disk="d"), LocalTarget(name="disks", disk="d")),
     ],
-    ids=["azure-disk", "azure-page-blob", "local"],
+    ids=["azure-disk", "slash", "default-port", "case-port-slash", "local"],
 )
 def test_one_disk_is_one_claim_whatever_else_is_ordered(one: TargetRef, other: TargetRef) -> None:
     assert claim_of(_upload(one)) == claim_of(_upload(other)) != ()
@@ -97,6 +99,8 @@ def test_one_disk_is_one_claim_whatever_else_is_ordered(one: TargetRef, other: T
         (DISK, msgspec.structs.replace(DISK, disk="golden-2")),
         (DISK, msgspec.structs.replace(DISK, subscription="s-2")),
         (BLOB, msgspec.structs.replace(BLOB, container="other")),
+        (BLOB, msgspec.structs.replace(BLOB, endpoint="https://a.blob.example:8443")),
+        (BLOB, msgspec.structs.replace(BLOB, endpoint="https://a.blob.example/account-2")),
         (LocalTarget(name="disks", disk="d"), LocalTarget(name="disks", disk="e")),
     ],
 )
