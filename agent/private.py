@@ -5,7 +5,6 @@ Changes nothing: who sees the keys was somebody's decision, right or wrong; the 
 
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 from agent.errors import NeedsOperator
@@ -15,7 +14,7 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 class NotPrivate(NeedsOperator):
-    """The state folder belongs to another user, or others may write to it, or read a private key in it."""
+    """The state folder belongs to another user, others may write to it or read a key in it, or nobody can tell."""
 
     code = "identity.not-private"
     exit_code = 77
@@ -39,11 +38,14 @@ def require_private(state: Path, keys: Path) -> None:
         _require(path, _OTHERS, "others may read this private key", "600")
 
 
-def _private_keys(folder: Path) -> Iterator[Path]:
+def _private_keys(folder: Path) -> list[Path]:
     try:
-        yield from sorted(folder.glob("*.key"))
-    except PermissionError as err:  # in a folder of another user; its owner was named already
-        raise NotPrivate(f"{folder}: {err.strerror}", path=str(folder)) from err
+        return sorted(path for path in folder.iterdir() if path.suffix == ".key")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except PermissionError as err:  # ours (that was judged before), but closed to ourselves
+        msg = f"{folder} cannot be listed: `chmod 700 {folder}`"
+        raise NotPrivate(msg, path=str(folder)) from err
 
 
 def _require(path: Path, forbidden: int, told: str, mode: str) -> None:

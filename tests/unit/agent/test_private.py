@@ -68,3 +68,14 @@ def test_a_folder_that_others_may_list_is_no_reason_to_stand_still(state: Path) 
     """The doctor warns; keys and journal are closed by their own modes."""
     state.chmod(0o755)
     check(state)
+
+
+def test_keys_that_cannot_be_listed_are_not_taken_for_private(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(_folder: Path) -> None:  # root, who runs some of these tests, may list everything
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", closed)
+    with pytest.raises(NotPrivate, match=f"chmod 700 {state / identity.FOLDER}"):
+        check(state)
