@@ -18,6 +18,8 @@ from protocol.ids import IdText
 STDIN = "-"
 MAX_BYTES = 1024 * 1024
 """A spec is some hundred bytes, a key manifest at most 64 KiB; more is another file."""
+MAX_DIGITS = 19
+"""Of a number, leading zeros too."""
 
 
 class NoInput(CliError):
@@ -38,6 +40,15 @@ class NotText(CliError):
     fix = "Name the right file, or write it again as UTF-8."
 
 
+class TooLong(CliError):
+    """A file that the command names is far longer than what it should hold."""
+
+    code = "cli.too-long"
+    exit_code = Exit.BAD_DATA
+    http_status = 422
+    fix = "Name the right file."
+
+
 class CannotCreate(CliError):
     """A file or folder that the command was to make cannot be made."""
 
@@ -48,26 +59,31 @@ class CannotCreate(CliError):
 
 
 def read_bytes(path: Path, what: str) -> bytes:
-    """Return a file's content, `-` is standard input; at most one byte more than MAX_BYTES.
+    """Return a file's content, `-` is standard input.
 
     Raises:
         NoInput: It cannot be read; the message begins with `what`.
+        TooLong: It has more than MAX_BYTES: a part of it may mean something else.
     """
     try:
         if str(path) == STDIN:
-            return sys.stdin.buffer.read(MAX_BYTES + 1)
-        with path.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
+            data = sys.stdin.buffer.read(MAX_BYTES + 1)
+        else:
+            with path.open("rb") as file:
+                data = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as err:  # ValueError: a NUL in the name
         reason = getattr(err, "strerror", None) or str(err)
         raise NoInput(f"{what} {path} cannot be read: {reason}", path=str(path)) from err
+    if len(data) > MAX_BYTES:
+        raise TooLong(f"{what} {path} has more than {MAX_BYTES} bytes", path=str(path))
+    return data
 
 
 def read_text(path: Path, what: str) -> str:
     """Return a file's text, `-` is standard input.
 
     Raises:
-        NoInput, NotText.
+        NoInput, TooLong, NotText.
     """
     try:
         return read_bytes(path, what).decode()
@@ -102,7 +118,8 @@ def number(least: int, most: int) -> Callable[[str], int]:
     """Return what reads a whole number from `least` to `most`; for argparse."""
 
     def read(text: str) -> int:
-        if not text.isascii() or not text.isdecimal() or not least <= int(text[:20]) <= most:
+        is_number = text.isascii() and text.isdecimal() and len(text) <= MAX_DIGITS
+        if not is_number or not least <= int(text) <= most:
             msg = f"{text!r} is no number from {least} to {most}"
             raise argparse.ArgumentTypeError(msg)
         return int(text)

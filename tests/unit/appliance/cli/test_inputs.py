@@ -1,5 +1,6 @@
 """What people hand over by name: one meaning of each exit code, whatever the command and whatever lies there."""
 
+import argparse
 import io
 import json
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from appliance.cli.inputs import MAX_BYTES, NotText, read_bytes, read_text
+from appliance.cli.inputs import MAX_BYTES, NotText, TooLong, number, read_bytes, read_text
 from appliance.cli.main import main
 from appliance.controlplane import create_control_plane
 
@@ -201,4 +202,31 @@ def test_standard_input_is_read_as_strictly_as_a_file(monkeypatch: pytest.Monkey
 
 
 def test_a_file_without_an_end_is_not_read_to_its_end() -> None:
-    assert len(read_bytes(Path("/dev/zero"), "the spec")) == MAX_BYTES + 1
+    with pytest.raises(TooLong):
+        read_bytes(Path("/dev/zero"), "the spec")
+
+
+def test_a_spec_that_is_too_long_is_refused_not_cut(
+    plane: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = plane / "long.toml"
+    text = SPEC.replace("password_file", "# password_file")
+    spec.write_text(text + "#" * (MAX_BYTES - len(text)))
+    assert len(read_bytes(spec, "the spec")) == MAX_BYTES
+    with spec.open("a") as file:
+        file.write('\n[options]\nif_exists = "replace"\n')
+    assert main(["image", "upload", "--plan", "--spec", str(spec)]) == 65
+    explained(capsys, spec)
+
+
+@pytest.mark.parametrize("text", ["1", "007", "1000000000"])
+def test_a_number_is_read(text: str) -> None:
+    assert number(1, 10**9)(text) == int(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "-1", "1.0", "\u0661", "1000000001", "0" * 19 + "1" + "9" * 40, "0" * 5000]
+)
+def test_what_is_no_such_number_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError):
+        number(1, 10**9)(text)
