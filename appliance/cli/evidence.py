@@ -18,6 +18,7 @@ import msgspec
 
 from appliance.cli.exits import CliError, Exit
 from protocol.errors import ProtocolError
+from protocol.jobs import FINAL
 from protocol.messages import MAX_RESULT, Kind, Record, Result
 from protocol.signed import open_statement
 
@@ -42,11 +43,16 @@ class Evidence:
 
 
 RELAY = Evidence("relay", "relay")
+_ENDS = frozenset(state.value for state in FINAL)
 
 
 def needs_proof(job: dict[str, Any]) -> bool:
-    """Tell whether a job's end is one that only its appliance can know."""
-    return bool(job.get("result")) or job.get("state") == "succeeded"
+    """Tell whether a job is shown as one that ended.
+
+    Every end is its appliance's signed result: an honest relay sets final states from nothing else and keeps the result
+    with the job (`relay.store.rules`). What was never delivered, or the signer closed, stays queued or quarantined.
+    """
+    return bool(job.get("result")) or job.get("state") in _ENDS
 
 
 def judge(job: dict[str, Any], record: Record) -> Evidence:
@@ -82,6 +88,7 @@ def _signed(result: Result) -> dict[str, Any]:
         "id": result.id.hex(),
         "appliance": result.appliance,
         "op": result.op,
+        "workflow": result.workflow,
         "digest": result.digest.hex(),
         "state": result.status,
         "status": result.status,
@@ -96,7 +103,9 @@ def _signed(result: Result) -> dict[str, Any]:
 
 def _shown(job: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     return {
-        **{name: job.get(name) for name in ("id", "appliance", "op", "digest", "state")},
+        **{
+            name: job.get(name) for name in ("id", "appliance", "op", "workflow", "digest", "state")
+        },
         **{name: result.get(name) for name in ("status", "code", "root", "ended", "started")},
         "attempt": result.get("attempt"),
         "outputs": result.get("outputs"),

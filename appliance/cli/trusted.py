@@ -6,18 +6,19 @@ replaced since.
 """
 
 import contextlib
-import re
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from appliance.cli.evidence import BadEvidence
 from protocol.errors import ManifestRollback, ProtocolError
+from protocol.ids import IdText
 from protocol.keys import KeyRing
 from protocol.messages import Record
 
 MANIFEST = ".manifest"
-_APPLIANCE = re.compile(r"[a-z0-9-]{1,64}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +67,11 @@ class Trust:
             BadEvidence: It is not signed by the ring's record key, names somebody else, or is another one of the same
                 serial.
         """
-        if not _APPLIANCE.match(appliance):  # the relay's word, and it becomes a file's name
+        try:
+            msgspec.convert(appliance, IdText)  # the relay's word, and it becomes a file's name
+        except msgspec.ValidationError as err:
             msg = f"{appliance!r} is no appliance's name"
-            raise BadEvidence(msg)
+            raise BadEvidence(msg) from err
         record = self._open(ring, appliance, offered)
         kept = self._kept(appliance)
         seen = None

@@ -68,6 +68,7 @@ def test_a_failed_job_and_one_without_a_report_are_proven_too() -> None:
         ("job", "id", "0" * 32),
         ("job", "op", "upload"),
         ("job", "digest", "0" * 64),
+        ("job", "workflow", "somebody-elses"),
         ("result", "status", "failed"),
         ("result", "root", "sha256:" + "1" * 64),
         ("result", "code", "share.not-found"),
@@ -118,16 +119,17 @@ def test_an_envelope_that_is_none_is_named(text: str) -> None:
         judge(job, RECORD)
 
 
-def test_a_success_without_a_result_is_an_error() -> None:
-    job = shown()
+@pytest.mark.parametrize("state", ["succeeded", "failed", "cancelled", "refused"])
+def test_an_end_without_a_result_is_an_error(state: str) -> None:
+    job = {**shown(), "state": state}
     del job["result"]
     assert needs_proof(job)
     with pytest.raises(BadEvidence, match="without the appliance's signed result"):
         judge(job, RECORD)
 
 
-@pytest.mark.parametrize("state", ["queued", "running", "refused"])
-def test_what_no_appliance_ended_needs_no_proof(state: str) -> None:
+@pytest.mark.parametrize("state", ["queued", "quarantined", "accepted", "running", "cancelling"])
+def test_what_has_not_ended_needs_no_proof(state: str) -> None:
     assert not needs_proof({"state": state})
 
 
