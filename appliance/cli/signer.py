@@ -168,7 +168,10 @@ def _raise_epoch(args: argparse.Namespace) -> int:
 
 def _manifest(args: argparse.Namespace) -> int:
     found = ask(socket_of(args), "PUT", "/v1/manifest", read_bytes(args.file, "the key manifest"))
-    text = f"key manifest {found['serial']} is in force; orders re-based: {len(found['raised'])}"
+    text = (
+        f"key manifest {found['serial']} is in force; appliances with re-based orders: {len(found['raised'])}, "
+        f"with something signed again: {len(found['signed_again'])}"
+    )
     return _said(args, "signer-manifest/1", found, text)
 
 

@@ -75,7 +75,14 @@ def test_a_newer_key_manifest_counts_also_after_a_restart(
     root = str(signer.folder / "offline-root.key")
     made = main(["key", "manifest", "--root", root, *keys, "--serial", "2", "-o", str(newer)])
     assert made == 0
+    capsys.readouterr()
     assert _run(signer, "signer", "manifest", str(newer)) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("key manifest 2 is in force; ")
+    assert "re-based orders: 0, with something signed again: 0" in said
+    assert _run(signer, "signer", "manifest", str(newer), "--json") == 0  # the same again
+    told = json.loads(capsys.readouterr().out)
+    assert (told["serial"], told["raised"], told["signed_again"]) == (2, [], [])
     assert _run(signer, "signer", "manifest", str(signer.keys / "manifest")) == 1  # serial 1
     signer.kill()
     signer.start()
