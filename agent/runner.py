@@ -1,8 +1,8 @@
 """Runner: which jobs run, from their start to their result. Knows no channel and no op; a stage does the work.
 
 One TaskGroup per job inside the runner's own. Started is what the journal says is started: every move is durable before
-its effect. Memory: `limits.slots` jobs of at most 136 MiB each (up to 256 GiB of data; 66 KiB of digests for each GiB
-beyond), plus one row a waiting job.
+its effect. Memory: `limits.slots` jobs of at most 136 MiB each, whatever the disk's size, plus one row a waiting job.
+Beyond 256 GiB of data a job's digests go to an unnamed file in `state_dir`, 64 KiB a GiB.
 """
 
 import asyncio
