@@ -26,7 +26,7 @@ from relay.desk import Desk, Shared
 from relay.errors import Busy
 from relay.lobby import Lobby, Stranger
 from relay.mailbox import Mailbox
-from relay.wire import allow, vouch
+from relay.wire import allow, cut, vouch
 
 HEARTBEAT_S = 20.0
 """Proxies cut idle connections after 30 s and more; a silent partition shows after 1.5 heartbeats."""
@@ -64,7 +64,7 @@ class Channel:
         if self._going is not None:
             raise Busy("the relay takes no new agent connection at the moment", retry_after=5)
         # As at the door: a flood pushes itself out, not the agent that is about to say hello.
-        stranger = self._waiting.enter(request.remote or "", lambda _reason: _cut(request))
+        stranger = self._waiting.enter(request.remote or "", lambda why: cut(request, why))
         self.shared.metrics.unverified.inc()
         socket = web.WebSocketResponse(
             heartbeat=HEARTBEAT_S, max_msg_size=MAX_FRAME, compress=False
@@ -93,11 +93,6 @@ class Channel:
         self._going = GoingAway(after=after, spread=spread)
         for link in self.shared.agents:
             link.offer(self._going)
-
-
-def _cut(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()
 
 
 @dataclass(slots=True, eq=False)

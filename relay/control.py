@@ -41,7 +41,7 @@ from relay.mailbox import Mailbox
 from relay.metrics import Metrics
 from relay.signers import Attachment, Signers
 from relay.store.base import Head, KeptKind, Store
-from relay.wire import vouch
+from relay.wire import cut, vouch
 
 HEARTBEAT_S = 20.0
 ATTACH_S = 10.0
@@ -76,7 +76,7 @@ class Control:
             heartbeat=HEARTBEAT_S, max_msg_size=MAX_CONTROL_FRAME, compress=False
         )
         # Whoever says nothing must not keep the signer out: it has its frame ready.
-        stranger = self._waiting.enter(request.remote or "", lambda _reason: _cut(request))
+        stranger = self._waiting.enter(request.remote or "", lambda why: cut(request, why))
         try:
             await socket.prepare(request)
             attach = await _first_frame(socket)
@@ -99,11 +99,6 @@ class Control:
         """End every attachment: the relay stops."""
         for attachment in self.signers:
             attachment.close(CLOSE_GOING_AWAY, "relay.going-away")
-
-
-def _cut(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()
 
 
 async def _first_frame(socket: web.WebSocketResponse) -> Attach | None:

@@ -285,6 +285,12 @@ def allow(request: web.BaseRequest, size: int) -> None:
         request.protocol.allowance = size
 
 
+def cut(request: web.BaseRequest, reason: str) -> None:
+    """End a request's connection now; counted and told with all others that the door's port cut."""
+    if isinstance(request.protocol, Wire):
+        request.protocol.cut(reason)
+
+
 def vouch(request: web.BaseRequest) -> None:
     """Say that a request's connection is no stranger's: it showed a good key or signature."""
     if isinstance(request.protocol, Wire):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from protocol.frames import (
     CLOSE_PROTOCOL,
     AckFrame,
+    Challenge,
     Credit,
     Fetch,
     HelloFrame,
@@ -140,15 +141,14 @@ async def test_flood_over_the_wire_is_cut_and_forgotten(tmp_path: Path) -> None:
 @pytest.mark.e2e
 async def test_connections_without_a_hello_are_limited_in_number(tmp_path: Path) -> None:
     async with running(tmp_path, limits=Limits(unverified=2)) as world:
-        sockets = [await world.http.ws_connect(f"{world.url}/v1/channel") for _ in range(2)]
-        async with world.http.get(f"{world.url}/v1/channel") as refused:
-            assert refused.status == 503
-            assert (await refused.json(content_type=None))["code"] == "relay.busy"
-        for socket in sockets:
-            await socket.close()
+        sockets = [await world.http.ws_connect(f"{world.url}/v1/channel") for _ in range(3)]
+        assert world.relay.channel.unverified == 2
+        oldest, *others = [AgentDouble(socket) for socket in sockets]
+        assert await oldest.closed() == (aiohttp.WSCloseCode.ABNORMAL_CLOSURE, "")
+        for agent in others:
+            await agent.expect(Challenge)
+            await agent.socket.close()
         await until(lambda: world.relay.channel.unverified == 0)
-        async with world.http.ws_connect(f"{world.url}/v1/channel") as socket:
-            assert (await socket.receive_bytes()) is not None
 
 
 @pytest.mark.e2e
