@@ -112,6 +112,12 @@ class Relay:
         cut = self.shared.metrics.cut
         return Door(lobby, stranger_s, cut=lambda reason: cut.labels(reason=reason).inc())
 
+    def metrics_door(self) -> Door:
+        """Return who takes the connections of the metrics' own port: nobody proves there who he is."""
+        door = self.door()
+        door.stranger_s = math.inf
+        return door
+
     async def go_away(self) -> None:
         """Say goodbye to agents, streams and signers; give what runs up to `drain_s` seconds."""
         self.channel.go_away(after=COME_BACK_AFTER_S, spread=COME_BACK_SPREAD_S)
@@ -217,7 +223,9 @@ async def serve(config: RelayConfig, *, ready: Callable[[int], None] = lambda _p
         relay = build(config, stack.enter_context(opened_store(config)))
         stack.push_async_callback(relay.close)
         if config.metrics_listen:
-            await _listen(stack, relay.metrics_application(), config.metrics_listen, relay.door())
+            await _listen(
+                stack, relay.metrics_application(), config.metrics_listen, relay.metrics_door()
+            )
         door = relay.door()
         port = await _listen(
             stack, relay.application(), config.listen, door, tls=tls, drain_s=config.drain_s

@@ -4,7 +4,7 @@
 |---|---|---|
 | a request's head, from its first byte (or the connection's start) | HEAD_S, HEAD_BYTES | 408, 431 |
 | a silent body | BODY_S | 408 |
-| a stranger's whole connection (`relay.lobby`) | `stranger_s` | cut |
+| a stranger's whole connection (`relay.lobby`) | `stranger_s` | cut; closed between two requests |
 | what a stranger sends on the agents' channel | `allow`, from `relay.channel` | cut |
 | a client that takes nothing of its answer | UNREAD_S | cut by the kernel |
 | a connection between two requests | KEEP_S | closed |
@@ -134,7 +134,10 @@ class Wire(web.RequestHandler):
     def check(self, now: float) -> None:
         """End what takes too long."""
         if self.stranger is not None and now - self._began > self._keeper.stranger_s:
-            self.cut("stranger")
+            if self._between_requests():
+                self.force_close()  # a health check that keeps its connection: no news
+            else:
+                self.cut("stranger")
         elif self._upgraded or self._payload_parser is not None or self._close or self._force_close:
             return
         elif self._current_request is None:
@@ -226,6 +229,14 @@ class Wire(web.RequestHandler):
             self._keeper.refused(self.address, BadHttp.code)
         elif not isinstance(exc, RelayError):  # ours was told when the body broke
             log.error("connection failed", peer=self.address, exc_info=exc)
+
+    def _between_requests(self) -> bool:
+        return (
+            self._raw is not None
+            and self._current_request is None
+            and self._head_since is None
+            and not self._messages
+        )
 
     def _reading_body(self) -> bool:
         request = self._current_request
