@@ -7,7 +7,6 @@ import sqlite3
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeAlias, assert_never
-from urllib.parse import urlsplit
 
 from agent.journal import inbox, jobs
 from agent.journal.errors import JournalUnusable
@@ -102,10 +101,11 @@ def claim_of(command: Command) -> Claim:
 
 
 def _endpoint(url: str) -> str:
-    """Return an endpoint without what may be written or left out."""
-    parts = urlsplit(url.lower())
-    host = parts.netloc.removesuffix({"https": ":443", "http": ":80"}.get(parts.scheme, ""))
-    return f"{parts.scheme}://{host}{parts.path.rstrip('/')}"
+    """Return an endpoint without what may be written or left out; whether it is one, its target finds out."""
+    scheme, _, rest = url.lower().partition("://")
+    host, slash, path = rest.partition("/")
+    host = host.removesuffix(":443" if scheme == "https" else ":80")
+    return f"{scheme}://{host}{slash}{path}".rstrip("/")
 
 
 def claim_at(conn: sqlite3.Connection, digest: bytes) -> Claim | None:

@@ -108,6 +108,11 @@ def test_other_disks_are_other_claims(one: TargetRef, other: TargetRef) -> None:
     assert claim_of(_upload(one)) != claim_of(_upload(other))
 
 
+def test_an_endpoint_that_is_none_is_left_to_its_target() -> None:
+    """Judging what may start must not fail for one order that nobody can do."""
+    assert claim_of(_upload(msgspec.structs.replace(BLOB, endpoint="https://[a:443/")))
+
+
 @pytest.mark.parametrize("changes", [{}, {"args_v": 9}, {"op": "upload", "args": b""}])
 def test_a_job_that_writes_nowhere_claims_nothing(changes: dict[str, Any]) -> None:
     assert claim_of(w.command(**changes)) == ()
