@@ -133,7 +133,7 @@ async def _transfer(run: _Run, disk: TargetDisk) -> PumpStats:
     total = await run.source.data_bytes()
 
     def report(stats: PumpStats) -> None:
-        job.progress(TRANSFER, stats.done, total, retries=stats.retries)
+        job.progress(TRANSFER, stats.done, total, retries=stats.retries, slow=stats.slow)
 
     pump = Pump(
         source=run.source.image,

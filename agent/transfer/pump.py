@@ -16,6 +16,7 @@ from agent.errors import AgentError, Cancelled
 from agent.retry import Retrier, RetryPolicy
 from agent.targets.base import TargetDisk, TargetLimits
 from agent.transfer.buffers import BufferPool
+from agent.transfer.flow import Flow
 from agent.transfer.gate import Gate
 from agent.transfer.limiter import Limiter
 from agent.transfer.plan import Chunk, Gap, plan_chunks
@@ -28,6 +29,8 @@ READERS = 2
 """Reading threads: two hide a share's latency behind hashing; more only fight for the cores (measured on 2)."""
 
 POLL_S = 0.02
+STALL_S = 1.0
+"""Without a finished chunk for so long, the pump says what it waits for, and goes on saying it."""
 
 
 class Receipts(Protocol):
@@ -53,6 +56,7 @@ class PumpStats:
         sent: Bytes of acknowledged puts.
         puts: Acknowledged puts.
         retries: Puts that failed and were tried again.
+        slow: What everything waits for now (`agent.transfer.flow`), None while chunks get done.
     """
 
     total: int = 0
@@ -61,6 +65,7 @@ class PumpStats:
     sent: int = 0
     puts: int = 0
     retries: int = 0
+    slow: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -73,7 +78,7 @@ class Pump:
         digest: Gets every block's digest; complete when `run` returns.
         receipts: Finished chunks, across attempts; read once before anything else.
         threads: Runs the readers; needs `READERS` free workers.
-        progress: Called on the event loop after every chunk.
+        progress: Called on the event loop after every chunk, and once a second while none gets done.
         buffers: Chunks in memory.
     """
 
@@ -91,6 +96,7 @@ class Pump:
     buffers: int = 24
     stats: PumpStats = field(default_factory=PumpStats)
 
+    _flow: Flow = field(default_factory=Flow)
     _pool: BufferPool = field(init=False)
     _gate: Gate = field(init=False)
     _retrier: Retrier = field(init=False)
@@ -128,10 +134,13 @@ class Pump:
         await loop.run_in_executor(self.threads, self._load_receipts)
         readers = [self.threads.submit(self._read_chunks, loop) for _ in range(READERS)]
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._watch_readers(readers))
-                for _ in range(self.limits.inflight_max):
-                    group.create_task(self._write_chunks())
+            async with asyncio.TaskGroup() as around:
+                stalls = around.create_task(self._report_stalls())
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._watch_readers(readers))
+                    for _ in range(self.limits.inflight_max):
+                        group.create_task(self._write_chunks())
+                stalls.cancel()
         except BaseExceptionGroup as failures:
             raise first_failure(failures) from failures
         finally:
@@ -200,9 +209,17 @@ class Pump:
 
     # --- event loop ---------------------------------------------------------------------------------------
 
+    async def _report_stalls(self) -> None:
+        while True:
+            done = self.stats.done
+            await asyncio.sleep(STALL_S)
+            if self.stats.done == done:
+                self.stats.slow = self._flow.held_back_by
+                self.progress(self.stats)
+
     async def _write_chunks(self) -> None:
         while (filled := await self._queue.get()) is not None:
-            with memoryview(filled.buffer) as view:
+            with memoryview(filled.buffer) as view, self._flow.write():
                 for span in filled.spans:
                     await self._put(filled.chunk.offset, span, view)
             self._finished(filled)
@@ -212,7 +229,8 @@ class Pump:
         offset, data = base + span.start, view[span.start : span.start + span.length]
 
         async def once() -> None:
-            await self.limiter.take(len(data))
+            with self._flow.wait_for_limit():
+                await self.limiter.take(len(data))
             async with self._gate.slot():
                 await self.disk.put(offset, data, span.checksum)
 
@@ -229,6 +247,7 @@ class Pump:
         chunk = filled.chunk
         self.receipts.add(chunk.offset, chunk.length, filled.digests)
         self.stats.done += chunk.data_bytes
+        self.stats.slow = None
         self.progress(self.stats)
 
     def _skipped(self, chunk: Chunk) -> None:

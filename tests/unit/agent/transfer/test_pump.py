@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +10,7 @@ import pytest
 
 from agent.errors import Permanent, Retryable, Throttled
 from agent.retry import RetryPolicy
+from agent.transfer import pump as pump_module
 from agent.transfer.limiter import Limiter
 from agent.transfer.pump import Pump
 from imaging.digest import DIGEST_BLOCK, DigestBuilder, digest_device
@@ -165,3 +167,49 @@ async def test_progress_ends_at_all_of_the_data(threads):
     ).run()
     assert seen == sorted(seen)
     assert seen[-1] == 3 * MiB + 5 * MiB + 4 * MiB + seen[-1] % MiB
+
+
+class SlowDevice(CountingDevice):
+    """Reads when it may."""
+
+    def __init__(self, size, gate):
+        super().__init__(size)
+        self.gate = gate
+
+    def read_into(self, offset, buffer):
+        assert self.gate.wait(30)
+        super().read_into(offset, buffer)
+
+
+class SlowDisk(MemoryDisk):
+    """Writes when it may."""
+
+    def __init__(self, size, gate):
+        super().__init__(size)
+        self.gate = gate
+
+    async def put(self, offset, data, checksum):
+        await asyncio.to_thread(self.gate.wait, 30)
+        await super().put(offset, data, checksum)
+
+
+@pytest.mark.parametrize("side", ["source", "target", "limit"])
+async def test_a_stalled_copy_names_the_side_that_it_waits_for(threads, monkeypatch, side):
+    monkeypatch.setattr(pump_module, "STALL_S", 0.01)
+    gate, told = threading.Event(), []
+
+    def progress(stats):
+        told.append(stats.slow)
+        if stats.slow == side:  # nothing goes on before it was named
+            gate.set()
+            pump.limiter.set_rate(None)
+
+    device = SlowDevice(SIZE, gate) if side == "source" else CountingDevice(SIZE)
+    for offset in (0, 9 * MiB, 18 * MiB):
+        device.write(offset, random.Random(7).randbytes(3 * MiB))
+    disk = SlowDisk(41 * MiB, gate) if side == "target" else MemoryDisk(41 * MiB)
+    pump = make_pump(device, disk, threads, progress=progress)
+    pump.limiter.set_rate(1 if side == "limit" else None)
+    await pump.run()
+    assert side in told
+    assert told[-1] is None
