@@ -14,15 +14,7 @@ from protocol.errors import LineLocked
 from protocol.ids import digest_of
 from protocol.inbox import JOURNAL_BEHIND
 from protocol.issuer import raise_epoch
-from protocol.messages import (
-    MAX_COMMAND,
-    MAX_EPOCH_ORDER,
-    MAX_STATEMENT,
-    Command,
-    Kind,
-    Record,
-    Role,
-)
+from protocol.messages import MAX_COMMAND, Command, Kind, Role
 from protocol.ops import CancelArgs
 from protocol.signed import parse_envelope, seal_envelope
 from protocol.standing import SIGNER_BEHIND, Inventoried
@@ -83,72 +75,6 @@ def raise_line(
     )  # fmt: skip
     effects.replay.add(appliance.id)
     effects.note("epoch raised", appliance=appliance.id, reason=code, epoch=order.to)
-
-
-def sign_order_again(
-    conn: sqlite3.Connection,
-    authority: Authority,
-    appliance: Appliance,
-    good: frozenset[bytes],
-    *,
-    effects: Effects,
-) -> bool:
-    """Sign the order that began an appliance's epoch with another key, if one of these signed it; False if none did.
-
-    The payload, and so its digest and the place in the line, stays: an appliance that took the order before sees it
-    again. Open orders need it because no appliance takes them any more and no other epoch may be raised before they
-    are answered; answered ones because the outbox shows them to the relay before every command of their epoch.
-
-    Raises:
-        NoKey: No command key for this tenant.
-    """
-    place = (appliance.id, appliance.line.head.epoch)
-    row = conn.execute("SELECT env FROM epochs WHERE appliance = ? AND epoch = ?", place).fetchone()
-    if row is None:
-        return False
-    envelope = parse_envelope(bytes(row["env"]), limit=MAX_EPOCH_ORDER)
-    if envelope.k in good:
-        return False
-    key = authority.key(Role.COMMAND, appliance.tenant).key
-    env = seal_envelope(Kind.EPOCH, envelope.p, key)
-    conn.execute("UPDATE epochs SET env = ? WHERE appliance = ? AND epoch = ?", (env, *place))
-    audit.append(
-        conn, "epoch.signed-again", at=authority.now(), actor="signer", tenant=appliance.tenant,
-        subject=appliance.id, to=place[1],
-    )  # fmt: skip
-    effects.replay.add(appliance.id)
-    effects.note("epoch order signed again", appliance=appliance.id, epoch=place[1])
-    return True
-
-
-def sign_record_again(
-    conn: sqlite3.Connection,
-    authority: Authority,
-    appliance: Appliance,
-    good: frozenset[bytes],
-    *,
-    effects: Effects,
-) -> bool:
-    """Sign an appliance's record with another key, if one of these signed it; False if none did.
-
-    The relay believes no record under a revoked key: it would let the appliance in no more, and hold its commands.
-
-    Raises:
-        NoKey: No record key for this tenant.
-    """
-    envelope = parse_envelope(appliance.record, limit=MAX_STATEMENT)
-    if envelope.k in good:
-        return False
-    key = authority.key(Role.RECORD, appliance.tenant).key
-    record = decode(envelope.p, Record, limit=MAX_STATEMENT)
-    appliances.save_record(conn, record, seal_envelope(Kind.RECORD, envelope.p, key))
-    audit.append(
-        conn, "record.signed-again", at=authority.now(), actor="signer", tenant=appliance.tenant,
-        subject=appliance.id, serial=record.serial,
-    )  # fmt: skip
-    effects.replay.add(appliance.id)
-    effects.note("record signed again", appliance=appliance.id, serial=record.serial)
-    return True
 
 
 def raise_by_itself(
