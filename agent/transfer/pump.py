@@ -56,7 +56,7 @@ class PumpStats:
         sent: Bytes of acknowledged puts.
         puts: Acknowledged puts.
         retries: Puts that failed and were tried again.
-        slow: What everything waits for now (`agent.transfer.flow`), None while chunks get done.
+        slow: The side that holds the transfer back (`agent.transfer.flow`); None unless it stands still.
     """
 
     total: int = 0

@@ -6,7 +6,6 @@ Real relay, signer and agent, the Azure simulator as target.
 import random
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,26 +13,11 @@ import pytest
 from appliance.sim.azure import AzureSim
 from imaging.units import KiB, MiB, TiB
 from tests.support.disks import Vhdx, write_sparse
-from tests.support.simazure import running_azure
 from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(900)]
 
 PIECE = 512 * KiB
-
-
-@pytest.fixture
-def sim(tmp_path: Path) -> Iterator[AzureSim]:
-    with running_azure(state_dir=tmp_path / "azure") as sim:
-        sim.make_container("vhds")
-        yield sim
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Stack]:
-    with Stack(tmp_path) as stack:
-        stack.start_all()
-        yield stack
 
 
 def upload(stack: Stack, sim: AzureSim, path: Path) -> str:

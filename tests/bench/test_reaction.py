@@ -8,31 +8,15 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from appliance.sim.azure import AzureSim
 from imaging.units import GiB, MiB
-from tests.support.simazure import running_azure
 from tests.support.stack import Stack
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(900)]
-
-
-@pytest.fixture
-def sim(tmp_path: Path) -> Iterator[AzureSim]:
-    with running_azure(state_dir=tmp_path / "azure") as sim:
-        sim.make_container("vhds")
-        yield sim
-
-
-@pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Stack]:
-    with Stack(tmp_path) as stack:
-        stack.start_all()
-        yield stack
 
 
 def order(stack: Stack, sim: AzureSim, path: str, **args) -> str:

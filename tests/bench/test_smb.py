@@ -86,7 +86,9 @@ def test_sequential_read_against_smbclient(
 ) -> None:
     smbclient = shutil.which("smbclient")
     if smbclient is None:
-        pytest.skip("smbclient is not installed")
+        pytest.fail(
+            "smbclient is not installed: without its peer this measures nothing (make setup)"
+        )
     user, port = rig.server.user, str(rig.server.port)
     reader = [sys.executable, "-c", READER, port, user.name, user.password, ours]
     contenders = {

@@ -101,8 +101,10 @@ def test_forty_random_kills(stack: Stack, sim: AzureSim, seed: int) -> None:
 
 def kill_at_random(stack: Stack, sim: AzureSim, rng: random.Random, *, kills: int) -> None:
     job = upload(stack, sim, "golden.vhd")
-    for _ in range(kills):
-        time.sleep(rng.uniform(0.05, 2.0))
+    for number in range(kills):
+        time.sleep(rng.uniform(0.05, 2.0))  # the random moment that this is about
+        if not number:
+            assert sim.stats.bytes_stored < SIZE  # at least the first kill is one in mid upload
         name = rng.choice(NAMES)
         stack.kill(name)
         time.sleep(rng.uniform(0.0, 0.3))

@@ -22,14 +22,14 @@ pytestmark = pytest.mark.interop
 GUARD = 30.0
 
 OWNER = """
-import sys, time
+import signal, sys
 from pathlib import Path
 from appliance.sim.samba import Samba, SambaShare
 
 home = Path(sys.argv[1])
 with Samba(home / "state", [SambaShare("plain", home / "data")]) as server:
     print(server.port, server.user.name, server._process.pid, flush=True)
-    time.sleep(600)
+    signal.pause()
 """
 
 
