@@ -78,7 +78,7 @@ class DeviceIOError(DeviceError):
 
     code = "imaging.io"
     retryable = True
-    fix = "Look at the storage below the image; the operation may be tried again."
+    fix = "Look at the storage below the file that is named (room, rights, hardware); the operation may be tried again."
 
 
 class InvalidImage(ImagingError):
