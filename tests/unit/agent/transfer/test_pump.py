@@ -210,6 +210,7 @@ async def test_a_stalled_copy_names_the_side_that_it_waits_for(threads, monkeypa
     disk = SlowDisk(41 * MiB, gate) if side == "target" else MemoryDisk(41 * MiB)
     pump = make_pump(device, disk, threads, progress=progress)
     pump.limiter.set_rate(1 if side == "limit" else None)
-    await pump.run()
+    async with asyncio.timeout(30):  # a side that is never named would be waited for without end
+        await pump.run()
     assert side in told
     assert told[-1] is None
