@@ -8,6 +8,7 @@ AgentError                   agent.error
 Subclasses live beside the code that raises them or here; each has its own `code`.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 
@@ -87,3 +88,20 @@ class Throttled(Retryable):
 
     code = "target.throttled"
     fix = "Nothing to do: the transfer slows down by itself. If it lasts, lower the number of parallel jobs."
+
+
+def most_telling(errors: Sequence[BaseException]) -> BaseException:
+    """Return the error to report of several: the first real one, a Cancelled only if there is no other."""
+    return next((error for error in errors if not isinstance(error, Cancelled)), errors[0])
+
+
+def first_failure(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error to report out of a group."""
+    return most_telling(_flatten(failures))
+
+
+def _flatten(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found.extend(_flatten(error) if isinstance(error, BaseExceptionGroup) else [error])
+    return found

@@ -24,6 +24,7 @@ class Meter:
     _seen_at: float = 0.0
     _seen_done: int = 0
     _rate: float = 0.0
+    _weight: float = 0.0
 
     def report(
         self,
@@ -39,7 +40,8 @@ class Meter:
         old = self._progress
         if old is None or old.step != step:
             self._began_at, self._began_done = now, done
-            self._seen_at, self._seen_done, self._rate = now, done, 0.0
+            self._seen_at, self._seen_done = now, done
+            self._rate = self._weight = 0.0
         else:
             done = max(done, old.done)
             self._sample(done, now)
@@ -76,10 +78,11 @@ class Meter:
         passed = now - self._seen_at
         if passed < MIN_SAMPLE_S:
             return
-        keep = 0.5 ** (passed / HALF_LIFE_S)
+        # Weighted by time from the first sample on: a burst of 0.1 s must not stand for the first seconds.
+        fresh = 1 - 0.5 ** (passed / HALF_LIFE_S)
+        self._weight += fresh * (1 - self._weight)
         sample = _per_second(done - self._seen_done, passed)
-        first = self._seen_at == self._began_at
-        self._rate = sample if first else keep * self._rate + (1 - keep) * sample
+        self._rate += (sample - self._rate) * fresh / self._weight
         self._seen_at, self._seen_done = now, done
 
 

@@ -1,6 +1,6 @@
 """Retry: which error is tried again, and after how long. Decides on the class, never on text.
 
-`RetryPolicy` is pure; `Retrier` is the one loop that sleeps.
+`RetryPolicy` is pure; `Retrier` is the loop that sleeps, for coroutines and for worker threads.
 """
 
 import asyncio
@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from agent.errors import NeedsOperator, Retryable, Throttled
+from agent.errors import NeedsOperator, Retryable
+from agent.threads import Stop
 
 T = TypeVar("T")
 
@@ -53,47 +54,65 @@ class RetryPolicy:
         return max(random * bound, error.retry_after or 0.0)
 
 
+@dataclass(slots=True)
+class _Failures:
+    """How often one request failed in a row, and since when (seconds by the retrier's clock)."""
+
+    count: int = 0
+    since: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retrier:
-    """Runs one request until it succeeds or the policy gives up."""
+    """Runs one request, which must be idempotent, until it succeeds or the policy gives up."""
 
     policy: RetryPolicy
     now: Callable[[], float]
     random: Callable[[], float]
 
-    async def call(
-        self,
-        request: Callable[[], Awaitable[T]],
-        *,
-        throttled: Callable[[], None] | None = None,
-        retried: Callable[[], None] | None = None,
-    ) -> T:
+    async def call(self, request: Callable[[], Awaitable[T]]) -> T:
         """Return what `request` returns in the end.
-
-        Args:
-            request: Called again for every try; must be idempotent.
-            throttled: Called when the service asked to slow down.
-            retried: Called before every wait.
 
         Raises:
             TransferStalled: It kept failing with retryable errors for longer than `patience_s`.
             Exception: Whatever else the request raises, at once.
         """
-        failures, since = 0, 0.0
+        failures = _Failures()
         while True:
             try:
                 return await request()
             except Retryable as err:
-                now = self.now()
-                failures, since = failures + 1, since if failures else now
-                if throttled is not None and isinstance(err, Throttled):
-                    throttled()
-                wait = self.policy.delay(failures, err, failing_s=now - since, random=self.random())
-                if wait is None:
-                    raise _stalled(err, failures, now - since) from err
-            if retried is not None:
-                retried()
+                wait = self._wait_after(err, failures)
             await asyncio.sleep(wait)
+
+    def call_blocking(
+        self, request: Callable[[], T], stop: Stop, *, failed: Callable[[Retryable], None]
+    ) -> T:
+        """Do the same in a worker thread; `failed` gets every error that will be tried again.
+
+        Raises:
+            Cancelled: `stop` was set while it waited. Else as `call`.
+        """
+        failures = _Failures()
+        while True:
+            try:
+                return request()
+            except Retryable as err:
+                stop.check()  # a connection that the stop itself broke is no failure
+                failed(err)
+                wait = self._wait_after(err, failures)
+            stop.sleep(wait)
+
+    def _wait_after(self, err: Retryable, failures: _Failures) -> float:
+        now = self.now()
+        if not failures.count:
+            failures.since = now
+        failures.count += 1
+        failing_s = now - failures.since
+        wait = self.policy.delay(failures.count, err, failing_s=failing_s, random=self.random())
+        if wait is None:
+            raise _stalled(err, failures.count, failing_s) from err
+        return wait
 
 
 def _stalled(err: Retryable, failures: int, failing_s: float) -> TransferStalled:

@@ -7,11 +7,55 @@ thread. So each SDK gets a pool of its own, and a call that uses its caller's bu
 import asyncio
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from agent.errors import Cancelled
+
 T = TypeVar("T")
+
+
+class Stop(threading.Event):
+    """The end of work that several threads do: set once, from anywhere; wakes who waits for something else than it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._wakers: list[Callable[[], object]] = []
+        self._lock = threading.Lock()
+
+    def set(self) -> None:
+        """Set, and call every waker."""
+        with self._lock:
+            super().set()
+            wakers, self._wakers = self._wakers, []
+        for wake in wakers:
+            wake()
+
+    @contextlib.contextmanager
+    def waking(self, wake: Callable[[], object]) -> Iterator[None]:
+        """Have `wake` called when this is set (at once if it is already): from the setter's thread, must not block."""
+        with self._lock:
+            late = self.is_set()
+            if not late:
+                self._wakers.append(wake)
+        if late:
+            wake()
+        try:
+            yield
+        finally:
+            with self._lock, contextlib.suppress(ValueError):
+                self._wakers.remove(wake)
+
+    def check(self) -> None:
+        """Raise Cancelled once this is set."""
+        if self.is_set():
+            raise Cancelled("the work was stopped")
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; raises Cancelled as soon as this is set."""
+        self.wait(seconds)
+        self.check()
 
 
 class Pool:
@@ -47,12 +91,12 @@ async def run_blocking(
         return await asyncio.shield(work)
     except asyncio.CancelledError:
         stop.set()
-        await _until_done(work)
+        await until_done(work)
         raise
 
 
-async def _until_done(work: "asyncio.Future[T]") -> None:
-    """Wait for the thread, whatever it raises and however often the waiter is cancelled."""
+async def until_done(work: "asyncio.Future[T]") -> None:
+    """Wait for a thread, whatever it raises and however often the waiter is cancelled."""
     while not work.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait([work])

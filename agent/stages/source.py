@@ -13,15 +13,11 @@ from agent.stages.base import StageContext
 from agent.stages.plugins import make_share
 from agent.threads import Pool, run_blocking
 from agent.transfer.errors import SourceChanged
-from agent.transfer.pump import READERS
 from imaging.extent import data_bytes
 from imaging.formats import DiskImage, open_image
 from protocol.ops import ShareRef
 
 T = TypeVar("T")
-
-_CONTROL_THREADS = 1
-"""Beside the readers: asks for identity and closes while they read."""
 
 
 class _AbortingFlag(threading.Event):
@@ -42,9 +38,9 @@ class Source:
     """An open source disk.
 
     Attributes:
-        image: The virtual disk; read from the pool's threads.
+        image: The virtual disk; read from any thread.
         identity: Of the file, when it was opened.
-        pool: Threads for all blocking calls on this share: the readers and one more.
+        pool: The thread for all blocking calls on this share but reading.
     """
 
     image: DiskImage
@@ -64,7 +60,7 @@ class Source:
             AgentError: The share's. ImagingError: the image's, before the first byte goes anywhere.
         """
         share = make_share(ref, job)
-        pool = Pool(f"share-{job.command_id[:8]}", READERS + _CONTROL_THREADS)
+        pool = Pool(f"share-{job.command_id[:8]}", 1)
 
         def blocking() -> "Source":
             try:

@@ -7,7 +7,6 @@ chunk, an intent for every created object. A resumed attempt reads and sends onl
 failed verification is marked, named and kept; the line's next attempt deletes it and begins anew.
 """
 
-import asyncio
 import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
@@ -15,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 from agent.errors import AgentError, Permanent
-from agent.retry import RetryPolicy
 from agent.stages.base import StageContext, StageOutcome
 from agent.stages.plugins import make_retrier, make_target
 from agent.stages.source import Source, require_same
@@ -137,24 +135,18 @@ async def _transfer(run: _Run, disk: TargetDisk) -> PumpStats:
 
     pump = Pump(
         source=run.source.image,
+        abort=run.source.abort,
         disk=disk,
         limits=run.target.limits,
         digest=run.digest,
         receipts=job.journal,
-        threads=run.source.pool.executor,
         limiter=Limiter(run.args.bandwidth, now=job.clock, parent=job.limiter),
-        retry=RetryPolicy(),
-        now=job.clock,
-        random=random.random,
+        retrier=make_retrier(job),
         progress=report,
     )
     pump.stats.total = total
     report(pump.stats)
-    try:
-        return await pump.run()
-    except asyncio.CancelledError:
-        run.source.abort()
-        raise
+    return await pump.run()
 
 
 async def _verify(run: _Run, disk: TargetDisk, *, expected_bytes: int) -> Verified | None:

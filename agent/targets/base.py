@@ -1,7 +1,8 @@
 """DiskTarget: the plug-in seam for a cloud that holds disks, and what the upload stage hands to it.
 
-Pure asyncio. One file a target. A target never reads the share, never hashes, never retries beyond one call: the
-pump does that and decides by error class (Retryable, NeedsOperator, Permanent).
+One file a target. Everything is a coroutine but `put`, which carries the bytes and blocks a worker thread of the pump
+(docs/adr/0007). A target never reads the share, never hashes, never retries beyond one call: the pump does that and
+decides by error class (Retryable, NeedsOperator, Permanent).
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from agent.targets.tags import Tagger
+from agent.threads import Stop
 from imaging.extent import Extent
 
 
@@ -101,7 +103,7 @@ class Artifact:
 
 
 class TargetDisk(Protocol):
-    """One disk being written. `put` and `read` may run many at a time; the rest one at a time."""
+    """One disk being written. `put` (threads) and `read` (loop) may run many at a time; the rest one at a time."""
 
     resumed: bool
     """True when earlier receipts of this job may be trusted: it is the very object that they were written to."""
@@ -114,10 +116,11 @@ class TargetDisk(Protocol):
         """
         ...
 
-    async def put(self, offset: int, data: memoryview, checksum: str | None) -> None:
-        """Write `data` at `offset`; returns only when the service acknowledged it. Idempotent.
+    def put(self, offset: int, data: memoryview, checksum: str | None, stop: Stop) -> None:
+        """Write `data` at `offset`; returns only when the service acknowledged it. Idempotent. Blocking, from threads.
 
-        `offset` and `len(data)` obey TargetLimits; the caller owns the buffer until the call returns or raises.
+        `offset` and `len(data)` obey TargetLimits. The buffer is not looked at after the call has returned or raised.
+        Once `stop` is set, it raises within a second (Cancelled, or what the broken connection made of it).
         """
         ...
 

@@ -23,6 +23,7 @@ from agent.targets.errors import (
 )
 from agent.targets.naming import Found, choose_name
 from agent.targets.tags import Tagger
+from agent.threads import Stop
 from imaging.extent import Extent
 from imaging.filedev import FileDevice
 from imaging.units import MiB, TiB
@@ -51,7 +52,7 @@ class LocalDisk:
         self.checksum: Callable[[memoryview], str] | None = None
         self._file = FileDevice(folder.data_path(name, final=meta.final), writable=not meta.final)
 
-    async def put(self, offset: int, data: memoryview, checksum: str | None) -> None:  # noqa: ARG002 - none here
+    def put(self, offset: int, data: memoryview, checksum: str | None, stop: Stop) -> None:  # noqa: ARG002 - none here
         """Write one range."""
         self._file.write(offset, data)
 

@@ -1,1 +1,1 @@
-"""The copy engine between a device and a target: pump, retry, limits, buffers."""
+"""The copy engine between a device and a target: plan, pump, limits, verification."""

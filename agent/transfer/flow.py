@@ -1,45 +1,22 @@
-"""Where the chunks of a transfer are, and so what holds it back while nothing gets done. Pure; on the event loop."""
+"""Where the workers of a transfer are, and so what holds it back while nothing gets done. Pure."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable
+from enum import Enum
 
 SOURCE, LIMIT, TARGET = "source", "limit", "target"
 
 
-@dataclass(slots=True)
-class Flow:
-    """Counts of what is on its way.
+class At(Enum):
+    """What a worker is at."""
 
-    Attributes:
-        writing: Chunks that were read and are not acknowledged.
-        limited: Of them, those that wait for the bandwidth limit.
-    """
+    READING = "reading a chunk, or waiting for its turn to read"
+    LIMITED = "waiting for the bandwidth limit"
+    WRITING = "writing what it read, retries and waiting for a slot included"
 
-    writing: int = 0
-    limited: int = 0
 
-    @contextmanager
-    def write(self) -> Iterator[None]:
-        """A chunk is being written, retries and waiting included."""
-        self.writing += 1
-        try:
-            yield
-        finally:
-            self.writing -= 1
-
-    @contextmanager
-    def wait_for_limit(self) -> Iterator[None]:
-        """A write waits for its turn under the bandwidth limit."""
-        self.limited += 1
-        try:
-            yield
-        finally:
-            self.limited -= 1
-
-    @property
-    def held_back_by(self) -> str:
-        """The side that everything waits for."""
-        if not self.writing:
-            return SOURCE
-        return LIMIT if self.limited >= self.writing else TARGET
+def held_back_by(workers: Iterable[At]) -> str:
+    """Return the side that everything waits for."""
+    beyond = [at for at in workers if at is not At.READING]
+    if not beyond:
+        return SOURCE
+    return LIMIT if all(at is At.LIMITED for at in beyond) else TARGET

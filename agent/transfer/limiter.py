@@ -1,24 +1,28 @@
 """Token-bucket bandwidth limit; several stack (appliance, job). The rate may be changed while bytes flow."""
 
-import asyncio
+import threading
 from collections.abc import Callable
 from typing import Protocol
+
+from agent.threads import Stop
 
 
 class Taker(Protocol):
     """Whatever else has to agree before bytes may be sent."""
 
-    async def take(self, n: int) -> None:
+    def take(self, n: int, stop: Stop) -> None:
         """Return when `n` more bytes may be sent."""
         ...
 
 
 BURST_S = 1.0
 """The bucket holds one second of the rate: short enough that a graph of the link looks flat."""
+_LOOK_S = 0.25
+"""The longest sleep: a changed rate is seen within it."""
 
 
 class Limiter:
-    """Bytes a second for whoever calls `take`; None is no limit."""
+    """Bytes a second for whoever calls `take`; None is no limit. Thread-safe."""
 
     def __init__(
         self, rate: int | None, *, now: Callable[[], float], parent: Taker | None = None
@@ -28,6 +32,7 @@ class Limiter:
         self._parent = parent
         self._tokens = float(rate or 0) * BURST_S
         self._filled_at = now()
+        self._lock = threading.Lock()
 
     @property
     def rate(self) -> int | None:
@@ -36,20 +41,32 @@ class Limiter:
 
     def set_rate(self, bytes_per_s: int | None) -> None:
         """Change the limit; waiting callers see it within a quarter of a second."""
-        self._fill()
-        self._rate = bytes_per_s
-        self._tokens = min(self._tokens, float(bytes_per_s or 0) * BURST_S)
-
-    async def take(self, n: int) -> None:
-        """Wait until `n` bytes may be sent; an `n` above the bucket goes into debt, so it never starves."""
-        if self._parent is not None:
-            await self._parent.take(n)
-        while self._rate is not None:
+        with self._lock:
             self._fill()
-            if self._tokens > 0:
-                self._tokens -= n
-                return
-            await asyncio.sleep(min(0.25, -self._tokens / self._rate + 0.001))
+            self._rate = bytes_per_s
+            self._tokens = min(self._tokens, float(bytes_per_s or 0) * BURST_S)
+
+    def take(self, n: int, stop: Stop) -> None:
+        """Wait until `n` bytes may be sent; an `n` above the bucket goes into debt, so it never starves. Blocking.
+
+        Raises:
+            Cancelled: `stop` was set first.
+        """
+        if self._parent is not None:
+            self._parent.take(n, stop)
+        while wait := self._take(n):
+            stop.sleep(min(_LOOK_S, wait))
+
+    def _take(self, n: int) -> float:
+        """Take `n` bytes and return 0, or return the seconds until there may be some."""
+        with self._lock:
+            if self._rate is None:
+                return 0.0
+            self._fill()
+            if self._tokens <= 0:
+                return -self._tokens / self._rate + 0.001
+            self._tokens -= n
+            return 0.0
 
     def _fill(self) -> None:
         now = self._now()

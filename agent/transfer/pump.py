@@ -1,34 +1,37 @@
-"""The pump: source device -> read, zero test, hash (threads) -> puts (event loop), bounded by a pool of buffers.
+"""The pump: each worker thread reads a chunk, hashes it and sends it, and takes the next one; the loop keeps the books.
 
+One thread does it all, because bytes that change cores between hashing and sending cost a third more (docs/adr/0007).
 Each byte is read once, hashed once and sent once unless a request fails; zero and unallocated blocks are never sent.
-Memory <= buffers * chunk, whatever the disk's size. A chunk's receipt is written only after every put of it was
+Memory <= `inflight_max` chunks, whatever the disk's size. A chunk's receipt is written only after every put of it was
 acknowledged. The first error ends the whole pump and is the error that the caller sees.
 """
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
-from agent.errors import AgentError, Cancelled
-from agent.retry import Retrier, RetryPolicy
+from agent.errors import Retryable, Throttled, most_telling
+from agent.retry import Retrier
 from agent.targets.base import TargetDisk, TargetLimits
-from agent.transfer.buffers import BufferPool
-from agent.transfer.flow import Flow
+from agent.threads import Pool, Stop, run_blocking, until_done
+from agent.transfer.flow import At, held_back_by
 from agent.transfer.gate import Gate
 from agent.transfer.limiter import Limiter
 from agent.transfer.plan import Chunk, Gap, plan_chunks
 from agent.transfer.reader import FilledChunk, Span, fill_chunk
 from imaging.device import BlockDevice
 from imaging.digest import DIGEST_BLOCK, DigestBuilder
-from imaging.errors import ImagingError
 
 READERS = 2
-"""Reading threads: two hide a share's latency behind hashing; more only fight for the cores (measured on 2)."""
+"""Workers that read at a time: two hide a share's latency behind hashing; more only fight for the cores."""
 
-POLL_S = 0.02
+TICK_S = 0.05
+"""How often the loop notes what the workers finished: receipts and progress, some dozens at a time."""
 STALL_S = 1.0
 """Without a finished chunk for so long, the pump says what it waits for, and goes on saying it."""
 
@@ -53,8 +56,8 @@ class PumpStats:
         total: Bytes of data of the disk.
         done: Read and acknowledged, `skipped` included.
         skipped: Finished by earlier attempts, not read again.
-        sent: Bytes of acknowledged puts.
-        puts: Acknowledged puts.
+        sent: Bytes of the puts of finished chunks.
+        puts: Their number.
         retries: Puts that failed and were tried again.
         slow: The side that holds the transfer back (`agent.transfer.flow`); None unless it stands still.
     """
@@ -73,51 +76,43 @@ class Pump:
     """One copy of one disk; used once.
 
     Attributes:
-        source: Read from `READERS` threads at once.
+        source: Read by `READERS` threads at once.
+        abort: Makes blocked reads of the source raise; called when the pump ends early.
         disk: Where it goes; `limits` are its target's.
         digest: Gets every block's digest; complete when `run` returns.
         receipts: Finished chunks, across attempts; read once before anything else.
-        threads: Runs the readers; needs `READERS` free workers.
-        progress: Called on the event loop after every chunk, and once a second while none gets done.
-        buffers: Chunks in memory.
+        progress: Called on the event loop while chunks get done, and once a second while none does.
     """
 
     source: BlockDevice
+    abort: Callable[[], None]
     disk: TargetDisk
     limits: TargetLimits
     digest: DigestBuilder
     receipts: Receipts
-    threads: Executor
     limiter: Limiter
-    retry: RetryPolicy
-    now: Callable[[], float]
-    random: Callable[[], float]
+    retrier: Retrier
     progress: Callable[[PumpStats], None]
-    buffers: int = 24
     stats: PumpStats = field(default_factory=PumpStats)
 
-    _flow: Flow = field(default_factory=Flow)
-    _pool: BufferPool = field(init=False)
+    _stop: Stop = field(default_factory=Stop)
     _gate: Gate = field(init=False)
-    _retrier: Retrier = field(init=False)
-    _queue: "asyncio.Queue[FilledChunk | None]" = field(init=False)
-    _chunks: Iterator[Chunk | Gap] = field(init=False)
-    _plan_lock: threading.Lock = field(init=False)
+    _reading: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(READERS))
+    _workers: list[At] = field(init=False)
+    _news: deque[Callable[[], None]] = field(default_factory=deque)
+    _items: Iterator[Chunk | Gap] = field(init=False)
+    _planning: threading.Lock = field(default_factory=threading.Lock)
     _finished_cells: bytearray = field(init=False)
 
     def __post_init__(self) -> None:
         chunk = self.chunk_size
-        self._finished_cells = bytearray(-(-self.source.size // chunk))
-        self._pool = BufferPool(self.buffers, chunk)
+        limits = self.limits
         self._gate = Gate(
-            start=self.limits.inflight_start, most=self.limits.inflight_max, now=self.now
+            start=limits.inflight_start, most=limits.inflight_max, now=self.retrier.now
         )
-        self._retrier = Retrier(policy=self.retry, now=self.now, random=self.random)
-        self._queue = asyncio.Queue()  # never longer than the pool has buffers
-        self._chunks = plan_chunks(
-            self.source.extents(0, self.source.size), self.source.size, chunk
-        )
-        self._plan_lock = threading.Lock()
+        self._workers = [At.READING] * limits.inflight_max
+        self._finished_cells = bytearray(-(-self.source.size // chunk))
+        self._items = plan_chunks(self.source.extents(0, self.source.size), self.source.size, chunk)
 
     @property
     def chunk_size(self) -> int:
@@ -130,73 +125,111 @@ class Pump:
         Raises:
             AgentError, ImagingError: The first failure, after everything else has stopped.
         """
-        loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self.threads, self._load_receipts)
-        readers = [self.threads.submit(self._read_chunks, loop) for _ in range(READERS)]
+        pool = Pool("copy", len(self._workers))
         try:
-            async with asyncio.TaskGroup() as around:
-                stalls = around.create_task(self._report_stalls())
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._watch_readers(readers))
-                    for _ in range(self.limits.inflight_max):
-                        group.create_task(self._write_chunks())
-                stalls.cancel()
-        except BaseExceptionGroup as failures:
-            raise first_failure(failures) from failures
+            await run_blocking(pool, self._load_receipts, stop=self._stop)
+            with self._stop.waking(self.abort):
+                await self._watch(
+                    [pool.executor.submit(self._work, n) for n in range(len(self._workers))]
+                )
         finally:
-            self._pool.close()
-            await _wait_for(readers)
+            pool.close()
         return self.stats
 
-    async def _watch_readers(self, readers: list[Future[None]]) -> None:
-        # All of them first: the one that failed closed the pool, which ends the others with Cancelled.
-        errors: list[BaseException] = []
-        for reader in readers:
-            try:
-                await asyncio.wrap_future(reader)
-            except (AgentError, ImagingError) as err:
-                errors.append(err)
+    async def _watch(self, workers: list[Future[None]]) -> None:
+        """Keep the books until the workers have ended; the first that fails, or a cancel, ends them all."""
+        ends = [asyncio.wrap_future(worker) for worker in workers]
+        quiet_s = 0.0
+        try:
+            running, failed = set(ends), False
+            while running and not failed:
+                done, running = await asyncio.wait(
+                    running, timeout=TICK_S, return_when=asyncio.FIRST_EXCEPTION
+                )
+                failed = any(end.exception() for end in done)
+                quiet_s = 0.0 if self._note() else quiet_s + TICK_S
+                if quiet_s >= STALL_S:
+                    quiet_s = 0.0
+                    self.stats.slow = held_back_by(self._workers)
+                    self.progress(self.stats)
+        finally:
+            if any(not end.done() for end in ends):
+                self._stop.set()
+            for end in ends:
+                await until_done(end)
+            self._note()
+        errors = [error for end in ends if (error := end.exception())]
         if errors:
-            raise _most_telling(errors)
-        for _ in range(self.limits.inflight_max):
-            self._queue.put_nowait(None)
+            raise most_telling(errors)
+
+    def _note(self) -> bool:
+        """Put what the workers did into the books; return whether a chunk got done."""
+        before = self.stats.done
+        if not self._news:
+            return False
+        while self._news:
+            self._news.popleft()()
+        if self.stats.done > before:
+            self.stats.slow = None
+        self.progress(self.stats)
+        return self.stats.done > before
+
+    def _finished(self, filled: FilledChunk) -> None:
+        chunk = filled.chunk
+        self.receipts.add(chunk.offset, chunk.length, filled.digests)
+        self.stats.done += chunk.data_bytes
+        self.stats.puts += len(filled.spans)
+        self.stats.sent += sum(span.length for span in filled.spans)
+
+    def _skipped(self, chunk: Chunk) -> None:
+        self.stats.done += chunk.data_bytes
+        self.stats.skipped += chunk.data_bytes
+
+    def _retried(self) -> None:
+        self.stats.retries += 1
+
+    # --- worker threads -----------------------------------------------------------------------------------
 
     def _load_receipts(self) -> None:
         for offset, length, digests in self.receipts.load():
+            self._stop.check()
             if offset % self.chunk_size == 0 and length == min(
                 self.chunk_size, self.source.size - offset
             ):
                 self.digest.set_blocks(offset // DIGEST_BLOCK, digests)
                 self._finished_cells[offset // self.chunk_size] = 1
 
-    # --- worker threads -----------------------------------------------------------------------------------
+    def _work(self, number: int) -> None:
+        buffer = bytearray()
+        while True:
+            with self._reading:
+                self._stop.check()
+                chunk = self._next_chunk()
+                if chunk is None:
+                    return
+                buffer = buffer or bytearray(self.chunk_size)
+                filled = self._read(chunk, buffer)
+            with memoryview(buffer) as view:
+                for span in filled.spans:
+                    self._put(number, chunk.offset, span, view)
+            self._workers[number] = At.READING
+            self._news.append(partial(self._finished, filled))
 
-    def _read_chunks(self, loop: asyncio.AbstractEventLoop) -> None:
-        try:
-            while (item := self._next_item()) is not None:
+    def _next_chunk(self) -> Chunk | None:
+        """Return what has to be read next; settle what need not be read on the way."""
+        with self._planning:
+            for item in self._items:
                 if isinstance(item, Gap):
-                    self._settle_gap(item)
-                elif not self._settle_receipt(item, loop):
-                    self._fill(item, loop)
-        except BaseException:
-            self._pool.close()
-            raise
+                    blocks = -(-item.length // DIGEST_BLOCK)
+                    self.digest.set_zero(item.offset // DIGEST_BLOCK, blocks)
+                elif self._finished_cells[item.offset // self.chunk_size]:
+                    self._news.append(partial(self._skipped, item))
+                else:
+                    return item
+                self._stop.check()
+        return None
 
-    def _next_item(self) -> Chunk | Gap | None:
-        with self._plan_lock:
-            return next(self._chunks, None)
-
-    def _settle_gap(self, gap: Gap) -> None:
-        self.digest.set_zero(gap.offset // DIGEST_BLOCK, -(-gap.length // DIGEST_BLOCK))
-
-    def _settle_receipt(self, chunk: Chunk, loop: asyncio.AbstractEventLoop) -> bool:
-        if not self._finished_cells[chunk.offset // self.chunk_size]:
-            return False
-        loop.call_soon_threadsafe(self._skipped, chunk)
-        return True
-
-    def _fill(self, chunk: Chunk, loop: asyncio.AbstractEventLoop) -> None:
-        buffer = self._pool.take()
+    def _read(self, chunk: Chunk, buffer: bytearray) -> FilledChunk:
         filled = fill_chunk(
             self.source,
             chunk,
@@ -205,75 +238,22 @@ class Pump:
             checksum=self.disk.checksum,
         )
         self.digest.set_blocks(chunk.offset // DIGEST_BLOCK, filled.digests)
-        loop.call_soon_threadsafe(self._queue.put_nowait, filled)
+        return filled
 
-    # --- event loop ---------------------------------------------------------------------------------------
-
-    async def _report_stalls(self) -> None:
-        while True:
-            done = self.stats.done
-            await asyncio.sleep(STALL_S)
-            if self.stats.done == done:
-                self.stats.slow = self._flow.held_back_by
-                self.progress(self.stats)
-
-    async def _write_chunks(self) -> None:
-        while (filled := await self._queue.get()) is not None:
-            with memoryview(filled.buffer) as view, self._flow.write():
-                for span in filled.spans:
-                    await self._put(filled.chunk.offset, span, view)
-            self._finished(filled)
-            self._pool.give(filled.buffer)
-
-    async def _put(self, base: int, span: Span, view: memoryview) -> None:
+    def _put(self, number: int, base: int, span: Span, view: memoryview) -> None:
         offset, data = base + span.start, view[span.start : span.start + span.length]
 
-        async def once() -> None:
-            with self._flow.wait_for_limit():
-                await self.limiter.take(len(data))
-            async with self._gate.slot():
-                await self.disk.put(offset, data, span.checksum)
+        def once() -> None:
+            self._workers[number] = At.LIMITED
+            self.limiter.take(len(data), self._stop)
+            self._workers[number] = At.WRITING
+            with self._gate.slot(self._stop):
+                self.disk.put(offset, data, span.checksum, self._stop)
 
-        await self._retrier.call(once, throttled=self._gate.throttled, retried=self._retried)
+        self.retrier.call_blocking(once, self._stop, failed=self._failed)
         self._gate.succeeded()
-        self.stats.puts += 1
-        self.stats.sent += len(data)
 
-    def _retried(self) -> None:
-        self.stats.retries += 1
-        self.progress(self.stats)
-
-    def _finished(self, filled: FilledChunk) -> None:
-        chunk = filled.chunk
-        self.receipts.add(chunk.offset, chunk.length, filled.digests)
-        self.stats.done += chunk.data_bytes
-        self.stats.slow = None
-        self.progress(self.stats)
-
-    def _skipped(self, chunk: Chunk) -> None:
-        self.stats.done += chunk.data_bytes
-        self.stats.skipped += chunk.data_bytes
-        self.progress(self.stats)
-
-
-def first_failure(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Return the error to report out of a group: the first real one, a Cancelled only if there is no other."""
-    return _most_telling(_flatten(failures))
-
-
-def _most_telling(errors: list[BaseException]) -> BaseException:
-    return next((error for error in errors if not isinstance(error, Cancelled)), errors[0])
-
-
-def _flatten(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in group.exceptions:
-        found.extend(_flatten(error) if isinstance(error, BaseExceptionGroup) else [error])
-    return found
-
-
-async def _wait_for(readers: list[Future[None]]) -> None:
-    """Wait for the threads to leave the device; the stage aborts the share when it is cancelled, so this is short."""
-    for reader in readers:
-        while not reader.done():  # noqa: ASYNC110 - a cancelled wrap_future no longer tells when the thread ends
-            await asyncio.sleep(POLL_S)
+    def _failed(self, err: Retryable) -> None:
+        if isinstance(err, Throttled):
+            self._gate.throttled()
+        self._news.append(self._retried)

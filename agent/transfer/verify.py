@@ -11,11 +11,10 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from agent.errors import Retryable
+from agent.errors import Retryable, first_failure
 from agent.retry import Retrier
 from agent.targets.base import TargetDisk
 from agent.transfer.errors import VerifyMismatch
-from agent.transfer.pump import first_failure
 from imaging.digest import DIGEST_BLOCK, DigestBuilder
 from imaging.extent import Extent
 from imaging.units import KiB, MiB, round_up

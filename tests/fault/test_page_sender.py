@@ -14,12 +14,13 @@ from agent.targets.azure import sender_wire as wire
 from agent.targets.azure.http import HttpSettings
 from agent.targets.azure.sender import (
     SEND_ERRORS,
-    AsyncSender,
     BadRequest,
     ProxyRefusal,
+    Sender,
     StopFlag,
     TooSlow,
 )
+from agent.threads import Pool, run_blocking
 from tests.support.azure_jobs import self_signed
 
 pytestmark = pytest.mark.fault
@@ -67,8 +68,26 @@ def read_request(peer: socket.socket) -> tuple[bytes, bytes]:
     return head, body
 
 
+class AsyncSender:
+    """A `Sender` for these tests' loop; a cancelled request is stopped."""
+
+    def __init__(self, settings: HttpSettings) -> None:
+        self._sender = Sender(settings)
+        self._pool = Pool("put", 1)
+
+    async def put(self, url: str, headers: dict[str, str], body: memoryview):
+        stop = StopFlag()
+        return await run_blocking(
+            self._pool, lambda: self._sender.put(url, headers, body, stop=stop), stop=stop
+        )
+
+    def close(self) -> None:
+        self._sender.close()
+        self._pool.close()
+
+
 async def put(port: int, *, sender: AsyncSender | None = None, settings=None, scheme="http"):
-    made = sender or AsyncSender(settings or HttpSettings(), at_once=2)
+    made = sender or AsyncSender(settings or HttpSettings())
     try:
         return await made.put(f"{scheme}://127.0.0.1:{port}/c/b?comp=page", {"X-One": "1"}, BODY)
     finally:
@@ -85,7 +104,7 @@ async def test_the_body_arrives_whole_and_the_connection_is_kept() -> None:
             seen.append((head, body == bytes(BODY)))
             peer.sendall(CREATED)
 
-    sender = AsyncSender(HttpSettings(), at_once=2)
+    sender = AsyncSender(HttpSettings())
     with serving(twice) as port:
         for _ in range(2):
             assert (await put(port, sender=sender)).status == 201
@@ -114,7 +133,7 @@ async def test_success_for_a_body_that_was_not_taken_is_no_success() -> None:
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
     big = memoryview(bytes(64 * 1024 * 1024))
-    sender = AsyncSender(HttpSettings(), at_once=1)
+    sender = AsyncSender(HttpSettings())
     with serving(lie) as port, pytest.raises(SEND_ERRORS):
         await sender.put(f"http://127.0.0.1:{port}/", {}, big)
     sender.close()
@@ -167,7 +186,7 @@ async def test_a_service_that_takes_the_body_too_slowly_hits_the_total_limit(
         read_head(peer)
         done.wait(30)
 
-    sender = AsyncSender(HttpSettings(), at_once=1)
+    sender = AsyncSender(HttpSettings())
     with serving(never) as port:
         with pytest.raises(TooSlow):
             await sender.put(f"http://127.0.0.1:{port}/", {}, memoryview(bytes(64 * 1024 * 1024)))
@@ -186,7 +205,7 @@ async def test_an_early_refusal_ends_the_sending_although_the_service_reads_on()
             while data := peer.recv(65536):
                 taken.append(len(data))
 
-    sender = AsyncSender(HttpSettings(), at_once=1)
+    sender = AsyncSender(HttpSettings())
     with serving(refuse) as port:
         answer = await sender.put(f"http://127.0.0.1:{port}/", {}, body)
     sender.close()
@@ -220,7 +239,7 @@ async def test_a_kept_connection_that_the_service_closed_is_not_used() -> None:
         peer.shutdown(socket.SHUT_RDWR)
         closed.set()
 
-    sender = AsyncSender(HttpSettings(), at_once=1)
+    sender = AsyncSender(HttpSettings())
     with serving(once, connections=2) as port:
         assert (await put(port, sender=sender)).status == 201
         assert closed.wait(30)
@@ -240,7 +259,7 @@ async def test_a_kept_connection_serves_only_its_own_host() -> None:
 
         return handle
 
-    sender = AsyncSender(HttpSettings(), at_once=1)
+    sender = AsyncSender(HttpSettings())
     with serving(counting("first")) as first, serving(counting("second")) as second:
         await put(first, sender=sender)
         await put(second, sender=sender)
@@ -331,7 +350,7 @@ async def test_a_connection_that_never_comes_about_can_be_stopped() -> None:
 
 @pytest.mark.parametrize("where", ["address", "header"])
 async def test_what_would_smuggle_a_header_is_refused_without_showing_it(where: str) -> None:
-    sender = AsyncSender(HttpSettings(), at_once=1)
+    sender = AsyncSender(HttpSettings())
     bad = "sig=secret\u2028"
     url = f"http://127.0.0.1:9/c?{bad if where == 'address' else ''}"
     headers = {"Authorization": "Bearer secret\r\nX-Evil: 1"} if where == "header" else {}
@@ -352,7 +371,7 @@ async def test_a_cancelled_write_ends_at_once_and_frees_its_thread() -> None:
         finally:
             gone.set()
 
-    sender = AsyncSender(HttpSettings(), at_once=1)
+    sender = AsyncSender(HttpSettings())
     with serving(never) as port:
         async with asyncio.TaskGroup() as group:
             task = group.create_task(put(port, sender=sender))

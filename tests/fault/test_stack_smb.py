@@ -20,7 +20,7 @@ pytestmark = [
 ]
 
 SIZE = 160 * MiB
-"""More than the pump's buffers (96 MiB) hold: there is something left to read when the share goes."""
+"""More than the pump's workers hold (8 chunks): there is something left to read when the share goes."""
 BANDWIDTH = 32 * MiB
 
 

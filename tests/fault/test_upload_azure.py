@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from agent import retry
 from agent.retry import RetryPolicy
-from agent.stages import plugins, upload
+from agent.stages import plugins
 from agent.stages.upload import UploadStage
 from agent.targets.azure.page_blob import PageBlobDisk
 from agent.targets.errors import (
@@ -37,8 +36,7 @@ QUICK = RetryPolicy(base_s=0.01, cap_s=0.05, patience_s=60.0)
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same policy with shorter waits."""
-    for module in (plugins, upload, retry):
-        monkeypatch.setattr(module, "RetryPolicy", lambda: QUICK)
+    monkeypatch.setattr(plugins, "RetryPolicy", lambda: QUICK)
 
 
 @pytest.fixture(params=["page-blob", "disk"])

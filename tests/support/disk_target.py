@@ -1,10 +1,11 @@
 """A target disk in memory with scripted failures and pauses: implements agent.targets.base.TargetDisk. For tests."""
 
-import asyncio
+import threading
 from collections import deque
 from collections.abc import AsyncIterator
 
 from agent.targets.base import Artifact, TargetLimits
+from agent.threads import Stop
 from imaging.extent import Extent
 from imaging.memory import MemoryDevice
 from imaging.units import MiB, TiB
@@ -26,7 +27,7 @@ class MemoryDisk:
     Attributes:
         script: For each put in turn: an exception to raise before writing, ("after", exception) to raise after, None.
         puts: (offset, length, checksum) of every acknowledged put.
-        hold: While not None, every put waits for it.
+        hold: While not None, every put waits for it, or for the stop.
     """
 
     def __init__(self, size: int, *, script: tuple = ()) -> None:
@@ -35,21 +36,24 @@ class MemoryDisk:
         self.puts: list[tuple[int, int, str | None]] = []
         self.resumed = False
         self.checksum = None
-        self.hold: asyncio.Event | None = None
+        self.hold: threading.Event | None = None
+        self._lock = threading.Lock()
         self.holes: list[tuple[int, int]] = []
         self.inflight = self.inflight_most = 0
         self.reads = 0
 
-    async def put(self, offset: int, data: memoryview, checksum: str | None) -> None:
-        self.inflight += 1
-        self.inflight_most = max(self.inflight_most, self.inflight)
+    def put(self, offset: int, data: memoryview, checksum: str | None, stop: Stop) -> None:
+        with self._lock:
+            self.inflight += 1
+            self.inflight_most = max(self.inflight_most, self.inflight)
         try:
-            if self.hold is not None:
-                await self.hold.wait()
-            await asyncio.sleep(0)
-            self._put(offset, data, checksum)
+            while self.hold is not None and not self.hold.wait(0.01):
+                stop.check()
+            with self._lock:
+                self._put(offset, data, checksum)
         finally:
-            self.inflight -= 1
+            with self._lock:
+                self.inflight -= 1
 
     def _put(self, offset, data, checksum):
         step = self.script.popleft() if self.script else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import structlog
 
 from agent.errors import AgentError, Cancelled
-from agent.shares.errors import LogonFailed, ShareClosed
+from agent.shares.errors import LogonFailed, ShareClosed, ShareDisconnected
 from agent.shares.smb.link import Link, establish, new_connection
 from agent.shares.smb.policy import SmbPolicy
 from agent.shares.smb.recovery import LOST, Recovery, Timing
@@ -79,8 +79,10 @@ class Links:
         """Return the current link, connecting it first if need be."""
         with self._connecting:
             self._require_usable(None)
-            if self._current is not None and self._current.alive:
-                return self._current
+            if self._current is not None:
+                if self._current.alive:
+                    return self._current
+                self._forget(ShareDisconnected("it ended between two requests"))
             self._current = self._connect()
             self._was_connected = True
             log.info("share connected", share=str(self._ref), **asdict(self._current.facts))
@@ -103,10 +105,13 @@ class Links:
         """Give up a link: cut its socket, so that every thread on it fails and comes back for the next one."""
         with self._connecting:
             if self._current is link:
-                self._current = None
-                log.warning("share lost", share=str(self._ref), code=why.code, error=str(why))
+                self._forget(why)
         link.connection.cut()
         link.connection.disconnect(close=False)
+
+    def _forget(self, why: AgentError) -> None:
+        self._current = None
+        log.warning("share lost", share=str(self._ref), code=why.code, error=str(why))
 
     def _require_usable(self, cause: AgentError | None) -> None:
         """Raise if the share is aborted or closed."""

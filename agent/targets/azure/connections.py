@@ -1,12 +1,14 @@
 """The connections of one job to Azure: an aiohttp session for control and reading, a page sender for writing."""
 
+import asyncio
 from dataclasses import dataclass, field
 
 import aiohttp
 
+from agent.targets.azure.authorizer import Authorizer, BlockingAuthorizer
 from agent.targets.azure.http import HttpSettings, make_session
-from agent.targets.azure.pages import Authorizer, PageWire, usable_crc64
-from agent.targets.azure.sender import AsyncSender
+from agent.targets.azure.pages import PageWire, usable_crc64
+from agent.targets.azure.sender import Sender
 
 INFLIGHT_START = 8
 INFLIGHT_MAX = 16
@@ -27,11 +29,11 @@ class Connections:
 
     settings: HttpSettings
     checksums: bool = True
-    sender: AsyncSender = field(init=False)
+    sender: Sender = field(init=False)
     _session: aiohttp.ClientSession | None = None
 
     def __post_init__(self) -> None:
-        self.sender = AsyncSender(self.settings, at_once=INFLIGHT_MAX)
+        self.sender = Sender(self.settings)
 
     @property
     def session(self) -> aiohttp.ClientSession:
@@ -41,9 +43,10 @@ class Connections:
         return self._session
 
     def wire(self, authorizer: Authorizer, name: str) -> PageWire:
-        """Return the data plane of one blob."""
+        """Return the data plane of one blob. On the job's loop."""
         crc64 = usable_crc64() if self.checksums else None
-        return PageWire(self.session, self.sender, authorizer, name, crc64)
+        blocking = BlockingAuthorizer(authorizer, asyncio.get_running_loop())
+        return PageWire(self.session, self.sender, authorizer, blocking, name, crc64)
 
     async def close(self) -> None:
         """Close both."""

@@ -30,6 +30,7 @@ from agent.targets.errors import (
 )
 from agent.targets.naming import Found, choose_name
 from agent.targets.tags import Tagger
+from agent.threads import Stop
 from imaging.extent import Extent
 from imaging.units import MiB
 from protocol.ops import AzureDisk
@@ -105,12 +106,12 @@ class ManagedDisk:
         """The service's checksum of a write, while it takes one."""
         return self._writer.checksum
 
-    async def put(self, offset: int, data: memoryview, checksum: str | None) -> None:
+    def put(self, offset: int, data: memoryview, checksum: str | None, stop: Stop) -> None:
         """Write pages."""
         if self._sealed:
             msg = f"disk {self._name} no longer takes an upload"
             raise DiskLost(msg, name=self._name)
-        await self._writer.put(offset, data, checksum)
+        self._writer.put(offset, data, checksum, stop)
 
     async def seal(self) -> None:
         """Write the footer and end the upload."""

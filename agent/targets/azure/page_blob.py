@@ -12,6 +12,7 @@ from typing import ClassVar
 from urllib.parse import quote, urlsplit
 
 from agent.secrets import Secret
+from agent.targets.azure.authorizer import Authorizer
 from agent.targets.azure.connections import INFLIGHT_MAX, INFLIGHT_START, Connections
 from agent.targets.azure.credentials import (
     STORAGE_SCOPE,
@@ -28,12 +29,13 @@ from agent.targets.azure.credentials import (
 )
 from agent.targets.azure.footer import FOOTER_SIZE, footer_for
 from agent.targets.azure.http import HttpSettings
-from agent.targets.azure.pages import MAX_PAGE_WRITE, PAGE, Authorizer
+from agent.targets.azure.pages import MAX_PAGE_WRITE, PAGE
 from agent.targets.azure.sdk import COPY_POLL_S, BlobControl, BlobState, sdk_credential
 from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog, TargetLimits
 from agent.targets.errors import DiskLost, SizeDiffers
 from agent.targets.naming import Found, choose_name
 from agent.targets.tags import Tagger
+from agent.threads import Stop
 from imaging.extent import Extent
 from imaging.units import MiB, TiB
 from protocol.ops import AzurePageBlob
@@ -76,9 +78,9 @@ class PageBlobDisk:
         """The service's checksum of a write, while it takes one."""
         return self._wire.checksum
 
-    async def put(self, offset: int, data: memoryview, checksum: str | None) -> None:
+    def put(self, offset: int, data: memoryview, checksum: str | None, stop: Stop) -> None:
         """Write pages."""
-        await self._wire.put(offset, data, checksum)
+        self._wire.put(offset, data, checksum, stop)
 
     async def seal(self) -> None:
         """Write the footer, and see that nobody resized the blob: behind more bytes it would be no footer."""

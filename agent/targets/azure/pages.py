@@ -8,16 +8,17 @@ import base64
 import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
 
 from agent.errors import AgentError
+from agent.targets.azure.authorizer import Authorizer, BlockingAuthorizer, Grant
 from agent.targets.azure.failures import CONNECTION_ERRORS, connection_failure, failure
-from agent.targets.azure.sender import SEND_ERRORS, AsyncSender
+from agent.targets.azure.sender import SEND_ERRORS, Sender, StopFlag
 from agent.targets.errors import CredentialRefused, TargetRefused, TargetUnavailable
+from agent.threads import Pool, Stop, run_blocking
 from imaging.extent import Extent, Kind
 from imaging.units import MiB
 
@@ -32,18 +33,6 @@ _NO_CHECKSUM = frozenset(
 )
 
 
-class Authorizer(Protocol):
-    """Where the blob is and how a request proves that it may touch it."""
-
-    async def request(self) -> tuple[str, dict[str, str]]:
-        """Return (URL with its query, headers). May ask for a new credential first."""
-        ...
-
-    async def refused(self, error: CredentialRefused) -> None:
-        """The service refused what `request` gave: make a new one, or raise `error`."""
-        ...
-
-
 @dataclass(slots=True)
 class PageWire:
     """The data plane of one blob.
@@ -51,15 +40,17 @@ class PageWire:
     Attributes:
         session: For reads; owned by the target.
         sender: For writes; owned by the target.
-        authorizer: See there.
+        authorizer: For reads.
+        blocking: The same for writes.
         name: How messages call the blob.
         crc64: Computes the checksum of a write; None: none is wanted, or it cannot be computed here.
         checksums: None until the first checked write was answered, then whether the service takes checksums.
     """
 
     session: aiohttp.ClientSession
-    sender: AsyncSender
+    sender: Sender
     authorizer: Authorizer
+    blocking: BlockingAuthorizer
     name: str
     crc64: Callable[[memoryview], str] | None = None
     checksums: bool | None = None
@@ -76,11 +67,15 @@ class PageWire:
 
     async def put_footer(self, at: int, footer: bytes) -> None:
         """Write what makes a fixed VHD of the bytes before it."""
-        data = memoryview(footer)
-        await self.put(at, data, self.checksum(data) if self.checksum else None)
+        data, stop, pool = memoryview(footer), Stop(), Pool("footer", 1)
+        checksum = self.checksum(data) if self.checksum else None
+        try:
+            await run_blocking(pool, lambda: self.put(at, data, checksum, stop), stop=stop)
+        finally:
+            pool.close()
 
-    async def put(self, offset: int, data: memoryview, checksum: str | None) -> None:
-        """Write pages; returns when the service has acknowledged them."""
+    def put(self, offset: int, data: memoryview, checksum: str | None, stop: Stop) -> None:
+        """Write pages; returns when the service has acknowledged them. Blocking, from any thread but the loop's."""
         what = f"write {len(data)} bytes at byte {offset} of {self.name}"
         headers = {
             "x-ms-page-write": "update",
@@ -89,7 +84,7 @@ class PageWire:
         if checksum is not None and self.checksums is not False:
             headers["x-ms-content-crc64"] = checksum
         try:
-            await self._put(headers, data, what)
+            self._put(headers, data, what, stop)
         except TargetRefused as err:
             self._no_checksums(err, headers)
             raise TargetUnavailable(str(err), retry_after=0.0) from err
@@ -99,19 +94,23 @@ class PageWire:
         if "x-ms-content-crc64" in headers:
             self.checksums = True
 
-    async def _put(self, headers: dict[str, str], data: memoryview, what: str) -> None:
+    def _put(self, headers: dict[str, str], data: memoryview, what: str, stop: Stop) -> None:
+        grant = self.blocking.grant(stop)
         try:
-            await self._put_once(headers, data, what)
+            self._put_once(grant, headers, data, what, stop)
         except CredentialRefused as err:
-            await self.authorizer.refused(err)
-            await self._put_once(headers, data, what)
+            self.blocking.refused(grant, err, stop)
+            self._put_once(self.blocking.grant(stop), headers, data, what, stop)
 
-    async def _put_once(self, headers: dict[str, str], data: memoryview, what: str) -> None:
-        url, auth = await self.authorizer.request()
-        url += ("&" if "?" in url else "?") + "comp=page"
-        full = {"x-ms-version": API_VERSION, **headers, **auth}
+    def _put_once(
+        self, grant: Grant, headers: dict[str, str], data: memoryview, what: str, stop: Stop
+    ) -> None:
+        url = grant.url + ("&" if "?" in grant.url else "?") + "comp=page"
+        full = {"x-ms-version": API_VERSION, **headers, **grant.headers}
+        flag = StopFlag()
         try:
-            answer = await self.sender.put(url, full, data)
+            with stop.waking(flag.set):
+                answer = self.sender.put(url, full, data, stop=flag)
         except SEND_ERRORS as err:
             raise connection_failure(err, what=what) from err
         if answer.status != CREATED:

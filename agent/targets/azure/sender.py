@@ -24,12 +24,10 @@ from agent.targets.azure.sender_wire import (
     basic,
     dial,
 )
-from agent.threads import Pool, run_blocking
 
 __all__ = [
     "SEND_ERRORS",
     "Answer",
-    "AsyncSender",
     "BadRequest",
     "ProxyRefusal",
     "Sender",
@@ -49,26 +47,6 @@ class BadRequest(Exception):
 
 SEND_ERRORS = (OSError, BadAnswer, BadRequest, ProxyRefusal)
 """What `put` raises when it got no answer."""
-
-
-class AsyncSender:
-    """A `Sender` for the event loop: each request runs in a thread of a pool of its own."""
-
-    def __init__(self, settings: HttpSettings, *, at_once: int) -> None:
-        self._sender = Sender(settings)
-        self._pool = Pool("azure-put", at_once)
-
-    async def put(self, url: str, headers: Mapping[str, str], body: memoryview) -> Answer:
-        """See `Sender.put`. Cancelling shuts the socket down and returns when the thread has left the buffer."""
-        stop = StopFlag()
-        return await run_blocking(
-            self._pool, lambda: self._sender.put(url, headers, body, stop=stop), stop=stop
-        )
-
-    def close(self) -> None:
-        """Close connections and threads."""
-        self._sender.close()
-        self._pool.close()
 
 
 @dataclass(slots=True)

@@ -19,10 +19,9 @@ from typing import Any, NamedTuple
 from agent.targets.azure.http import CONNECT_S, IDLE_S, TOTAL_S
 from agent.targets.azure.sender_answer import AnswerReader
 
-PIECE = 1024 * 1024
-"""Bytes sent between two looks at the clock and at an early answer."""
 RECEIVE = 16 * 1024
 _HTTPS = "https"
+_BLOCKED = (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError)
 
 
 class TooSlow(TimeoutError):
@@ -114,17 +113,27 @@ class Wire:
     origin: Origin
 
     def send(self, head: bytes, body: memoryview, clock: Clock) -> bytes | None:
-        """Send a request; None: all of it, else what the service said before it had everything (b"": it hung up)."""
-        self._send(head, clock)
-        for start in range(0, len(body), PIECE):
-            if start and (early := self.early()) is not None:
-                return early
-            self._send(body[start : start + PIECE], clock)
+        """Send a request; None: all of it, else what the service said before it had everything (b"": it hung up).
+
+        The socket is asked before it is waited for: one call a megabyte or so, and an early answer ends the waiting.
+        """
+        self.sock.settimeout(0)
+        for part in (memoryview(head), body):
+            done = 0
+            while done < len(part):
+                try:
+                    done += self.sock.send(part[done:])
+                except _BLOCKED:
+                    if (early := self._wait_for_room(clock)) is not None:
+                        return early
         return None
 
-    def _send(self, data: bytes | memoryview, clock: Clock) -> None:
-        with clock.over(self.sock, IDLE_S):
-            self.sock.sendall(data)
+    def _wait_for_room(self, clock: Clock) -> bytes | None:
+        events = _poll(self.sock, select.POLLIN | select.POLLOUT, clock.bound(IDLE_S))
+        if not events:
+            clock.bound(IDLE_S)
+            raise TimeoutError(errno.ETIMEDOUT, "nothing was taken in time")
+        return self.early() if events & select.POLLIN else None
 
     def receive(self, clock: Clock, seconds: float = IDLE_S) -> bytes:
         """Return some bytes, b"" at the end."""
@@ -133,7 +142,7 @@ class Wire:
 
     def early(self) -> bytes | None:
         """Return what came without being asked for (b"": the end), None if nothing did. Never waits."""
-        if not _readable(self.sock):
+        if not _poll(self.sock, select.POLLIN, 0):
             return None
         self.sock.settimeout(0)
         try:
@@ -153,10 +162,11 @@ class Wire:
         self.sock.close()
 
 
-def _readable(sock: socket.socket) -> bool:
+def _poll(sock: socket.socket, events: int, seconds: float) -> int:
+    """Return which of the events (or errors, which the next call raises) came in time."""
     poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(0))
+    poll.register(sock, events)
+    return next((found for _, found in poll.poll(seconds * 1000)), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,9 +237,7 @@ def _begin_and_wait(
     if code not in (0, errno.EINPROGRESS):
         raise OSError(code, os.strerror(code))
     stop.watch(sock)
-    poll = select.poll()
-    poll.register(sock, select.POLLOUT)
-    if not poll.poll(clock.bound(CONNECT_S) * 1000):
+    if not _poll(sock, select.POLLOUT, clock.bound(CONNECT_S)):
         clock.bound(CONNECT_S)
         raise TimeoutError(errno.ETIMEDOUT, "no connection in time")
     stop.watch(sock)

@@ -59,3 +59,13 @@ def test_an_unknown_rate_gives_no_eta() -> None:
     meter.report("transfer", 0, 10_000, now=0.0)
     assert meter.latest is not None
     assert meter.latest.eta_ms is None
+
+
+def test_a_burst_at_the_beginning_does_not_stand_for_the_first_seconds() -> None:
+    meter = Meter(1)
+    meter.report("copy", 0, 100_000, now=10.0)
+    meter.report("copy", 10_000, 100_000, now=10.1)
+    for second in range(1, 5):
+        meter.report("copy", 10_000 + 1000 * second, 100_000, now=10.1 + second)
+    assert meter.latest is not None
+    assert 2500 < meter.latest.rate < 5000

@@ -2,8 +2,9 @@
 
 import pytest
 
-from agent.errors import Permanent, Retryable, Throttled
+from agent.errors import Cancelled, Permanent, Retryable, Throttled
 from agent.retry import Retrier, RetryPolicy, TransferStalled
+from agent.threads import Stop
 
 POLICY = RetryPolicy(base_s=0.5, cap_s=30.0, patience_s=900.0)
 
@@ -47,21 +48,54 @@ def retrier(**policy):
     return Retrier(policy=RetryPolicy(**policy), now=Clock(), random=lambda: 0.0)
 
 
-async def test_a_request_is_repeated_until_it_succeeds():
-    failures = [Throttled("slow down"), Retryable("gone")]
-    throttled, retried = [], []
+class Scripted:
+    """Fails as scripted, then answers."""
 
-    async def request():
-        if failures:
-            raise failures.pop(0)
+    def __init__(self, *failures):
+        self.failures = list(failures)
+        self.calls = 0
+
+    def __call__(self):
+        self.calls += 1
+        if self.failures:
+            raise self.failures.pop(0)
         return "done"
 
-    answer = await retrier().call(
-        request, throttled=lambda: throttled.append(1), retried=lambda: retried.append(1)
-    )
-    assert answer == "done"
-    assert len(throttled) == 1
-    assert len(retried) == 2
+    async def later(self):
+        return self()
+
+
+async def test_a_request_is_repeated_until_it_succeeds():
+    request = Scripted(Throttled("slow down"), Retryable("gone"))
+    assert await retrier().call(request.later) == "done"
+    assert request.calls == 3
+
+
+def test_a_blocking_request_is_repeated_and_its_failures_are_told():
+    first, second = Throttled("slow down"), Retryable("gone")
+    told = []
+    request = Scripted(first, second)
+    assert retrier().call_blocking(request, Stop(), failed=told.append) == "done"
+    assert told == [first, second]
+
+
+def test_giving_up_is_the_same_in_a_thread():
+    request = Scripted(*(Retryable("no route") for _ in range(100)))
+    with pytest.raises(TransferStalled, match=r"agent\.retryable: no route"):
+        retrier(patience_s=5.0).call_blocking(request, Stop(), failed=lambda _: None)
+    assert request.calls < 10
+
+
+def test_a_stop_ends_the_waiting_and_what_it_broke_is_no_failure():
+    stop, told = Stop(), []
+
+    def request():
+        stop.set()
+        raise Retryable("connection reset")
+
+    with pytest.raises(Cancelled):
+        retrier().call_blocking(request, stop, failed=told.append)
+    assert told == []
 
 
 async def test_giving_up_names_the_last_error_and_keeps_it_as_cause():

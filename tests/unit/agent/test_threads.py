@@ -1,11 +1,12 @@
-"""Threads: a cancelled call waits for its thread only if it shares buffers with it."""
+"""Threads: a cancelled call waits for its thread only if it shares buffers with it; a stop wakes whoever waits."""
 
 import asyncio
 import threading
 
 import pytest
 
-from agent.threads import Pool, run_blocking
+from agent.errors import Cancelled
+from agent.threads import Pool, Stop, run_blocking
 
 
 async def test_the_value_and_the_exception_come_back() -> None:
@@ -52,3 +53,24 @@ async def test_without_a_flag_a_cancelled_caller_goes_on_at_once() -> None:
     assert not release.is_set()
     release.set()
     pool.close()
+
+
+def test_a_stop_calls_who_asked_to_be_woken_once_and_only_while_they_wait() -> None:
+    stop, woken = Stop(), []
+    with stop.waking(lambda: woken.append("gone")):
+        pass
+    with stop.waking(lambda: woken.append("first")), stop.waking(lambda: woken.append("second")):
+        stop.set()
+        stop.set()
+    assert woken == ["first", "second"]
+
+
+def test_who_comes_after_the_stop_is_woken_at_once() -> None:
+    stop, woken = Stop(), []
+    stop.set()
+    with stop.waking(lambda: woken.append(1)):
+        assert woken == [1]
+    with pytest.raises(Cancelled):
+        stop.check()
+    with pytest.raises(Cancelled):
+        stop.sleep(30)

@@ -4,12 +4,11 @@ import asyncio
 import random
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from agent.errors import Permanent, Retryable, Throttled
-from agent.retry import RetryPolicy
+from agent.errors import Cancelled, Permanent, Retryable, Throttled
+from agent.retry import Retrier, RetryPolicy
 from agent.transfer import pump as pump_module
 from agent.transfer.limiter import Limiter
 from agent.transfer.pump import Pump
@@ -47,40 +46,33 @@ def source(**options):
     return device
 
 
-@pytest.fixture
-def threads():
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
-
-
-def make_pump(device, disk, threads, *, store=None, progress=None, patience_s=30.0):
+def make_pump(device, disk, *, store=None, progress=None, patience_s=30.0, abort=None):
+    policy = RetryPolicy(base_s=0.001, cap_s=0.002, patience_s=patience_s)
     return Pump(
         source=device,
+        abort=abort or (lambda: None),
         disk=disk,
         limits=LIMITS,
         digest=DigestBuilder(device.size),
         receipts=store or MemoryJobStore(),
-        threads=threads,
         limiter=Limiter(None, now=time.monotonic),
-        retry=RetryPolicy(base_s=0.001, cap_s=0.002, patience_s=patience_s),
-        now=time.monotonic,
-        random=random.random,
+        retrier=Retrier(policy=policy, now=time.monotonic, random=random.random),
         progress=progress or (lambda stats: None),
     )
 
 
-async def test_the_copy_is_exact_and_has_the_disks_root(threads):
+async def test_the_copy_is_exact_and_has_the_disks_root():
     device, disk = source(), MemoryDisk(41 * MiB)
-    pump = make_pump(device, disk, threads)
+    pump = make_pump(device, disk)
     await pump.run()
     assert bytes(disk.device._bytes[:SIZE]) == bytes(device._bytes)
     assert not any(disk.device._bytes[SIZE:])
     assert pump.digest.root() == digest_device(device).root
 
 
-async def test_zero_and_unallocated_blocks_are_not_sent_and_holes_not_read(threads):
+async def test_zero_and_unallocated_blocks_are_not_sent_and_holes_not_read():
     device, disk = source(), MemoryDisk(41 * MiB)
-    stats = await make_pump(device, disk, threads).run()
+    stats = await make_pump(device, disk).run()
     assert device.bytes_read == stats.done
     assert device.bytes_read < 13 * MiB
     assert stats.sent == sum(length for _, length, _ in disk.puts)
@@ -88,33 +80,33 @@ async def test_zero_and_unallocated_blocks_are_not_sent_and_holes_not_read(threa
     assert not any(20 * MiB <= offset < 24 * MiB for offset, _, _ in disk.puts)
 
 
-async def test_failing_puts_are_sent_again_and_counted(threads):
+async def test_failing_puts_are_sent_again_and_counted():
     script = (Throttled("busy"), ("after", Retryable("answer lost")), None, Retryable("reset"))
     device, disk = source(), MemoryDisk(41 * MiB, script=script)
-    pump = make_pump(device, disk, threads)
+    pump = make_pump(device, disk)
     stats = await pump.run()
     assert stats.retries == 3
     assert bytes(disk.device._bytes[:SIZE]) == bytes(device._bytes)
 
 
-async def test_no_receipt_without_acknowledgement(threads):
+async def test_no_receipt_without_acknowledgement():
     device, store = source(), MemoryJobStore()
     disk = MemoryDisk(41 * MiB, script=(None, Permanent("no")))
     with pytest.raises(Permanent, match="no"):
-        await make_pump(device, disk, threads, store=store).run()
+        await make_pump(device, disk, store=store).run()
     put = {offset // LIMITS.chunk * LIMITS.chunk for offset, _, _ in disk.puts}
     sent = {o for o in store.receipts if o in (0, 8 * MiB, 12 * MiB, 40 * MiB)}
     assert sent <= put
 
 
-async def test_a_resumed_copy_reads_and_sends_only_what_has_no_receipt(threads):
+async def test_a_resumed_copy_reads_and_sends_only_what_has_no_receipt():
     device, store, disk = source(), MemoryJobStore(), MemoryDisk(41 * MiB)
-    first = make_pump(device, disk, threads, store=store)
+    first = make_pump(device, disk, store=store)
     await first.run()
     for offset in (8 * MiB, 40 * MiB):
         del store.receipts[offset]
     device.bytes_read, disk.puts = 0, []
-    again = make_pump(device, disk, threads, store=store)
+    again = make_pump(device, disk, store=store)
     stats = await again.run()
     assert {offset for offset, _, _ in disk.puts} == {9 * MiB, 40 * MiB}
     assert device.bytes_read < 4 * MiB
@@ -122,49 +114,99 @@ async def test_a_resumed_copy_reads_and_sends_only_what_has_no_receipt(threads):
     assert again.digest.root() == first.digest.root()
 
 
-async def test_receipts_of_another_grid_are_not_believed(threads):
+async def test_receipts_of_another_grid_are_not_believed():
     device, store = source(), MemoryJobStore()
     store.add(0, 1 * MiB, b"\0" * 64)
-    pump = make_pump(device, MemoryDisk(41 * MiB), threads, store=store)
+    pump = make_pump(device, MemoryDisk(41 * MiB), store=store)
     await pump.run()
     assert pump.digest.root() == digest_device(device).root
 
 
-async def test_an_error_of_the_source_is_the_error_of_the_copy(threads):
+async def test_an_error_of_the_source_is_the_error_of_the_copy():
     device = source(fail_at=10 * MiB)
     with pytest.raises(DeviceIOError, match="bad sector"):
-        await make_pump(device, MemoryDisk(41 * MiB), threads).run()
+        await make_pump(device, MemoryDisk(41 * MiB)).run()
 
 
-async def test_giving_up_on_one_put_ends_the_copy_by_name(threads):
+async def test_giving_up_on_one_put_ends_the_copy_by_name():
     disk = MemoryDisk(41 * MiB, script=tuple(Retryable("down") for _ in range(1000)))
     with pytest.raises(Exception, match="down") as caught:
-        await make_pump(source(), disk, threads, patience_s=0.0).run()
+        await make_pump(source(), disk, patience_s=0.0).run()
     assert caught.value.code == "transfer.stalled"
 
 
-async def test_no_more_puts_are_in_flight_than_the_target_takes(threads):
+async def test_no_more_puts_are_in_flight_than_the_target_takes():
     disk = MemoryDisk(41 * MiB)
-    await make_pump(source(), disk, threads).run()
+    await make_pump(source(), disk).run()
     assert 1 <= disk.inflight_most <= LIMITS.inflight_max
 
 
-async def test_a_cancelled_copy_ends_its_threads(threads):
-    disk = MemoryDisk(41 * MiB)
-    disk.hold = asyncio.Event()
-    pump = make_pump(source(), disk, threads)
+def copying_threads():
+    return [t for t in threading.enumerate() if t.name.startswith("copy")]
+
+
+@pytest.mark.parametrize("where", ["put", "read", "limit", "slot", "retry"])
+async def test_a_cancelled_copy_ends_its_threads_wherever_they_are(where):
+    hold, aborted = threading.Event(), threading.Event()
+    script = tuple(Retryable("down", retry_after=600.0) for _ in range(100))
+    disk = MemoryDisk(41 * MiB, script=script if where == "retry" else ())
+    device = SlowDevice(SIZE, aborted) if where == "read" else source()
+    device.write(0, bytes(SIZE // 2))
+    if where in ("put", "slot"):
+        disk.hold = hold
+    pump = make_pump(device, disk, abort=aborted.set)
+    pump.limiter.set_rate(1 if where == "limit" else None)
+    begun = asyncio.get_running_loop().time()
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05):
+        async with asyncio.timeout(0.2):
             await pump.run()
-    assert threads.submit(lambda: "free").result(timeout=30) == "free"
+    assert asyncio.get_running_loop().time() - begun < 60  # not the retry's ten minutes
+    assert aborted.is_set()
+    while copying_threads():  # noqa: ASYNC110 - the pool lets its idle threads go
+        await asyncio.sleep(0.01)
 
 
-async def test_progress_ends_at_all_of_the_data(threads):
+async def test_an_error_wakes_the_workers_that_wait_for_other_things():
+    """The first put fails for good while another one hangs: it must not hang on."""
+    disk = HangingDisk(41 * MiB)
+    async with asyncio.timeout(30):
+        with pytest.raises(Permanent, match="full"):
+            await make_pump(source(), disk).run()
+    assert disk.ended == ["Cancelled"]
+
+
+class HangingDisk(MemoryDisk):
+    """The first put hangs until it is stopped, the second one fails."""
+
+    def __init__(self, size):
+        super().__init__(size)
+        self.ended = []
+        self.hanging = threading.Event()
+
+    def put(self, offset, data, checksum, stop):
+        if self.hanging.is_set():
+            raise Permanent("full")
+        self.hanging.set()
+        try:
+            stop.sleep(30)
+        except Cancelled:
+            self.ended.append("Cancelled")
+            raise
+
+
+async def test_what_was_acknowledged_before_an_error_has_its_receipt():
+    store = MemoryJobStore()
+    disk = MemoryDisk(41 * MiB, script=(None, None, None, Permanent("no")))
+    with pytest.raises(Permanent):
+        await make_pump(source(), disk, store=store).run()
+    whole = {offset // LIMITS.chunk * LIMITS.chunk for offset, _, _ in disk.puts}
+    assert {o for o in store.receipts if o != 20 * MiB} == whole
+
+
+async def test_progress_ends_at_all_of_the_data():
     seen = []
     device = source()
-    await make_pump(
-        device, MemoryDisk(41 * MiB), threads, progress=lambda s: seen.append(s.done)
-    ).run()
+    await make_pump(device, MemoryDisk(41 * MiB), progress=lambda s: seen.append(s.done)).run()
     assert seen == sorted(seen)
     assert seen[-1] == 3 * MiB + 5 * MiB + 4 * MiB + seen[-1] % MiB
 
@@ -188,13 +230,14 @@ class SlowDisk(MemoryDisk):
         super().__init__(size)
         self.gate = gate
 
-    async def put(self, offset, data, checksum):
-        await asyncio.to_thread(self.gate.wait, 30)
-        await super().put(offset, data, checksum)
+    def put(self, offset, data, checksum, stop):
+        assert self.gate.wait(30)
+        super().put(offset, data, checksum, stop)
 
 
 @pytest.mark.parametrize("side", ["source", "target", "limit"])
-async def test_a_stalled_copy_names_the_side_that_it_waits_for(threads, monkeypatch, side):
+async def test_a_stalled_copy_names_the_side_that_it_waits_for(monkeypatch, side):
+    monkeypatch.setattr(pump_module, "TICK_S", 0.01)
     monkeypatch.setattr(pump_module, "STALL_S", 0.01)
     gate, told = threading.Event(), []
 
@@ -208,7 +251,7 @@ async def test_a_stalled_copy_names_the_side_that_it_waits_for(threads, monkeypa
     for offset in (0, 9 * MiB, 18 * MiB):
         device.write(offset, random.Random(7).randbytes(3 * MiB))
     disk = SlowDisk(41 * MiB, gate) if side == "target" else MemoryDisk(41 * MiB)
-    pump = make_pump(device, disk, threads, progress=progress)
+    pump = make_pump(device, disk, progress=progress)
     pump.limiter.set_rate(1 if side == "limit" else None)
     async with asyncio.timeout(30):  # a side that is never named would be waited for without end
         await pump.run()
