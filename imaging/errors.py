@@ -6,14 +6,18 @@ ImagingError                 imaging.error
 │   ├── DeviceClosed         imaging.closed
 │   ├── ReadOnlyDevice       imaging.read-only
 │   ├── DeviceIOError        imaging.io
+│   ├── DeviceFull           imaging.full
 │   ├── FileMissing          imaging.file-missing
+│   ├── FileExists           imaging.file-exists
 │   ├── NotAFile             imaging.not-a-file
 │   └── AccessDenied         imaging.access-denied
 ├── InvalidImage             imaging.invalid
 │   ├── Truncated            imaging.truncated
 │   ├── ChecksumMismatch     imaging.checksum
 │   ├── BlockOverlap         imaging.block-overlap
-│   └── FormatMismatch       imaging.format-mismatch
+│   ├── FormatMismatch       imaging.format-mismatch
+│   ├── ReferenceRefused     imaging.reference-refused
+│   └── ParentMismatch       imaging.parent-mismatch
 ├── UnsupportedImage         imaging.unsupported
 │   └── ParentNeeded         imaging.parent-needed
 ├── DigestIncomplete         imaging.digest-incomplete
@@ -81,6 +85,14 @@ class DeviceIOError(DeviceError):
     fix = "Look at the storage below the file that is named (room, rights, hardware); the operation may be tried again."
 
 
+class DeviceFull(DeviceError):
+    """There is no room for the bytes that were to be written, or the file system takes no file so large."""
+
+    code = "imaging.full"
+    exit_code = 73
+    fix = "Make room below the file that is named, or write to another file system; nothing was lost but the new file."
+
+
 class InvalidImage(ImagingError):
     """The image file breaks its format's rules."""
 
@@ -95,6 +107,15 @@ class FileMissing(DeviceError):
     exit_code = 66
     http_status = 404
     fix = "Check the path."
+
+
+class FileExists(DeviceError):
+    """A file of that name is there already, and nobody said that it may be replaced."""
+
+    code = "imaging.file-exists"
+    exit_code = 73
+    http_status = 409
+    fix = "Choose another name, or say that the file may be replaced (`--replace`)."
 
 
 class NotAFile(DeviceError):
@@ -139,6 +160,20 @@ class FormatMismatch(InvalidImage):
 
     code = "imaging.format-mismatch"
     fix = "If the file really is a raw disk, say so (`--format raw`); else it is damaged."
+
+
+class ReferenceRefused(InvalidImage):
+    """The image names a file that it may not: a path, a device, a link, or something outside of its folder."""
+
+    code = "imaging.reference-refused"
+    fix = "Put every file of the image into one folder and name them plainly; imageport follows no other reference."
+
+
+class ParentMismatch(InvalidImage):
+    """The file beside a differencing disk is not the parent that it was made from."""
+
+    code = "imaging.parent-mismatch"
+    fix = "Put the very parent beside it that the checkpoint was taken from, unchanged since."
 
 
 class UnsupportedImage(ImagingError):

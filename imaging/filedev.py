@@ -11,6 +11,7 @@ from imaging.bounds import require_range
 from imaging.errors import (
     AccessDenied,
     DeviceClosed,
+    DeviceFull,
     DeviceIOError,
     FileMissing,
     ImagingError,
@@ -32,8 +33,10 @@ _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c
 class FileDevice:
     """One open file; each read goes straight into the caller's buffer, from any thread."""
 
-    def __init__(self, path: str | os.PathLike[str], *, writable: bool = False) -> None:
-        """Open an existing file, for reading only unless asked otherwise.
+    def __init__(
+        self, path: str | os.PathLike[str], *, writable: bool = False, flags: int = 0
+    ) -> None:
+        """Open an existing file, for reading only unless asked otherwise; `flags` are added for open(2).
 
         Raises:
             FileMissing, AccessDenied, NotAFile: By what the path names.
@@ -41,13 +44,13 @@ class FileDevice:
         """
         self.path = Path(path)
         self._writable = writable
-        self._fd = _open(self.path, writable=writable)
+        self._fd = _open(self.path, writable=writable, more=flags)
         self._seekable_holes = True
         try:
             self._size = os.lseek(self._fd, 0, os.SEEK_END)
         except OSError as err:
             self.close()
-            raise _named(self.path, err) from err
+            raise named_error(self.path, err) from err
 
     @property
     def size(self) -> int:
@@ -62,7 +65,7 @@ class FileDevice:
             try:
                 count = os.preadv(fd, [buffer[done:]], offset + done)
             except OSError as err:
-                raise _named(self.path, err, offset + done) from err
+                raise named_error(self.path, err, offset + done) from err
             if count == 0:
                 raise self._shortened(offset + done)
             done += count
@@ -75,7 +78,7 @@ class FileDevice:
             try:
                 done += os.pwrite(fd, view[done:], offset + done)
             except OSError as err:
-                raise _named(self.path, err, offset + done) from err
+                raise named_error(self.path, err, offset + done) from err
 
     def zero(self, offset: int, length: int) -> None:
         """Punch a hole; write zeros where the file system cannot."""
@@ -86,7 +89,7 @@ class FileDevice:
             return
         number = ctypes.get_errno()
         if number not in _NO_PUNCH:
-            raise _named(self.path, OSError(number, os.strerror(number)), offset)
+            raise named_error(self.path, OSError(number, os.strerror(number)), offset)
         for start in range(offset, offset + length, len(_ZEROS)):
             self.write(start, _ZEROS[: min(len(_ZEROS), offset + length - start)])
 
@@ -101,7 +104,7 @@ class FileDevice:
         try:
             os.fsync(fd)
         except OSError as err:
-            raise _named(self.path, err) from err
+            raise named_error(self.path, err) from err
 
     def close(self) -> None:
         """Close the file; never flushes."""
@@ -133,7 +136,7 @@ class FileDevice:
                 if err.errno == errno.ENXIO:
                     return self._end_of_holes(fd)
                 if err.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-                    raise _named(self.path, err, position) from err
+                    raise named_error(self.path, err, position) from err
                 self._seekable_holes = False
         return position if whence == os.SEEK_DATA else self._size
 
@@ -165,13 +168,13 @@ class FileDevice:
         return fd
 
 
-def _open(path: Path, *, writable: bool) -> int:
+def _open(path: Path, *, writable: bool, more: int) -> int:
     # O_NONBLOCK: opening a fifo without a writer would wait for one; regular files ignore it.
-    flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK
+    flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK | more
     try:
         fd = os.open(path, flags)
     except OSError as err:
-        raise _named(path, err) from err
+        raise named_error(path, err) from err
     mode = os.fstat(fd).st_mode
     if stat.S_ISREG(mode) or stat.S_ISBLK(mode):
         return fd
@@ -190,7 +193,7 @@ def _not_a_file(path: Path, mode: int) -> NotAFile:
     return NotAFile(f"{path}: is {kind}, expected a file or a block device", path=str(path))
 
 
-def _named(path: Path, err: OSError, offset: int | None = None) -> ImagingError:
+def named_error(path: Path, err: OSError, offset: int | None = None) -> ImagingError:
     """Turn an OSError into the ImagingError that names its cause."""
     reason = err.strerror or str(err)
     where = "" if offset is None else f" at byte {offset}"
@@ -201,4 +204,6 @@ def _named(path: Path, err: OSError, offset: int | None = None) -> ImagingError:
         return AccessDenied(f"{path}: {reason}", **fields)
     if err.errno in (errno.EISDIR, errno.ENXIO):
         return NotAFile(f"{path}: {reason}", **fields)
+    if err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return DeviceFull(f"{path}{where}: {reason}", **fields)
     return DeviceIOError(f"{path}{where}: {reason}", **fields)

@@ -2,15 +2,13 @@
 
 import argparse
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import asdict
 
 from appliance.cli import output
 from appliance.cli.exits import Exit
 from appliance.cli.helppage import add_verb
 from imaging.digest import digest_device
-from imaging.filedev import FileDevice
-from imaging.formats import FORMATS, DiskImage, open_image
+from imaging.formats import FORMATS, DiskImage, open_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,10 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Open the image and answer the verb's question."""
-    with (
-        closing(FileDevice(args.image)) as file,
-        closing(open_image(file, format=args.format, name=args.image)) as image,
-    ):
+    with open_path(args.image, format=args.format) as image:
         for warning in image.info.warnings:
             output.note(f"imageport: warning: {args.image}: {warning}")
         answer: Callable[[DiskImage, bool], None] = args.answer

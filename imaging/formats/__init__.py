@@ -1,18 +1,23 @@
 """Image formats: devices over devices. This registry is the only way to open one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from imaging.device import BlockDevice
 from imaging.errors import ImagingError, UnsupportedImage
+from imaging.filedev import FileDevice
 from imaging.formats.base import DiskImage, ImageInfo
+from imaging.formats.place import Place
 from imaging.formats.probe import probe
 from imaging.formats.raw import open_raw
 from imaging.formats.vhd import open_vhd
 from imaging.formats.vhdx import open_vhdx
+from imaging.siblings import LocalFolder, Siblings, last_component
 
-__all__ = ["FORMATS", "DiskImage", "ImageInfo", "open_image", "probe"]
+__all__ = ["FORMATS", "DiskImage", "ImageInfo", "open_image", "open_path", "probe"]
 
-_OPENERS: dict[str, Callable[[BlockDevice], DiskImage]] = {
+_OPENERS: dict[str, Callable[[BlockDevice, Place], DiskImage]] = {
     "raw": open_raw,
     "vhd": open_vhd,
     "vhdx": open_vhdx,
@@ -20,22 +25,49 @@ _OPENERS: dict[str, Callable[[BlockDevice], DiskImage]] = {
 FORMATS = tuple(_OPENERS)
 
 
-def open_image(file: BlockDevice, *, format: str | None = None, name: str = "") -> DiskImage:
+def open_image(
+    file: BlockDevice,
+    *,
+    format: str | None = None,
+    name: str = "",
+    siblings: Siblings | None = None,
+) -> DiskImage:
     """Open the disk inside `file` for reading, after all its metadata were checked.
 
     Args:
         file: Stays open when the image is closed; closing it is the caller's.
         format: One of FORMATS, and then never second-guessed; None looks at the file.
         name: What messages call the file; its suffix helps when the format is None.
+        siblings: Where parents, extents and data files are looked for; None: such images are refused.
 
     Raises:
         ImagingError: With the cause and, where there is one, the offset in the file.
     """
-    if format is not None and format not in _OPENERS:
-        raise UnsupportedImage(f"format {format!r} is none of {', '.join(FORMATS)}", found=format)
+    place = Place(last_component(name), siblings, _open_as)
     try:
-        return _OPENERS[format or probe(file, name)](file)
+        return _open_as(file, format or probe(file, name), place)
     except ImagingError as err:
         if not name or str(err).startswith(name):
             raise
         raise type(err)(f"{name}: {err}", **{**err.fields, "path": name}) from err
+
+
+@contextmanager
+def open_path(path: str | Path, *, format: str | None = None) -> Iterator[DiskImage]:
+    """Open an image file of this machine and whatever it needs from its folder; close all of it at the end."""
+    file = FileDevice(path)
+    try:
+        folder = LocalFolder(Path(path).resolve().parent)
+        image = open_image(file, format=format, name=str(path), siblings=folder)
+        try:
+            yield image
+        finally:
+            image.close()
+    finally:
+        file.close()
+
+
+def _open_as(file: BlockDevice, format: str, place: Place) -> DiskImage:
+    if format not in _OPENERS:
+        raise UnsupportedImage(f"format {format!r} is none of {', '.join(FORMATS)}", found=format)
+    return _OPENERS[format](file, place)

@@ -1,7 +1,7 @@
 """DiskImage: what every image format offers, a BlockDevice that also describes itself; opens nothing."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
@@ -38,6 +38,14 @@ class ImageInfo:
     warnings: tuple[str, ...] = ()
 
 
+class Closable(Protocol):
+    """Whatever an image opened for itself."""
+
+    def close(self) -> None:
+        """Release it. May be called twice."""
+        ...
+
+
 class DiskImage(BlockDevice, Protocol):
     """The disk inside an image file, read-only. Closing it leaves the file below open.
 
@@ -57,9 +65,13 @@ class ReadOnlyImage(ABC):
     `_extents` may answer more than it was asked for, but in order and without gaps.
     """
 
-    def __init__(self, file: BlockDevice, info: ImageInfo) -> None:
+    def __init__(
+        self, file: BlockDevice, info: ImageInfo, *, owned: Sequence[Closable] = ()
+    ) -> None:
+        """Describe the disk in `file`; `owned` (parents, extents) is closed with the image."""
         self._file = file
         self._info = info
+        self._owned = owned
         self._closed = False
 
     @property
@@ -97,8 +109,10 @@ class ReadOnlyImage(ABC):
         self._refuse("flush")
 
     def close(self) -> None:
-        """Refuse every further call; the file below stays open."""
+        """Refuse every further call; the file below stays open, what lies beside it is closed."""
         self._closed = True
+        for each in self._owned:
+            each.close()
 
     @abstractmethod
     def _read_into(self, offset: int, buffer: memoryview) -> None: ...

@@ -6,6 +6,7 @@ from imaging.device import BlockDevice
 from imaging.errors import InvalidImage
 from imaging.extent import Extent
 from imaging.formats.base import ImageInfo, ReadOnlyImage
+from imaging.formats.place import NOWHERE, Place
 from imaging.units import SECTOR_SIZE
 
 
@@ -19,7 +20,7 @@ class FlatImage(ReadOnlyImage):
         return self._file.extents(offset, length)
 
 
-def open_raw(file: BlockDevice) -> FlatImage:
+def open_raw(file: BlockDevice, place: Place = NOWHERE) -> FlatImage:  # noqa: ARG001
     """Take the whole file for the disk.
 
     Raises:

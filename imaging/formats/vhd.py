@@ -12,6 +12,7 @@ from imaging.errors import InvalidImage, ParentNeeded, Truncated
 from imaging.extent import Kind
 from imaging.formats.base import ImageInfo, ReadOnlyImage
 from imaging.formats.mapped import BlockRun, MappedImage
+from imaging.formats.place import NOWHERE, Place
 from imaging.formats.raw import FlatImage
 from imaging.formats.spans import FileRange, SpanMap
 from imaging.formats.vhd_layout import (
@@ -34,7 +35,7 @@ _ABSENT = 0xFFFF_FFFF
 """BAT entry of a block that is not in the file."""
 
 
-def open_vhd(file: BlockDevice) -> ReadOnlyImage:
+def open_vhd(file: BlockDevice, place: Place = NOWHERE) -> ReadOnlyImage:  # noqa: ARG001
     """Check all metadata and open the disk inside `file`.
 
     Raises:

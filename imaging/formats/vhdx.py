@@ -16,6 +16,7 @@ from imaging.errors import (
 )
 from imaging.formats.base import ImageInfo
 from imaging.formats.mapped import MappedImage
+from imaging.formats.place import NOWHERE, Place
 from imaging.formats.spans import FileRange, SpanMap, require_apart
 from imaging.formats.vhdx_bat import ENTRY_SIZE, BlockAllocationTable, entry_count
 from imaging.formats.vhdx_layout import (
@@ -48,7 +49,7 @@ _MAX_ITEM_SIZE = 1 * MiB
 """No metadata item is longer (2.6.1.2)."""
 
 
-def open_vhdx(file: BlockDevice) -> MappedImage:
+def open_vhdx(file: BlockDevice, place: Place = NOWHERE) -> MappedImage:  # noqa: ARG001
     """Check all metadata and open the disk inside `file`.
 
     Raises:

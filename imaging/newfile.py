@@ -1,0 +1,113 @@
+"""NewFile: a file that appears whole or not at all. Written as `NAME.partial`, renamed when it is committed."""
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from imaging.errors import FileExists
+from imaging.filedev import named_error
+
+PARTIAL = ".partial"
+
+
+class NewFile:
+    """A file being written, from any number of threads at distinct places; grows as it is written.
+
+    As a context manager it is given up at the end unless it was committed: nothing is left behind.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
+        """Begin the file. A partial file of that name, left by a killed run, is overwritten.
+
+        Raises:
+            FileExists: `path` is there and may not be replaced.
+            DeviceError: The operating system refused it.
+        """
+        self.path = Path(path)
+        self._partial = self.path.with_name(self.path.name + PARTIAL)
+        self._replace = replace
+        self._require_free()
+        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            self._fd = os.open(self._partial, flags, 0o644)
+        except OSError as err:
+            raise named_error(self._partial, err) from err
+
+    def write(self, offset: int, data: memoryview | bytes) -> None:
+        """Write all of `data` at `offset`; durable only after `flush`."""
+        view, done = memoryview(data), 0
+        try:
+            while done < len(view):
+                done += os.pwrite(self._fd, view[done:], offset + done)
+        except OSError as err:
+            raise named_error(self._partial, err, offset + done) from err
+
+    def truncate(self, size: int) -> None:
+        """Make the file this long; what was never written is a hole."""
+        try:
+            os.ftruncate(self._fd, size)
+        except OSError as err:
+            raise named_error(self._partial, err, size) from err
+
+    def flush(self) -> None:
+        """Make everything written so far survive power loss."""
+        try:
+            os.fsync(self._fd)
+        except OSError as err:
+            raise named_error(self._partial, err) from err
+
+    def commit(self) -> None:
+        """Flush and give the file its name; durable when this returns.
+
+        Raises:
+            FileExists: Somebody made a file of that name meanwhile; it is left alone.
+        """
+        self.flush()
+        try:
+            if self._replace:
+                self._partial.replace(self.path)
+            else:
+                os.link(self._partial, self.path)
+                self._partial.unlink()
+            self._flush_folder()
+        except FileExistsError as err:
+            raise self._exists() from err
+        except OSError as err:
+            raise named_error(self.path, err) from err
+        self._close()
+
+    def abort(self) -> None:
+        """Give it up: the partial file is deleted. May be called twice, and after `commit`."""
+        if self._fd >= 0:
+            self._close()
+            self._partial.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.abort()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        os.close(fd)
+
+    def _require_free(self) -> None:
+        if not self._replace and os.path.lexists(self.path):
+            raise self._exists()
+
+    def _exists(self) -> FileExists:
+        return FileExists(f"{self.path}: is there already", path=str(self.path))
+
+    def _flush_folder(self) -> None:
+        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,77 @@
+"""NewFile appears whole or not at all, and takes nobody's place unasked."""
+
+import errno
+import os
+
+import pytest
+
+from imaging.errors import DeviceFull, FileExists, FileMissing
+from imaging.newfile import NewFile
+
+
+def test_a_committed_file_has_its_bytes_and_holes(tmp_path):
+    with NewFile(tmp_path / "a") as file:
+        file.write(4096, b"data")
+        file.truncate(8192)
+        assert not (tmp_path / "a").exists()
+        file.commit()
+    assert (tmp_path / "a").read_bytes() == bytes(4096) + b"data" + bytes(4092)
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_was_not_committed_leaves_nothing(tmp_path):
+    with NewFile(tmp_path / "a") as file:
+        file.write(0, b"x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_there_is_left_alone(tmp_path):
+    (tmp_path / "a").write_bytes(b"old")
+    with pytest.raises(FileExists):
+        NewFile(tmp_path / "a")
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_file_that_came_meanwhile_is_left_alone(tmp_path):
+    with NewFile(tmp_path / "a") as file:
+        file.write(0, b"new")
+        (tmp_path / "a").write_bytes(b"old")
+        with pytest.raises(FileExists):
+            file.commit()
+    assert (tmp_path / "a").read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_it_replaces_when_asked(tmp_path):
+    (tmp_path / "a").write_bytes(b"old")
+    with NewFile(tmp_path / "a", replace=True) as file:
+        file.write(0, b"new")
+        assert (tmp_path / "a").read_bytes() == b"old"
+        file.commit()
+    assert (tmp_path / "a").read_bytes() == b"new"
+
+
+def test_the_partial_file_of_a_killed_run_is_overwritten_but_no_link_followed(tmp_path):
+    (tmp_path / "a.partial").write_bytes(b"longer than the new one")
+    with NewFile(tmp_path / "a") as file:
+        file.write(0, b"new")
+        file.commit()
+    assert (tmp_path / "a").read_bytes() == b"new"
+    (tmp_path / "victim").write_bytes(b"precious")
+    (tmp_path / "b.partial").symlink_to("victim")
+    with pytest.raises(Exception, match=r"b\.partial"):
+        NewFile(tmp_path / "b")
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+
+
+def test_errors_name_the_cause(tmp_path, monkeypatch):
+    with pytest.raises(FileMissing):
+        NewFile(tmp_path / "nowhere" / "a")
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with NewFile(tmp_path / "a") as file, pytest.raises(DeviceFull):
+        file.write(0, b"x")
+    assert list(tmp_path.iterdir()) == []
