@@ -194,6 +194,64 @@ async def test_a_service_that_takes_the_body_too_slowly_hits_the_total_limit(
     sender.close()
 
 
+class TlsInTheMiddle:
+    """A socket with room whose TLS layer first wants something else, `times` times; counts what it was asked."""
+
+    def __init__(self, sock: socket.socket, wants: type[ssl.SSLError], times: int) -> None:
+        self._sock = sock
+        self._wants = wants
+        self._left = times
+        self.asked = 0
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def settimeout(self, seconds: float | None) -> None:
+        self._sock.settimeout(seconds)
+
+    def send(self, data: memoryview) -> int:
+        self.asked += 1
+        if self._left:
+            raise self._wants
+        return self._sock.send(data)
+
+    def recv(self, size: int) -> bytes:
+        self._sock.recv(size)
+        self._left -= 1
+        raise self._wants
+
+
+def over_tls_that(
+    wants: type[ssl.SSLError], near: socket.socket
+) -> tuple[wire.Wire, TlsInTheMiddle]:
+    middle = TlsInTheMiddle(near, wants, 1)
+    return wire.Wire(middle, wire.Origin("https", "x", 443)), middle
+
+
+def test_a_tls_layer_that_has_to_read_first_is_waited_for_and_not_asked_without_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The socket has room all the time (new keys, a renegotiation): waiting for room would be no waiting."""
+    monkeypatch.setattr(wire, "IDLE_S", 0.1)
+    near, far = socket.socketpair()
+    with near, far:
+        sending, tls = over_tls_that(ssl.SSLWantReadError, near)
+        with pytest.raises(TimeoutError, match="nothing was taken"):
+            sending.send(b"head", memoryview(b"body"), wire.Clock())
+    assert tls.asked == 1
+
+
+@pytest.mark.parametrize("wants", [ssl.SSLWantReadError, ssl.SSLWantWriteError])
+def test_a_record_of_tls_itself_is_no_answer(wants: type[ssl.SSLError]) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        far.sendall(b"record")
+        sending, tls = over_tls_that(wants, near)
+        assert sending.send(b"head", memoryview(b"body"), wire.Clock()) is None
+        assert far.recv(100) == b"headbody"
+    assert tls.asked == 3
+
+
 async def test_an_early_refusal_ends_the_sending_although_the_service_reads_on() -> None:
     body = memoryview(bytes(64 * 1024 * 1024))
     taken = []

@@ -123,13 +123,16 @@ class Wire:
             while done < len(part):
                 try:
                     done += self.sock.send(part[done:])
-                except _BLOCKED:
-                    if (early := self._wait_for_room(clock)) is not None:
+                except _BLOCKED as blocked:
+                    if (early := self._wait(blocked, clock)) is not None:
                         return early
         return None
 
-    def _wait_for_room(self, clock: Clock) -> bytes | None:
-        events = _poll(self.sock, select.POLLIN | select.POLLOUT, clock.bound(IDLE_S))
+    def _wait(self, blocked: OSError, clock: Clock) -> bytes | None:
+        """Wait for room, or for what TLS has to read first: there is room all the time then, and no use for it."""
+        wants_read = isinstance(blocked, ssl.SSLWantReadError)
+        wanted = select.POLLIN if wants_read else select.POLLIN | select.POLLOUT
+        events = _poll(self.sock, wanted, clock.bound(IDLE_S))
         if not events:
             clock.bound(IDLE_S)
             raise TimeoutError(errno.ETIMEDOUT, "nothing was taken in time")
@@ -147,8 +150,8 @@ class Wire:
         self.sock.settimeout(0)
         try:
             return self.sock.recv(RECEIVE)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return None  # TLS's own records: session tickets come behind the handshake
+        except _BLOCKED:
+            return None  # TLS's own records: session tickets come behind the handshake, new keys want an answer
 
     def is_usable(self) -> bool:
         """Look whether a kept connection is still open and silent."""
