@@ -99,8 +99,8 @@ class Retrier:
                 return request()
             except Retryable as err:
                 stop.check()  # a connection that the stop itself broke is no failure
-                failed(err)
                 wait = self._wait_after(err, failures)
+                failed(err)
             stop.sleep(wait)
 
     def _wait_after(self, err: Retryable, failures: _Failures) -> float:

@@ -80,10 +80,11 @@ def test_a_blocking_request_is_repeated_and_its_failures_are_told():
 
 
 def test_giving_up_is_the_same_in_a_thread():
-    request = Scripted(*(Retryable("no route") for _ in range(100)))
+    request, told = Scripted(*(Retryable("no route") for _ in range(100))), []
     with pytest.raises(TransferStalled, match=r"agent\.retryable: no route"):
-        retrier(patience_s=5.0).call_blocking(request, Stop(), failed=lambda _: None)
+        retrier(patience_s=5.0).call_blocking(request, Stop(), failed=told.append)
     assert request.calls < 10
+    assert len(told) == request.calls - 1  # the last one is not tried again
 
 
 def test_a_stop_ends_the_waiting_and_what_it_broke_is_no_failure():
