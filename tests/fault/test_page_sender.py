@@ -254,7 +254,7 @@ def test_a_record_of_tls_itself_is_no_answer(wants: type[ssl.SSLError]) -> None:
 
 async def test_an_early_refusal_ends_the_sending_although_the_service_reads_on() -> None:
     body = memoryview(bytes(64 * 1024 * 1024))
-    taken = []
+    taken, answered = [], threading.Event()
 
     def refuse(peer: socket.socket) -> None:
         read_head(peer)
@@ -262,11 +262,14 @@ async def test_an_early_refusal_ends_the_sending_although_the_service_reads_on()
         with suppress(OSError):
             while data := peer.recv(65536):
                 taken.append(len(data))
+                if len(taken) == 16:  # who never waits sends all of it, and would not look
+                    answered.wait(30)
 
     sender = AsyncSender(HttpSettings())
     with serving(refuse) as port:
         answer = await sender.put(f"http://127.0.0.1:{port}/", {}, body)
-    sender.close()
+        answered.set()
+        sender.close()
     assert (answer.status, answer.headers["retry-after"]) == (503, "7")
     assert sum(taken) < len(body)
 
