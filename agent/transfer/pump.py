@@ -10,7 +10,6 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
@@ -129,24 +128,28 @@ class Pump:
         try:
             await run_blocking(pool, self._load_receipts, stop=self._stop)
             with self._stop.waking(self.abort):
-                await self._watch(
-                    [pool.executor.submit(self._work, n) for n in range(len(self._workers))]
-                )
+                await self._watch(pool)
         finally:
             pool.close()
+        self.stats.slow = None  # nothing waits any more, whatever the last chunk waited for
+        self.progress(self.stats)
         return self.stats
 
-    async def _watch(self, workers: list[Future[None]]) -> None:
-        """Keep the books until the workers have ended; the first that fails, or a cancel, ends them all."""
-        ends = [asyncio.wrap_future(worker) for worker in workers]
+    async def _watch(self, pool: Pool) -> None:
+        """Start the workers and keep the books until they end; the first that fails, or a cancel, ends them all."""
+        ends: list[asyncio.Future[None]] = []
+        errors: list[BaseException] = []
         quiet_s = 0.0
         try:
-            running, failed = set(ends), False
-            while running and not failed:
+            for number in range(len(self._workers)):
+                worker = pool.executor.submit(self._work, number)
+                ends.append(asyncio.wrap_future(worker))
+            running = set(ends)
+            while running and not errors:
                 done, running = await asyncio.wait(
                     running, timeout=TICK_S, return_when=asyncio.FIRST_EXCEPTION
                 )
-                failed = any(end.exception() for end in done)
+                errors = [error for end in done if (error := end.exception())]
                 quiet_s = 0.0 if self._note() else quiet_s + TICK_S
                 if quiet_s >= STALL_S:
                     quiet_s = 0.0
@@ -158,7 +161,9 @@ class Pump:
             for end in ends:
                 await until_done(end)
             self._note()
-        errors = [error for end in ends if (error := end.exception())]
+        errors += [
+            error for end in ends if (error := end.exception())
+        ]  # what the stop made of the others
         if errors:
             raise most_telling(errors)
 

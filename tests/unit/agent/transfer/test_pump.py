@@ -9,6 +9,7 @@ import pytest
 
 from agent.errors import Cancelled, Permanent, Retryable, Throttled
 from agent.retry import Retrier, RetryPolicy
+from agent.threads import Pool
 from agent.transfer import pump as pump_module
 from agent.transfer.limiter import Limiter
 from agent.transfer.pump import Pump
@@ -176,22 +177,73 @@ async def test_an_error_wakes_the_workers_that_wait_for_other_things():
 
 
 class HangingDisk(MemoryDisk):
-    """The first put hangs until it is stopped, the second one fails."""
+    """One put (the first, if nobody chooses) hangs until it is stopped; the others fail once it does."""
 
-    def __init__(self, size):
+    def __init__(self, size, *, hangs=None, ends_with=None):
         super().__init__(size)
         self.ended = []
+        self.hangs = hangs or (lambda: not self.hanging.is_set())
+        self.ends_with = ends_with
         self.hanging = threading.Event()
 
     def put(self, offset, data, checksum, stop):
-        if self.hanging.is_set():
+        if not self.hangs():
+            assert self.hanging.wait(30)
             raise Permanent("full")
         self.hanging.set()
         try:
             stop.sleep(30)
-        except Cancelled:
+        except Cancelled as err:
             self.ended.append("Cancelled")
-            raise
+            raise (self.ends_with or err) from None
+
+
+@pytest.mark.parametrize("number", [0, LIMITS.inflight_max - 1], ids=["first", "last"])
+async def test_the_first_error_is_told_not_what_the_stop_made_of_another_worker(
+    monkeypatch, number
+):
+    here, work = threading.local(), Pump._work
+
+    def numbered(pump, number):
+        here.number = number
+        work(pump, number)
+
+    monkeypatch.setattr(Pump, "_work", numbered)
+    device = source()
+    device.write(0, random.Random(7).randbytes(SIZE))
+    disk = HangingDisk(
+        41 * MiB, hangs=lambda: here.number == number, ends_with=Permanent("cut off")
+    )
+    pump = make_pump(device, disk)
+    for _ in range(20):  # a slot for every worker
+        pump._gate.succeeded()
+    async with asyncio.timeout(30):
+        with pytest.raises(Permanent, match="full"):
+            await pump.run()
+
+
+async def test_a_worker_that_cannot_be_started_ends_those_that_were(monkeypatch):
+    disk = MemoryDisk(41 * MiB)
+    disk.hold = threading.Event()
+
+    class NoMoreThreads(Pool):
+        def __init__(self, name, workers):
+            super().__init__(name, workers)
+            submit, self.left = self.executor.submit, 3
+            self.executor.submit = lambda *args: self.start(submit, *args)
+
+        def start(self, submit, *args):
+            self.left -= 1
+            if self.left < 0:
+                raise RuntimeError("can't start new thread")
+            return submit(*args)
+
+    monkeypatch.setattr(pump_module, "Pool", NoMoreThreads)
+    with pytest.raises(RuntimeError, match="can't start"):
+        await make_pump(source(), disk).run()
+    assert disk.inflight == 0
+    while copying_threads():  # noqa: ASYNC110 - the pool lets its idle threads go
+        await asyncio.sleep(0.01)
 
 
 async def test_what_was_acknowledged_before_an_error_has_its_receipt():
@@ -256,4 +308,5 @@ async def test_a_stalled_copy_names_the_side_that_it_waits_for(monkeypatch, side
     async with asyncio.timeout(30):  # a side that is never named would be waited for without end
         await pump.run()
     assert side in told
-    assert told[-1] is None
+    assert told[-1] is None  # also if the side was named again after the last chunk
+    assert pump.stats.slow is None
