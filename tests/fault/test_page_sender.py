@@ -274,6 +274,29 @@ async def test_an_early_refusal_ends_the_sending_although_the_service_reads_on()
     assert sum(taken) < len(body)
 
 
+@pytest.mark.parametrize("heads", [b"", b"X-One: 1\r\n"], ids=["bare", "headers"])
+async def test_an_interim_answer_that_nobody_asked_for_does_not_end_the_sending(
+    heads: bytes,
+) -> None:
+    body = memoryview(bytes(64 * 1024 * 1024))
+    taken = []
+
+    def go_on(peer: socket.socket) -> None:
+        taken.append(len(read_head(peer)[1]))
+        peer.sendall(b"HTTP/1.1 100 Continue\r\n" + heads + b"\r\n")
+        while sum(taken) < len(body) and (data := peer.recv(1 << 20)):
+            taken.append(len(data))
+        peer.sendall(CREATED)
+
+    sender = AsyncSender(HttpSettings())
+    with serving(go_on) as port:
+        try:
+            assert (await sender.put(f"http://127.0.0.1:{port}/", {}, body)).status == 201
+        finally:
+            sender.close()
+    assert sum(taken) == len(body)
+
+
 async def test_a_service_that_half_closes_is_an_error_and_nothing_is_sent_again() -> None:
     heads = []
 

@@ -15,6 +15,7 @@ MAX_INTERIM = 8
 """1xx answers before the real one."""
 _MAX_CHUNK_LINE = 256
 _CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,16}")
+_INTERIM = re.compile(rb"(?:HTTP/1\.[01] 1[0-9]{2}[^\r\n]*\r\n(?:[^\r\n]+\r\n)*\r\n)+")
 _NO_BODY = (204, 304)
 _OK, _MULTIPLE = 200, 300
 
@@ -170,6 +171,11 @@ class AnswerReader:
             )
             raise BadAnswer(msg)
         self._buffer += data
+
+
+def is_interim(data: bytes) -> bool:
+    """Return whether this is whole 1xx answers and nothing else; they may come unasked (RFC 9110 15.2)."""
+    return _INTERIM.fullmatch(data) is not None
 
 
 def _is_number(text: str) -> bool:

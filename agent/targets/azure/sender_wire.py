@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from agent.targets.azure.http import CONNECT_S, IDLE_S, TOTAL_S
-from agent.targets.azure.sender_answer import AnswerReader
+from agent.targets.azure.sender_answer import AnswerReader, is_interim
 
 RECEIVE = 16 * 1024
 _HTTPS = "https"
@@ -124,7 +124,8 @@ class Wire:
                 try:
                     done += self.sock.send(part[done:])
                 except _BLOCKED as blocked:
-                    if (early := self._wait(blocked, clock)) is not None:
+                    early = self._wait(blocked, clock)
+                    if early is not None and not is_interim(early):
                         return early
         return None
 

@@ -4,7 +4,14 @@ from collections.abc import Callable
 
 import pytest
 
-from agent.targets.azure.sender_answer import MAX_BODY, MAX_HEAD, Answer, AnswerReader, BadAnswer
+from agent.targets.azure.sender_answer import (
+    MAX_BODY,
+    MAX_HEAD,
+    Answer,
+    AnswerReader,
+    BadAnswer,
+    is_interim,
+)
 
 
 def pieces(data: bytes, size: int) -> Callable[[], bytes]:
@@ -125,3 +132,19 @@ def test_an_endless_body_is_cut(data: bytes) -> None:
 def test_a_success_of_connect_has_no_body() -> None:
     data = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n"
     assert read(data, connect=True)[0].is_success
+
+
+@pytest.mark.parametrize(
+    ("data", "interim"),
+    [
+        (b"HTTP/1.1 100 Continue\r\n\r\n", True),
+        (b"HTTP/1.1 102 \r\nX: 1\r\nY: 2\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n", True),
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 503 Busy\r\n", False),
+        (b"HTTP/1.1 100 Continue\r\n", False),
+        (b"HTTP/1.1 503 Busy\r\n\r\n", False),
+        (b"", False),
+    ],
+    ids=["one", "two", "refusal-behind", "cut", "refusal", "end"],
+)
+def test_only_whole_interim_answers_are_interim(data: bytes, *, interim: bool) -> None:
+    assert is_interim(data) is interim
