@@ -255,6 +255,52 @@ async def test_what_was_acknowledged_before_an_error_has_its_receipt():
     assert {o for o in store.receipts if o != 20 * MiB} == whole
 
 
+class FinishingDisk(MemoryDisk):
+    """The put of the first chunk fails once two others wait; those are acknowledged although the work was stopped."""
+
+    def __init__(self, size):
+        super().__init__(size)
+        self.waiting = threading.Semaphore(0)
+
+    def put(self, offset, data, checksum, stop):
+        if offset == 0:
+            for _ in range(2):
+                assert self.waiting.acquire(timeout=30)
+            raise Permanent("full")
+        self.waiting.release()
+        assert stop.wait(30)
+        super().put(offset, data, checksum, stop)
+
+
+async def test_what_is_acknowledged_after_the_stop_has_its_receipt_and_nothing_is_begun():
+    store, disk, device = MemoryJobStore(), FinishingDisk(41 * MiB), source()
+    device.write(0, random.Random(7).randbytes(SIZE))
+    pump = make_pump(device, disk, store=store)
+    with pytest.raises(Permanent, match="full"):
+        await pump.run()
+    assert 2 <= len(disk.puts) < LIMITS.inflight_max  # one of each worker but the first
+    assert set(store.receipts) == {offset for offset, _, _ in disk.puts}
+    assert pump.stats.puts == len(disk.puts)
+
+
+async def test_no_more_workers_read_at_a_time_than_help():
+    device, reading = CountingDevice(SIZE), threading.Semaphore(pump_module.READERS)
+    device.write(0, random.Random(7).randbytes(SIZE))
+    read_into, too_many = device.read_into, []
+
+    def counted(offset, buffer):
+        if not reading.acquire(blocking=False):
+            too_many.append(offset)
+            return
+        time.sleep(0)  # gives the others the turn
+        read_into(offset, buffer)
+        reading.release()
+
+    device.read_into = counted
+    await make_pump(device, MemoryDisk(41 * MiB)).run()
+    assert too_many == []
+
+
 async def test_progress_ends_at_all_of_the_data():
     seen = []
     device = source()
