@@ -415,6 +415,17 @@ async def test_stopping_never_takes_the_tls_layer_off(tmp_path: Path) -> None:
             sock.sendall(b"disk bytes")
 
 
+def test_a_stopped_request_looks_up_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing ends a lookup but the resolver's own time limit."""
+    looked_up = []
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **_: looked_up.append(args))
+    stop = StopFlag()
+    stop.set()
+    with pytest.raises(wire.Stopped):
+        Sender(HttpSettings()).put("http://blob.example/c", {}, BODY, stop=stop)
+    assert looked_up == []
+
+
 async def test_a_connection_that_never_comes_about_can_be_stopped() -> None:
     """A listener whose queue is full takes no more: the connect hangs until it is stopped."""
     with socket.socket() as listener, ExitStack() as queue:

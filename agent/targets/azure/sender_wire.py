@@ -211,7 +211,8 @@ def dial(route: Route, clock: Clock, stop: StopFlag) -> Wire:
 
 
 def _connect(where: Origin, clock: Clock, stop: StopFlag) -> socket.socket:
-    """Try every address; each socket is watched before it waits, so that a stop ends it."""
+    """Try every address; each socket is watched before it waits, so that a stop ends it; a lookup nothing ends."""
+    stop.watch(None)
     try:
         found = socket.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)
     except UnicodeError as err:  # a label of no or too many letters
