@@ -443,6 +443,29 @@ async def test_a_connection_that_never_comes_about_can_be_stopped() -> None:
             task.cancel()
 
 
+async def test_a_tls_handshake_that_is_not_answered_can_be_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wire, "CONNECT_S", 600.0)
+    begun, gone = threading.Event(), threading.Event()
+
+    def silent(peer: socket.socket) -> None:
+        peer.recv(65536)
+        begun.set()
+        with suppress(OSError):  # not a time-out: that would be this side's patience
+            while peer.recv(65536):
+                pass
+            gone.set()
+
+    with serving(silent) as port:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(put(port, scheme="https"))
+            while not begun.is_set():  # noqa: ASYNC110 - set by a thread
+                await asyncio.sleep(0.01)
+            task.cancel()
+    assert gone.is_set()
+
+
 @pytest.mark.parametrize("where", ["address", "header"])
 async def test_what_would_smuggle_a_header_is_refused_without_showing_it(where: str) -> None:
     sender = AsyncSender(HttpSettings())

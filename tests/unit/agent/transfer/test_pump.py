@@ -11,6 +11,8 @@ from agent.errors import Cancelled, Permanent, Retryable, Throttled
 from agent.retry import Retrier, RetryPolicy
 from agent.threads import Pool
 from agent.transfer import pump as pump_module
+from agent.transfer.flow import At
+from agent.transfer.gate import Gate
 from agent.transfer.limiter import Limiter
 from agent.transfer.pump import Pump
 from imaging.digest import DIGEST_BLOCK, DigestBuilder, digest_device
@@ -142,6 +144,78 @@ async def test_no_more_puts_are_in_flight_than_the_target_takes():
     assert 1 <= disk.inflight_most <= LIMITS.inflight_max
 
 
+def with_one_chunk():
+    device = CountingDevice(4 * MiB)
+    device.write(0, random.Random(7).randbytes(MiB))
+    return device
+
+
+@pytest.mark.parametrize(
+    ("script", "start", "limit"),
+    [((), 1, 2), ((Retryable("reset"),), 4, 4), ((Throttled("busy"),), 4, 2)],
+    ids=["success", "failure", "throttled"],
+)
+async def test_what_the_service_says_moves_the_gate(script, start, limit):
+    pump = make_pump(with_one_chunk(), MemoryDisk(4 * MiB, script=script))
+    pump._gate = Gate(start=start, most=4, now=time.monotonic)
+    await pump.run()
+    assert pump._gate.limit == limit
+
+
+class CrowdedDisk(MemoryDisk):
+    """The first put waits until every worker wants to write, and notes how many were let in."""
+
+    def __init__(self, size):
+        super().__init__(size)
+        self.workers, self.let_in = [], []
+
+    def put(self, offset, data, checksum, stop):
+        with self._lock:
+            self.let_in.append(offset)
+            first = len(self.let_in) == 1
+        while first and any(at is not At.WRITING for at in self.workers):
+            stop.sleep(0.01)
+        if first:
+            stop.sleep(0.01)
+            self.let_in_at_first = len(self.let_in)
+        super().put(offset, data, checksum, stop)
+
+
+async def test_a_worker_without_a_slot_does_not_write():
+    device, disk = source(), CrowdedDisk(41 * MiB)
+    device.write(0, random.Random(7).randbytes(SIZE))
+    pump = make_pump(device, disk)
+    pump._gate = Gate(start=1, most=4, now=time.monotonic)
+    disk.workers = pump._workers
+    async with asyncio.timeout(30):
+        await pump.run()
+    assert disk.let_in_at_first == 1
+
+
+class EndlessReceipts(MemoryJobStore):
+    """Not done with loading for 30 s."""
+
+    loading = ended = False
+
+    def load(self):
+        self.loading = True
+        until = time.monotonic() + 30
+        while time.monotonic() < until:
+            yield 0, 1, b"\0" * 32
+        self.ended = True
+
+
+async def test_a_cancel_ends_the_loading_of_receipts():
+    store = EndlessReceipts()
+    async with asyncio.TaskGroup() as group:
+        copy = group.create_task(make_pump(source(), MemoryDisk(41 * MiB), store=store).run())
+        while not store.loading:  # noqa: ASYNC110 - by a thread
+            await asyncio.sleep(0.01)
+        copy.cancel()
+    assert copy.cancelled()
+    assert not store.ended
+
+
 def copying_threads():
     return [t for t in threading.enumerate() if t.name.startswith("copy")]
 
@@ -182,9 +256,14 @@ class HangingDisk(MemoryDisk):
     def __init__(self, size, *, hangs=None, ends_with=None):
         super().__init__(size)
         self.ended = []
-        self.hangs = hangs or (lambda: not self.hanging.is_set())
+        self.hangs = hangs or self._is_first
         self.ends_with = ends_with
         self.hanging = threading.Event()
+
+    def _is_first(self):
+        with self._lock:
+            self.inflight += 1
+            return self.inflight == 1
 
     def put(self, offset, data, checksum, stop):
         if not self.hangs():
@@ -215,8 +294,7 @@ async def test_the_first_error_is_told_not_what_the_stop_made_of_another_worker(
         41 * MiB, hangs=lambda: here.number == number, ends_with=Permanent("cut off")
     )
     pump = make_pump(device, disk)
-    for _ in range(20):  # a slot for every worker
-        pump._gate.succeeded()
+    pump._gate = Gate(start=4, most=4, now=time.monotonic)  # a slot for every worker
     async with asyncio.timeout(30):
         with pytest.raises(Permanent, match="full"):
             await pump.run()
@@ -276,6 +354,7 @@ async def test_what_is_acknowledged_after_the_stop_has_its_receipt_and_nothing_i
     store, disk, device = MemoryJobStore(), FinishingDisk(41 * MiB), source()
     device.write(0, random.Random(7).randbytes(SIZE))
     pump = make_pump(device, disk, store=store)
+    pump._gate = Gate(start=4, most=4, now=time.monotonic)  # a slot for every worker
     with pytest.raises(Permanent, match="full"):
         await pump.run()
     assert 2 <= len(disk.puts) < LIMITS.inflight_max  # one of each worker but the first
