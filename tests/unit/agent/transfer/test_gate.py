@@ -119,3 +119,12 @@ def test_a_wait_that_begins_after_the_stop_raises():
     stop.set()
     with gate.slot(Stop()), pytest.raises(Cancelled), gate.slot(stop):
         pass
+
+
+def test_a_request_that_fails_gives_its_slot_back():
+    gate, stopped = Gate(start=1, most=1, now=Clock()), Stop()
+    with pytest.raises(KeyError), gate.slot(Stop()):
+        raise KeyError
+    stopped.set()
+    with gate.slot(stopped):  # one that had to wait would raise
+        pass
