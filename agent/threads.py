@@ -34,7 +34,7 @@ class Stop(threading.Event):
 
     @contextlib.contextmanager
     def waking(self, wake: Callable[[], object]) -> Iterator[None]:
-        """Have `wake` called when this is set (at once if it is already): from the setter's thread; must neither block nor raise."""
+        """Have `wake`, which neither blocks nor raises, called by whoever sets this; at once if it is set already."""
         with self._lock:
             late = self.is_set()
             if not late:
