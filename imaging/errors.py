@@ -187,7 +187,7 @@ class ParentNeeded(UnsupportedImage):
     """A differencing disk: without its parent it is not a disk."""
 
     code = "imaging.parent-needed"
-    fix = "Merge the checkpoint into its parent with the hypervisor's tools first."
+    fix = "Put its parent into the same folder, or merge the checkpoint with the hypervisor's tools first."
 
 
 class DigestIncomplete(ImagingError):

@@ -17,7 +17,7 @@ class ImageInfo:
 
     Attributes:
         format: "raw", "vhd", "vhdx".
-        subformat: "fixed", "dynamic"; "" where a format has only one.
+        subformat: "fixed", "dynamic", "differencing"; "" where a format has only one.
         virtual_size: Bytes that a guest sees.
         file_size: Bytes of the image file.
         block_size: Allocation unit in bytes, 0 where there is none.

@@ -53,18 +53,14 @@ class MappedImage(ReadOnlyImage):
             if kind is Kind.DATA:
                 self._file.read_into(file_offset, part)
             else:
-                _fill_zeros(part)
+                fill_zeros(part)
             done += length
 
     def _extents(self, offset: int, length: int) -> Iterator[Extent]:
-        windows = _FileWindows(self._file)
+        windows = FileWindows(self._file)
         for kind, run_length, file_offset in self._runs(offset, length):
             if kind is Kind.DATA:
-                # A hole of the file inside an allocated block reads as zeros for certain.
-                for extent in windows.extents(file_offset, run_length):
-                    shifted = extent.offset - file_offset + offset
-                    inner = Kind.DATA if extent.is_data else Kind.ZERO
-                    yield Extent(shifted, extent.length, inner)
+                yield from windows.shown_at(offset, file_offset, run_length)
             else:
                 yield Extent(offset, run_length, kind)
             offset += run_length
@@ -80,7 +76,7 @@ class MappedImage(ReadOnlyImage):
             offset, length = offset + part, length - part
 
 
-class _FileWindows:
+class FileWindows:
     """The file's extents, asked for by whole windows of which the last few are remembered.
 
     One object serves one pass over the disk, so it needs no lock and no memory outlives the pass.
@@ -90,8 +86,16 @@ class _FileWindows:
         self._file = file
         self._kept: dict[int, list[Extent]] = {}
 
-    def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Describe a range of the file."""
+    def shown_at(self, offset: int, file_offset: int, length: int) -> Iterator[Extent]:
+        """Describe a range of the file that an allocated block shows at `offset` of the disk.
+
+        A hole of the file inside an allocated block reads as zeros for certain.
+        """
+        for extent in self._extents(file_offset, length):
+            kind = Kind.DATA if extent.is_data else Kind.ZERO
+            yield Extent(extent.offset - file_offset + offset, extent.length, kind)
+
+    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
         for number in range(offset // _WINDOW, -(-(offset + length) // _WINDOW)):
             yield from clip(self._window(number), offset, length)
 
@@ -106,7 +110,8 @@ class _FileWindows:
         return found
 
 
-def _fill_zeros(buffer: memoryview) -> None:
+def fill_zeros(buffer: memoryview) -> None:
+    """Zero the whole buffer without allocating another of its size."""
     for start in range(0, len(buffer), len(_ZEROS)):
         part = buffer[start : start + len(_ZEROS)]
         part[:] = _ZEROS[: len(part)]

@@ -1,4 +1,4 @@
-"""Open VHD images, fixed and dynamic, for reading; writes none and follows no parent.
+"""Open VHD images, fixed, dynamic and differencing, for reading; writes none.
 
 Implements "Virtual Hard Disk Image Format Specification" 1.0. The size is always Current Size, as
 Hyper-V and Azure take it, never the CHS geometry.
@@ -6,14 +6,19 @@ Hyper-V and Azure take it, never the CHS geometry.
 
 import sys
 from array import array
+from dataclasses import replace
 
 from imaging.device import BlockDevice, read_bytes
-from imaging.errors import InvalidImage, ParentNeeded, Truncated
+from imaging.errors import InvalidImage, ParentMismatch, Truncated
 from imaging.extent import Kind
 from imaging.formats.base import ImageInfo, ReadOnlyImage
+from imaging.formats.bitmaps import SectorBitmaps
+from imaging.formats.layered import LayeredImage, LayerRun, Owner
 from imaging.formats.mapped import BlockRun, MappedImage
+from imaging.formats.parents import Parent, inherited, open_parent, require_sectors
 from imaging.formats.place import NOWHERE, Place
 from imaging.formats.raw import FlatImage
+from imaging.formats.reference import Reference
 from imaging.formats.spans import FileRange, SpanMap
 from imaging.formats.vhd_layout import (
     CHS_CREATORS,
@@ -29,28 +34,25 @@ from imaging.formats.vhd_layout import (
     parse_dynamic_header,
     parse_footer,
 )
+from imaging.formats.vhd_parent import read_references
 from imaging.units import SECTOR_SIZE, round_up
 
 _ABSENT = 0xFFFF_FFFF
 """BAT entry of a block that is not in the file."""
 
 
-def open_vhd(file: BlockDevice, place: Place = NOWHERE) -> ReadOnlyImage:  # noqa: ARG001
+def open_vhd(file: BlockDevice, place: Place = NOWHERE) -> ReadOnlyImage:
     """Check all metadata and open the disk inside `file`.
 
     Raises:
         InvalidImage: The file breaks the format's rules; nothing of the disk was read.
-        ParentNeeded: It is a differencing disk.
+        ImagingError: What is wrong with its parent.
     """
     footer, footer_offset, warnings = find_footer(file)
-    if footer.disk_type is DiskType.DIFFERENCING:
-        raise ParentNeeded(
-            "a differencing VHD: the rest of the disk is in its parent", offset=footer_offset
-        )
     warnings += tuple(_doubts(footer))
     if footer.disk_type is DiskType.FIXED:
         return _open_fixed(file, footer, footer_offset, warnings)
-    return _open_dynamic(file, footer, footer_offset, warnings)
+    return _open_dynamic(file, footer, footer_offset, warnings, place)
 
 
 def find_footer(file: BlockDevice) -> tuple[Footer, int, tuple[str, ...]]:
@@ -76,10 +78,10 @@ def find_footer(file: BlockDevice) -> tuple[Footer, int, tuple[str, ...]]:
 
 
 class BlockAllocationTable:
-    """The BAT of a dynamic VHD: for each block the sector of its bitmap, behind which its data lie.
+    """The BAT of a VHD: for each block the sector of its bitmap, behind which its data lie.
 
-    The sector bitmap is not looked at: in a dynamic disk it says nothing that the data do not, and
-    old writers leave it all ones.
+    In a dynamic disk the sector bitmap is not looked at: it says nothing there that the data do not,
+    and old writers leave it all ones. In a differencing disk it decides: under a 0 lie stale bytes.
     """
 
     def __init__(self, entries: "array[int]", *, bitmap_size: int) -> None:
@@ -91,10 +93,15 @@ class BlockAllocationTable:
         entry = self._entries[block]
         if entry != _ABSENT:
             return BlockRun(1, Kind.DATA, entry * SECTOR_SIZE + self._bitmap_size)
-        end = block + 1
-        while end < block + limit and self._entries[end] == _ABSENT:
-            end += 1
-        return BlockRun(end - block, Kind.HOLE, 0)
+        return BlockRun(self._absent(block, limit), Kind.HOLE, 0)
+
+    def layer(self, block: int, limit: int) -> LayerRun:
+        """Describe one block that is there, or many that are the parent's."""
+        entry = self._entries[block]
+        if entry == _ABSENT:
+            return LayerRun(self._absent(block, limit), Owner.PARENT)
+        bitmap = entry * SECTOR_SIZE
+        return LayerRun(1, Owner.MIXED, Kind.DATA, bitmap + self._bitmap_size, bitmap)
 
     def claim_all(self, spans: SpanMap, *, block_size: int, virtual_size: int) -> None:
         """Check that every block lies in the file and on nothing else."""
@@ -103,6 +110,12 @@ class BlockAllocationTable:
                 # The last block may be cut where the disk ends: some writers stop there.
                 length = min(block_size, virtual_size - block * block_size)
                 spans.claim(block, entry * SECTOR_SIZE, self._bitmap_size + length)
+
+    def _absent(self, block: int, limit: int) -> int:
+        end = block + 1
+        while end < block + limit and self._entries[end] == _ABSENT:
+            end += 1
+        return end - block
 
 
 def _open_fixed(
@@ -123,29 +136,50 @@ def _open_fixed(
 
 
 def _open_dynamic(
-    file: BlockDevice, footer: Footer, data_end: int, warnings: tuple[str, ...]
-) -> MappedImage:
+    file: BlockDevice, footer: Footer, data_end: int, warnings: tuple[str, ...], place: Place
+) -> ReadOnlyImage:
     header = _read_dynamic_header(file, footer, data_end)
     block_size, size = header.block_size, footer.current_size
     blocks = -(-size // block_size)
-    table_length = _require_table(header, blocks, data_end)
+    reserved = [
+        FileRange(0, FOOTER_SIZE, "the footer's copy"),
+        FileRange(footer.data_offset, DYNAMIC_HEADER_SIZE, "the dynamic header"),
+        FileRange(header.table_offset, _require_table(header, blocks, data_end), "the BAT"),
+    ]
+    references: list[Reference] = []
+    if footer.disk_type is DiskType.DIFFERENCING:
+        references, texts = read_references(file, header, footer.data_offset)
+        reserved += texts
     bitmap_size = round_up(-(-block_size // SECTOR_SIZE // 8), SECTOR_SIZE)
-    table = BlockAllocationTable(
-        _read_table(file, header.table_offset, blocks), bitmap_size=bitmap_size
-    )
-    spans = SpanMap(
-        data_end,
-        span=bitmap_size + block_size,
-        unit=SECTOR_SIZE,
-        reserved=[
-            FileRange(0, FOOTER_SIZE, "the footer's copy"),
-            FileRange(footer.data_offset, DYNAMIC_HEADER_SIZE, "the dynamic header"),
-            FileRange(header.table_offset, table_length, "the BAT"),
-        ],
-    )
+    entries = _read_table(file, header.table_offset, blocks)
+    table = BlockAllocationTable(entries, bitmap_size=bitmap_size)
+    span = bitmap_size + block_size
+    spans = SpanMap(data_end, span=span, unit=SECTOR_SIZE, reserved=reserved)
     table.claim_all(spans, block_size=block_size, virtual_size=size)
     info = ImageInfo("vhd", "dynamic", size, file.size, block_size, warnings=warnings)
-    return MappedImage(file, info, table)
+    if footer.disk_type is DiskType.DYNAMIC:
+        return MappedImage(file, info, table)
+    parent = _open_parent(place, references, header.parent_id)
+    require_sectors(parent, SECTOR_SIZE)
+    warnings = inherited(parent, warnings)
+    info = replace(info, subformat="differencing", parent=parent.name, warnings=warnings)
+    bitmaps = SectorBitmaps(file, size=bitmap_size, msb_first=True)
+    return LayeredImage(file, info, table, bitmaps=bitmaps, parent=parent)
+
+
+def _open_parent(place: Place, references: list[Reference], parent_id: bytes) -> Parent:
+    def open_checked(file: BlockDevice, place: Place) -> ReadOnlyImage:
+        # The time stamp need not be equal: copying the parent changes it.
+        found = find_footer(file)[0].unique_id
+        if found != parent_id:
+            raise ParentMismatch(
+                f"its unique id is {found.hex()}, expected {parent_id.hex()}",
+                expected=parent_id.hex(),
+                found=found.hex(),
+            )
+        return open_vhd(file, place)
+
+    return open_parent(place, references, open_checked)
 
 
 def _read_dynamic_header(file: BlockDevice, footer: Footer, data_end: int) -> DynamicHeader:

@@ -1,24 +1,23 @@
-"""Open VHDX images, fixed and dynamic, for reading; writes none and follows no parent.
+"""Open VHDX images, fixed, dynamic and differencing, for reading; writes none.
 
 Implements [MS-VHDX]. All metadata are checked before the first byte of the disk is read.
 """
 
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from imaging.device import BlockDevice, read_bytes
-from imaging.errors import (
-    InvalidImage,
-    ParentNeeded,
-    Truncated,
-    UnsupportedImage,
-)
-from imaging.formats.base import ImageInfo
+from imaging.errors import InvalidImage, Truncated, UnsupportedImage
+from imaging.formats.base import ImageInfo, ReadOnlyImage
+from imaging.formats.bitmaps import SectorBitmaps
+from imaging.formats.layered import LayeredImage
 from imaging.formats.mapped import MappedImage
+from imaging.formats.parents import Parent, inherited, open_parent, require_sectors
 from imaging.formats.place import NOWHERE, Place
 from imaging.formats.spans import FileRange, SpanMap, require_apart
-from imaging.formats.vhdx_bat import ENTRY_SIZE, BlockAllocationTable, entry_count
+from imaging.formats.vhdx_bat import BITMAP_SIZE, ENTRY_SIZE, BlockAllocationTable, entry_count
 from imaging.formats.vhdx_layout import (
     FILE_SIGNATURE,
     HEADER_AREA_SIZE,
@@ -26,6 +25,7 @@ from imaging.formats.vhdx_layout import (
     HEADER_SIZE,
     ITEM_FILE_PARAMETERS,
     ITEM_LOGICAL_SECTOR,
+    ITEM_PARENT_LOCATOR,
     ITEM_VIRTUAL_SIZE,
     NO_GUID,
     REGION_BAT,
@@ -41,7 +41,9 @@ from imaging.formats.vhdx_layout import (
     parse_parameters,
     parse_region_table,
 )
+from imaging.formats.vhdx_locator_layout import ParentLocator, parse_parent_locator
 from imaging.formats.vhdx_log import replay_log
+from imaging.formats.vhdx_parent import require_linkage
 from imaging.units import SECTOR_SIZE, MiB
 
 _T = TypeVar("_T")
@@ -49,12 +51,13 @@ _MAX_ITEM_SIZE = 1 * MiB
 """No metadata item is longer (2.6.1.2)."""
 
 
-def open_vhdx(file: BlockDevice, place: Place = NOWHERE) -> MappedImage:  # noqa: ARG001
+def open_vhdx(file: BlockDevice, place: Place = NOWHERE) -> ReadOnlyImage:
     """Check all metadata and open the disk inside `file`.
 
     Raises:
         InvalidImage: The file breaks the format's rules; nothing of the disk was read.
         ParentNeeded, UnsupportedImage: It is sound but more than we read.
+        ImagingError: What is wrong with its parent.
     """
     file_size = file.size
     _require_signature(file)
@@ -68,20 +71,37 @@ def open_vhdx(file: BlockDevice, place: Place = NOWHERE) -> MappedImage:  # noqa
         warnings += ("its writer did not close the image: the changes in its log were applied",)
     regions, table_warnings = _read_regions(file)
     reserved = require_apart(_reserved(regions, log), file.size)
-    disk = _read_parameters(file, regions[REGION_METADATA])
+    disk, locator = _read_metadata(file, regions[REGION_METADATA])
     table = _read_bat(file, regions[REGION_BAT], disk)
+    reserved += table.bitmap_ranges()
     table.claim_all(SpanMap(file.size, span=disk.block_size, unit=MiB, reserved=reserved))
     warnings += table_warnings + _doubts(disk)
     info = _describe(disk, file_size=file_size, dirty=dirty, warnings=warnings)
-    return MappedImage(file, info, table)
+    if locator is None:
+        return MappedImage(file, info, table)
+    parent = _open_parent(place, locator)
+    require_sectors(parent, disk.sector_size)
+    info = replace(info, parent=parent.name, warnings=inherited(parent, warnings))
+    bitmaps = SectorBitmaps(file, size=BITMAP_SIZE, msb_first=False)
+    return LayeredImage(file, info, table, bitmaps=bitmaps, parent=parent)
+
+
+def _open_parent(place: Place, locator: ParentLocator) -> Parent:
+    def open_checked(file: BlockDevice, place: Place) -> ReadOnlyImage:
+        _require_signature(file)
+        require_linkage(_read_header(file)[0], locator)
+        return open_vhdx(file, place)
+
+    return open_parent(place, locator.references, open_checked)
 
 
 def _describe(
     disk: DiskParameters, *, file_size: int, dirty: bool, warnings: tuple[str, ...]
 ) -> ImageInfo:
+    subformat = "fixed" if disk.is_fixed else "dynamic"
     return ImageInfo(
         format="vhdx",
-        subformat="fixed" if disk.is_fixed else "dynamic",
+        subformat="differencing" if disk.has_parent else subformat,
         virtual_size=disk.virtual_size,
         file_size=file_size,
         block_size=disk.block_size,
@@ -194,10 +214,14 @@ def _reserved(regions: dict[bytes, Region], log: FileRange) -> list[FileRange]:
     return found
 
 
-def _read_parameters(file: BlockDevice, region: Region) -> DiskParameters:
+def _read_metadata(
+    file: BlockDevice, region: Region
+) -> tuple[DiskParameters, ParentLocator | None]:
+    """Return the disk's parameters and, of a differencing disk, the parent's locator (2.6)."""
     table = parse_metadata_table(read_bytes(file, region.offset, TABLE_SIZE), region.offset)
-    wanted = (ITEM_FILE_PARAMETERS, ITEM_VIRTUAL_SIZE, ITEM_LOGICAL_SECTOR)
+    wanted = (ITEM_FILE_PARAMETERS, ITEM_VIRTUAL_SIZE, ITEM_LOGICAL_SECTOR, ITEM_PARENT_LOCATOR)
     contents: dict[bytes, bytes] = {}
+    locator_offset = region.offset
     for item in table:
         _require_item(item, region)
         if item.guid in wanted:
@@ -207,12 +231,16 @@ def _read_parameters(file: BlockDevice, region: Region) -> DiskParameters:
                     offset=region.offset,
                 )
             contents[item.guid] = read_bytes(file, region.offset + item.offset, item.length)
+            if item.guid == ITEM_PARENT_LOCATOR:
+                locator_offset = region.offset + item.offset
     disk = parse_parameters(contents, region.offset)
-    if disk.has_parent:
-        raise ParentNeeded(
-            "a differencing VHDX: the rest of the disk is in its parent", offset=region.offset
+    if not disk.has_parent:
+        return disk, None
+    if ITEM_PARENT_LOCATOR not in contents:
+        raise InvalidImage(
+            "a differencing VHDX whose metadata lack the item parent locator", offset=region.offset
         )
-    return disk
+    return disk, parse_parent_locator(contents[ITEM_PARENT_LOCATOR], locator_offset)
 
 
 def _require_item(item: Item, region: Region) -> None:
@@ -228,7 +256,7 @@ def _require_item(item: Item, region: Region) -> None:
 
 
 def _read_bat(file: BlockDevice, region: Region, disk: DiskParameters) -> BlockAllocationTable:
-    needed = entry_count(disk) * ENTRY_SIZE
+    needed = entry_count(disk, disk.blocks) * ENTRY_SIZE
     if needed > region.length:
         raise InvalidImage(
             f"the BAT region has {region.length} bytes, a disk of {disk.blocks} blocks needs"

@@ -6,9 +6,11 @@ from array import array
 from imaging.device import BlockDevice
 from imaging.errors import InvalidImage
 from imaging.extent import Kind
+from imaging.formats.layered import LayerRun, Owner
 from imaging.formats.mapped import BlockRun
-from imaging.formats.spans import SpanMap
+from imaging.formats.spans import FileRange, SpanMap
 from imaging.formats.vhdx_layout import DiskParameters
+from imaging.units import MiB
 
 ENTRY_SIZE = 8
 _STATE_MASK = 0x7
@@ -21,17 +23,22 @@ NOT_PRESENT, UNDEFINED, ZERO, UNMAPPED, FULLY_PRESENT, PARTIALLY_PRESENT = 0, 1,
 _ABSENT = {NOT_PRESENT: Kind.HOLE, UNDEFINED: Kind.HOLE, ZERO: Kind.ZERO, UNMAPPED: Kind.HOLE}
 """States that read as zeros; the offset of an unmapped block may be stale and is never followed."""
 
+BITMAP_SIZE = 1 * MiB
+"""A sector bitmap block (2.4): one for the 2^23 sectors of a chunk."""
+
 _PAGE_ENTRIES = 1 << 17
 """Entries read at a time (1 MiB)."""
 
 
-def entry_count(disk: DiskParameters) -> int:
-    """Return the entries of the BAT, those of sector bitmaps included (2.5, without a parent)."""
-    return disk.blocks + (disk.blocks - 1) // disk.chunk_ratio
+def entry_count(disk: DiskParameters, blocks: int) -> int:
+    """Return the BAT entries of so many blocks, those of sector bitmaps included (2.5)."""
+    if disk.has_parent:
+        return -(-blocks // disk.chunk_ratio) * (disk.chunk_ratio + 1)
+    return blocks + (blocks - 1) // disk.chunk_ratio
 
 
 class BlockAllocationTable:
-    """The payload entries, in pages of whole chunks.
+    """The payload entries, in pages of whole chunks, and in a differencing disk those of the bitmaps.
 
     Memory: 8 bytes a block, and one number for each page (1 MiB) whose blocks are all absent alike.
     """
@@ -41,6 +48,7 @@ class BlockAllocationTable:
         self._disk = disk
         chunks = max(1, _PAGE_ENTRIES // disk.chunk_ratio)
         self._page_blocks = chunks * disk.chunk_ratio
+        self._bitmaps = array("Q")
         self._pages: list[array[int] | int] = [
             self._read_page(file, offset, first)
             for first in range(0, disk.blocks, self._page_blocks)
@@ -59,11 +67,54 @@ class BlockAllocationTable:
             return BlockRun(count, Kind.DATA, entry & _OFFSET_MASK)
         return BlockRun(_alike(page, index, end), _ABSENT[entry & _STATE_MASK], 0)
 
+    def layer(self, block: int, limit: int) -> LayerRun:
+        """Describe blocks of a differencing disk that are alike, at most to the end of a page."""
+        number, index = divmod(block, self._page_blocks)
+        end = min(index + limit, self._page_blocks)
+        page = self._pages[number]
+        entry = page if isinstance(page, int) else page[index]
+        state, offset = entry & _STATE_MASK, entry & _OFFSET_MASK
+        if state == PARTIALLY_PRESENT:
+            chunk, place = divmod(block, self._disk.chunk_ratio)
+            bitmap, first_bit = (
+                self._bitmaps[chunk] & _OFFSET_MASK,
+                place * self._disk.block_sectors,
+            )
+            return LayerRun(1, Owner.MIXED, Kind.DATA, offset, bitmap, first_bit)
+        if state == FULLY_PRESENT:
+            assert not isinstance(page, int)
+            return LayerRun(self._neighbours(page, index, end), Owner.IMAGE, Kind.DATA, offset)
+        count = end - index if isinstance(page, int) else _alike(page, index, end)
+        if state == NOT_PRESENT:
+            return LayerRun(count, Owner.PARENT)
+        return LayerRun(count, Owner.IMAGE, _ABSENT[state])
+
+    def bitmap_ranges(self) -> list[FileRange]:
+        """Return where the sector bitmaps of a differencing disk lie (2.5.1.2).
+
+        Raises:
+            InvalidImage: A state is reserved.
+        """
+        found = []
+        for chunk, entry in enumerate(self._bitmaps):
+            state = entry & _STATE_MASK
+            if state == FULLY_PRESENT:
+                name = f"the sector bitmap of chunk {chunk}"
+                found.append(FileRange(entry & _OFFSET_MASK, BITMAP_SIZE, name))
+            elif state != NOT_PRESENT:
+                raise InvalidImage(
+                    f"BAT entry of the sector bitmap of chunk {chunk} is {entry:#018x}: state"
+                    f" {state}, expected {NOT_PRESENT} or {FULLY_PRESENT}",
+                    block=chunk * self._disk.chunk_ratio,
+                    state=state,
+                )
+        return found
+
     def claim_all(self, spans: SpanMap) -> None:
         """Check every state, and that every block lies in the file and on nothing else.
 
         Raises:
-            InvalidImage: A state is reserved, or impossible in a disk without a parent.
+            InvalidImage: A state is reserved, or impossible in a disk without a parent or a bitmap.
             Truncated, BlockOverlap: A block is not where it can be.
         """
         for number, page in enumerate(self._pages):
@@ -73,12 +124,15 @@ class BlockAllocationTable:
     def _read_page(self, file: BlockDevice, offset: int, first: int) -> "array[int] | int":
         ratio = self._disk.chunk_ratio
         blocks = min(self._page_blocks, self._disk.blocks - first)
-        page = array("Q", bytes((blocks + (blocks - 1) // ratio) * ENTRY_SIZE))
+        page = array("Q", bytes(entry_count(self._disk, blocks) * ENTRY_SIZE))
         with memoryview(page) as view, view.cast("B") as raw:
             file.read_into(offset + first // ratio * (ratio + 1) * ENTRY_SIZE, raw)
         if sys.byteorder == "big":
             page.byteswap()
+        if self._disk.has_parent:
+            self._bitmaps.extend(page[ratio :: ratio + 1])
         del page[ratio :: ratio + 1]  # the sector bitmap entry that ends each chunk
+        del page[blocks:]
         content = page.tobytes()
         if page[0] & _STATE_MASK in _ABSENT and content == content[:ENTRY_SIZE] * blocks:
             return page[0]
@@ -88,17 +142,23 @@ class BlockAllocationTable:
         block_size, size = self._disk.block_size, self._disk.virtual_size
         for block, entry in enumerate(page, first):
             state = entry & _STATE_MASK
-            if state == FULLY_PRESENT:
+            if state == FULLY_PRESENT or (state == PARTIALLY_PRESENT and self._has_bitmap(block)):
                 # The last block may be cut where the disk ends: qemu's fixed disks end there.
                 length = min(block_size, size - block * block_size)
                 spans.claim(block, entry & _OFFSET_MASK, length)
             elif state not in _ABSENT:
+                why = "without a bitmap" if self._disk.has_parent else "in a disk without a parent"
                 raise InvalidImage(
-                    f"BAT entry of block {block} is {entry:#018x}: state {state} is not allowed in"
-                    " a disk without a parent",
+                    f"BAT entry of block {block} is {entry:#018x}: state {state} is not allowed"
+                    f" {why}",
                     block=block,
                     state=state,
                 )
+
+    def _has_bitmap(self, block: int) -> bool:
+        chunk = block // self._disk.chunk_ratio
+        present = self._disk.has_parent and self._bitmaps[chunk] & _STATE_MASK == FULLY_PRESENT
+        return bool(present)
 
     def _neighbours(self, page: "array[int]", index: int, end: int) -> int:
         """Count the blocks from `index` on that follow each other in the file too."""

@@ -120,6 +120,11 @@ class DiskParameters:
         return -(-self.virtual_size // self.block_size)
 
     @property
+    def block_sectors(self) -> int:
+        """Logical sectors of a block."""
+        return self.block_size // self.sector_size
+
+    @property
     def chunk_ratio(self) -> int:
         """Payload BAT entries before each sector bitmap entry (2.5)."""
         return (1 << 23) * self.sector_size // self.block_size

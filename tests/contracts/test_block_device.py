@@ -14,6 +14,7 @@ from imaging.filedev import FileDevice
 from imaging.formats import open_image
 from imaging.memory import MemoryDevice
 from imaging.overlay import OverlayDevice
+from tests.support.chains import MemoryFolder, Writes, vhd_chain, vhdx_chain
 from tests.support.disks import DynamicVhd, KiB, MiB, Vhdx, fixed_vhd, pattern, write_sparse
 
 SIZE = 3 * MiB + 512 * KiB
@@ -64,6 +65,21 @@ def _vhdx(_folder: Path) -> BlockDevice:
     return open_image(MemoryDevice(Vhdx(SIZE, blocks, states={1: 2}).build()))
 
 
+def _chain(make: Callable[[list[tuple[int, Writes]]], dict[str, bytes]], form: str) -> BlockDevice:
+    """The parts in a base that is too short, and in two children: one changes it back."""
+    disk = content()
+    start = 2 * MiB + 512 * KiB
+    layers: list[tuple[int, Writes]] = [
+        (MiB, [(0, disk[: 64 * KiB]), (256 * KiB, pattern(4 * KiB, 3))]),
+        (SIZE, [(64 * KiB, disk[64 * KiB : 128 * KiB]), (256 * KiB, bytes(4 * KiB))]),
+        (SIZE, [(start, disk[start:])]),
+    ]
+    files = make(layers)
+    name = list(files)[-1]
+    file = MemoryDevice(files[name])
+    return open_image(file, format=form, name=name, siblings=MemoryFolder(files))
+
+
 def _overlay(_folder: Path) -> BlockDevice:
     device = OverlayDevice(MemoryDevice(pattern(MiB)), size=SIZE)
     device.zero(0, MiB)
@@ -90,6 +106,8 @@ CASES = {
     "vhd-fixed": Case(_fixed_vhd),
     "vhd-dynamic": Case(_dynamic_vhd),
     "vhdx": Case(_vhdx),
+    "vhd-chain": Case(lambda _folder: _chain(vhd_chain, "vhd")),
+    "vhdx-chain": Case(lambda _folder: _chain(vhdx_chain, "vhdx")),
 }
 _ALL = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 _WRITABLE = pytest.mark.parametrize(

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pyvhdi
+from dissect.hypervisor.disk.vhdx import VHDX
 
 from appliance.cli.main import main
 from imaging.formats.vhd_layout import build_fixed_footer
+from tests.support.chains import Writes, model, vhd_chain, vhdx_chain
 from tests.support.disks import (
     DATA_DIR,
     SHARED_DIR,
@@ -23,9 +26,11 @@ from tests.support.disks import (
     qemu_img,
     root_of,
     unpack,
+    vhd_footer,
     write_sparse,
 )
 
+SAMPLE = "fat-differential.vhd.xz"
 pytestmark = pytest.mark.interop
 
 
@@ -160,3 +165,83 @@ def test_a_replayed_log_is_what_qemu_makes_of_it(
     assert json.loads(capsys.readouterr().out)["dirty"] is False
     code, replayed = _digest(capsys, image)
     assert (code, replayed["root"]) == (0, ours["root"])
+
+
+# --- chains: qemu-img reads no differencing VHD or VHDX, so others judge -------------------------
+
+
+def _changes(size: int) -> list[tuple[int, Writes]]:
+    """A full base and a child that changed whole blocks, parts of blocks and single sectors."""
+    writes = [(0, pattern(4096, 7)), (MiB, pattern(2 * MiB, 8)), (4 * MiB - 512, pattern(1024, 9))]
+    return [(size, [(0, pattern(size))]), (size, writes)]
+
+
+def _write_all(folder: Path, files: dict[str, bytes]) -> list[Path]:
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+    return [folder / name for name in files]
+
+
+def test_dissect_reads_a_vhdx_chain_as_we_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layers = _changes(6 * MiB)
+    *_, top = _write_all(tmp_path, vhdx_chain(layers))
+    theirs = VHDX(top)
+    try:
+        assert theirs.read(6 * MiB) == model(layers)
+    finally:
+        theirs.fh.close()
+        theirs.parent.fh.close()
+    assert _digest(capsys, top)[1]["root"] == root_of(model(layers))
+
+
+def test_libvhdi_reads_whole_blocks_of_a_vhd_chain_as_we_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Whole blocks only: libvhdi does not look at the bitmap.
+    size = 4 * MiB
+    layers: list[tuple[int, Writes]] = [
+        (size, [(0, pattern(size))]),
+        (size, [(MiB, pattern(MiB, 8))]),
+    ]
+    base, top = _write_all(tmp_path, vhd_chain(layers))
+    parent, child = pyvhdi.file(), pyvhdi.file()
+    parent.open(str(base))
+    child.open(str(top))
+    try:
+        child.set_parent(parent)
+        assert child.read_buffer_at_offset(size, 0) == model(layers)
+    finally:
+        child.close()
+        parent.close()
+    assert _digest(capsys, top)[1]["root"] == root_of(model(layers))
+
+
+def test_a_checkpoint_of_windows_is_read_over_its_parent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed = next((f / SAMPLE for f in (DATA_DIR, SHARED_DIR) if (f / SAMPLE).is_file()), None)
+    if packed is None:
+        pytest.skip(f"{SAMPLE} is missing")
+    child = unpack(packed, tmp_path).read_bytes()
+    (size,) = struct.unpack_from(">Q", child, len(child) - 512 + 48)
+    footer = vhd_footer(size, unique_id=child[512 + 40 : 512 + 56])
+    content = pattern(size)
+    (tmp_path / "fat-parent.vhd").write_bytes(content + footer)
+    assert main(["disk", "info", "--json", str(tmp_path / "fat-differential.vhd")]) == 0
+    info = json.loads(capsys.readouterr().out)
+    assert (info["subformat"], info["parent"]) == ("differencing", "fat-parent.vhd")
+    # The bitmaps, read here bit by bit: sectors with a 0 are the parent's.
+    expected, (table,), (block_size,) = (
+        bytearray(content),
+        *(struct.unpack_from(form, child, 512 + at) for form, at in ((">Q", 16), (">I", 32))),
+    )
+    for block in range(-(-size // block_size)):
+        (entry,) = struct.unpack_from(">I", child, table + 4 * block)
+        for sector in range(block_size // 512 if entry != 0xFFFFFFFF else 0):
+            if child[entry * 512 + sector // 8] & 0x80 >> sector % 8:
+                at = (entry + block_size // 512 // 8 // 512 + sector) * 512
+                place = block * block_size + sector * 512
+                expected[place : place + 512] = child[at : at + 512]
+    assert _digest(capsys, tmp_path / "fat-differential.vhd")[1]["root"] == root_of(expected[:size])

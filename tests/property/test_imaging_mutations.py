@@ -15,6 +15,7 @@ from imaging.digest import digest_device
 from imaging.errors import ImagingError, InvalidImage
 from imaging.formats import open_image
 from imaging.memory import MemoryDevice
+from tests.support.chains import MemoryFolder, vhd_chain, vhdx_chain
 from tests.support.disks import (
     BAT_OFFSET,
     METADATA_OFFSET,
@@ -131,3 +132,95 @@ def test_any_bytes(content: bytes, form: str | None) -> None:
 @given(st.binary(min_size=1, max_size=2048))
 def test_any_bytes_behind_a_vhdx_signature(content: bytes) -> None:
     survives((b"vhdxfile" + content).ljust(5 * MiB, b"\0"), None)
+
+
+# --- differencing images: the child lies, its parent is sound ------------------------------------
+
+
+@cache
+def chain(form: str) -> tuple[dict[str, bytes], str]:
+    """A chain of two; the child's second block is mixed."""
+    writes = [(512 * place, pattern(512, place)) for place in (0, 9, 2049, 2051)]
+    if form == "vhdx":
+        files = vhdx_chain([(VHDX_SIZE, [(0, pattern(VHDX_SIZE))]), (VHDX_SIZE, writes)])
+    else:
+        layers = [(VHD_SIZE, [(0, pattern(VHD_SIZE))]), (VHD_SIZE, writes[:2])]
+        files = vhd_chain(layers, block_size=4 * KiB)
+    return files, list(files)[1]
+
+
+def survives_over_its_parent(content: bytes, form: str) -> None:
+    """As `survives`, beside the sound parent."""
+    files, name = chain(form)
+    folder = MemoryFolder(files)
+    try:
+        image = open_image(MemoryDevice(content), format=form, name=name, siblings=folder)
+    except ImagingError:
+        assert folder.left_open == 0
+        return
+    if image.size <= 64 * MiB:
+        digest_device(image, threads=1)
+    image.close()
+    assert folder.left_open == 0
+
+
+CHILD_PLACES = {
+    "vhdx": [
+        *VHDX_PLACES,
+        *range(METADATA_OFFSET + 65580, METADATA_OFFSET + 65900),
+        *range(BAT_OFFSET + 4096 * 8, BAT_OFFSET + 4097 * 8),
+    ],
+    "vhd": [*range(512, 1120), *range(2048, 2560), *range(2560, 2624)],
+}
+
+
+@pytest.mark.parametrize("form", ["vhd", "vhdx"])
+def test_no_truncated_child_is_another_disk(form: str) -> None:
+    files, name = chain(form)
+    whole = files[name]
+    folder = MemoryFolder(files)
+    image = open_image(MemoryDevice(whole), format=form, name=name, siblings=folder)
+    reference = digest_device(image, threads=1).root
+    step = 64 * KiB if form == "vhdx" else 512
+    for end in sorted(
+        {end + delta for end in range(step, len(whole), step) for delta in (-1, 0, 1)}
+    ):
+        try:
+            image = open_image(MemoryDevice(whole[:end]), format=form, name=name, siblings=folder)
+        except ImagingError:
+            continue
+        assert digest_device(image, threads=1).root == reference, f"another disk at {end}"
+
+
+@given(st.data())
+@pytest.mark.parametrize("form", ["vhd", "vhdx"])
+def test_mutated_children(form: str, data: st.DataObject) -> None:
+    files, name = chain(form)
+    content = bytearray(files[name])
+    for _ in range(data.draw(st.integers(1, 3))):
+        offset = data.draw(st.sampled_from(CHILD_PLACES[form]))
+        change = data.draw(st.binary(min_size=1, max_size=8))
+        content[offset : offset + len(change)] = change
+    if form == "vhd":
+        content[512:1536] = vhd_sum(bytes(content[512:1536]), 36)
+    survives_over_its_parent(bytes(content), form)
+
+
+@pytest.mark.parametrize("form", ["vhd", "vhdx"])
+def test_every_flipped_bit_of_a_locator(form: str) -> None:
+    files, name = chain(form)
+    places = {
+        "vhd": range(2048, 2112),
+        "vhdx": range(METADATA_OFFSET + 65568, METADATA_OFFSET + 65800),
+    }
+    for bit in (8 * place + number for place in places[form] for number in range(8)):
+        content = bytearray(files[name])
+        content[bit // 8] ^= 1 << bit % 8
+        folder = MemoryFolder(files)
+        try:
+            image = open_image(
+                MemoryDevice(bytes(content)), format=form, name=name, siblings=folder
+            )
+        except ImagingError:
+            continue
+        assert image.info.parent == next(iter(files))

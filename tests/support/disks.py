@@ -91,12 +91,13 @@ def vhd_footer(
     creator: bytes = b"win ",
     saved_state: int = 0,
     chs: bytes = b"\xff\xff\x10\xff",
+    unique_id: bytes = bytes(range(16)),
 ) -> bytes:
     """Build a footer by the specification's table."""
     head = struct.pack(
         ">8sIIQI4sI4sQQ4sII16sB",
         *(b"conectix", 2, 0x10000, data_offset, 0, creator, 0xA0000, b"Wi2k", size, size),
-        *(chs, disk_type, 0, bytes(range(16)), saved_state),
+        *(chs, disk_type, 0, unique_id, saved_state),
     )
     return vhd_sum(head.ljust(512, b"\0"), 64)
 
@@ -115,13 +116,16 @@ class DynamicVhd:
     block_size: int = 512 * KiB
     max_entries: int | None = None
     disk_type: int = 3
+    unique_id: bytes = bytes(range(16))
     bat: dict[int, int] = field(default_factory=dict)
 
     def build(self) -> bytes:
         """Return the file: footer copy, header, BAT, blocks with bitmaps, footer."""
         count = -(-self.size // self.block_size)
         entries = count if self.max_entries is None else self.max_entries
-        footer = vhd_footer(self.size, disk_type=self.disk_type, data_offset=512)
+        footer = vhd_footer(
+            self.size, disk_type=self.disk_type, data_offset=512, unique_id=self.unique_id
+        )
         header = struct.pack(
             ">8sQQIII", b"cxsparse", 2**64 - 1, 1536, 0x10000, entries, self.block_size
         )
@@ -161,9 +165,10 @@ def vhdx_header(
     log_guid: bytes = bytes(16),
     log: tuple[int, int] = (MiB, LOG_OFFSET),
     version: int = 1,
+    data_guid: bytes = bytes(range(16, 32)),
 ) -> bytes:
     """Build a header; `log` is (length, offset)."""
-    guids = bytes(range(32))
+    guids = bytes(range(16)) + data_guid
     body = struct.pack("<4sIQ32s16sHHIQ", b"head", 0, sequence, guids, log_guid, 0, version, *log)
     return signed(body, 4096)
 

@@ -11,7 +11,6 @@ from imaging.errors import (
     ChecksumMismatch,
     ImagingError,
     InvalidImage,
-    ParentNeeded,
     Truncated,
     UnsupportedImage,
 )
@@ -273,7 +272,7 @@ LIES = {
     "block-size-odd": (parameters(block_size=3 * MiB), InvalidImage, "block size"),
     "block-size-huge": (parameters(block_size=512 * MiB), InvalidImage, "block size"),
     "sector-size": (parameters(sector=520), InvalidImage, "sector size 520"),
-    "parent": (parameters(flags=2), ParentNeeded, "differencing"),
+    "parent": (parameters(flags=2), InvalidImage, "lack the item parent locator"),
     "bat-too-short": (
         small(parts={METADATA_OFFSET + 65536 + 8: struct.pack("<Q", TiB)}),
         InvalidImage,

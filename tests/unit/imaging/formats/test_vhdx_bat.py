@@ -1,11 +1,13 @@
 """The BAT of a VHDX: pages, runs, and what a huge table costs."""
 
 import struct
+from dataclasses import replace
 
 import pytest
 
 from imaging.errors import InvalidImage
 from imaging.extent import Kind
+from imaging.formats.layered import LayerRun, Owner
 from imaging.formats.mapped import BlockRun
 from imaging.formats.spans import SpanMap
 from imaging.formats.vhdx_bat import BlockAllocationTable, entry_count
@@ -33,7 +35,8 @@ def disk(blocks: int, *, block_size: int = MiB, sector: int = 512) -> DiskParame
 def test_entry_count_follows_the_specification(
     blocks: int, block_size: int, sector: int, count: int
 ) -> None:
-    assert entry_count(disk(blocks, block_size=block_size, sector=sector)) == count
+    parameters = disk(blocks, block_size=block_size, sector=sector)
+    assert entry_count(parameters, blocks) == count
 
 
 def table(entries: list[int], *, block_size: int = MiB) -> BlockAllocationTable:
@@ -79,6 +82,40 @@ def test_the_table_of_64_tib_of_nothing_is_a_list_of_numbers() -> None:
     file, parameters = Endless(), disk(64 * TiB // MiB)
     bat = BlockAllocationTable(file, 0, parameters)
     # each but the last of 512 pages leaves out the sector bitmap entry that ends it
-    assert file.read == (entry_count(parameters) - 511) * 8
+    assert file.read == (entry_count(parameters, parameters.blocks) - 511) * 8
     assert bat._pages == [0] * 512
     assert bat.lookup(0, parameters.blocks).count == bat._page_blocks
+
+
+@pytest.mark.parametrize(
+    ("blocks", "block_size", "count"),
+    [(1, MiB, 4097), (4096, MiB, 4097), (4097, MiB, 8194), (17, 256 * MiB, 34)],
+)
+def test_a_differencing_disk_has_whole_chunks_of_entries(
+    blocks: int, block_size: int, count: int
+) -> None:
+    parameters = replace(disk(blocks, block_size=block_size), has_parent=True)
+    assert entry_count(parameters, blocks) == count
+
+
+def test_layers_join_what_is_alike_and_mixed_blocks_know_their_bits() -> None:
+    entries = [0, 0, (9 << 20) | 6, (265 << 20) | 6, 2, (7 << 30) | 3, *[0] * 9, (1 << 30) | 7]
+    raw = struct.pack("<17Q", *entries, (3 << 20) | 6)
+    parameters = replace(disk(16, block_size=256 * MiB), has_parent=True)
+    bat = BlockAllocationTable(MemoryDevice(raw), 0, parameters)
+    assert bat.layer(0, 16) == LayerRun(2, Owner.PARENT)
+    assert bat.layer(2, 14) == LayerRun(2, Owner.IMAGE, Kind.DATA, 9 * MiB)
+    assert bat.layer(4, 12) == LayerRun(1, Owner.IMAGE, Kind.ZERO)
+    assert bat.layer(5, 11) == LayerRun(1, Owner.IMAGE, Kind.HOLE)
+    assert bat.layer(6, 5) == LayerRun(5, Owner.PARENT)
+    mixed = LayerRun(1, Owner.MIXED, Kind.DATA, 1 << 30, 3 * MiB, 15 * 256 * 2048)
+    assert bat.layer(15, 1) == mixed
+    assert [each.offset for each in bat.bitmap_ranges()] == [3 * MiB]
+
+
+def test_the_table_of_64_tib_of_a_parent_is_a_list_of_numbers() -> None:
+    parameters = replace(disk(64 * TiB // MiB), has_parent=True)
+    bat = BlockAllocationTable(Endless(), 0, parameters)
+    assert bat._pages == [0] * 512
+    assert len(bat._bitmaps) == 16384
+    assert bat.layer(0, parameters.blocks) == LayerRun(bat._page_blocks, Owner.PARENT)

@@ -9,9 +9,11 @@ import pytest
 
 from imaging.device import read_bytes
 from imaging.errors import ImagingError, InvalidImage, Truncated, UnsupportedImage
+from imaging.formats import open_image
 from imaging.formats.vhdx import open_vhdx
 from imaging.formats.vhdx_log import LogEntry, active_sequence
 from imaging.memory import MemoryDevice
+from tests.support.chains import MemoryFolder, VhdxChild
 from tests.support.disks import LOG_OFFSET, MiB, Vhdx, pattern, vhdx_header
 
 GUID = bytes(range(50, 66))
@@ -219,3 +221,17 @@ def test_entries_in_any_order_of_positions_make_one_sequence() -> None:
         shuffled = dict(rng.sample(sorted(entries.items()), len(entries)))
         found = active_sequence(shuffled, ring)
         assert [entry.sequence for entry in found] == [100 + i for i in range(len(entries))]
+
+
+def test_the_log_of_a_parent_is_replayed_too() -> None:
+    base = image({0: Entry(1, {DATA: NEW}).build()})
+    child = VhdxChild(
+        MiB, {0: pattern(MiB, 9)}, sectors={0: [1]}, paths={"relative_path": "base.vhdx"}
+    )
+    place = MemoryFolder({"base.vhdx": base})
+    disk = open_image(MemoryDevice(child.build()), name="top.avhdx", siblings=place)
+    expected = bytearray(patched({0: NEW}))
+    expected[512:1024] = pattern(MiB, 9)[512:1024]
+    assert read_bytes(disk, 0, MiB) == expected
+    assert disk.info.dirty is False
+    assert "the changes in its log were applied" in disk.info.warnings[0]
