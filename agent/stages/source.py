@@ -1,4 +1,4 @@
-"""The source of a job: a file on a share, opened and checked, and the virtual disk inside it.
+"""The source of a job: a file on a share and its parents, opened and checked, and the virtual disk inside them.
 
 All of it is blocking work, done in a pool of its own.
 """
@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 from agent.shares.base import FileIdentity, Share, ShareFile
+from agent.shares.folder import ShareFolder
 from agent.stages.base import StageContext
 from agent.stages.plugins import make_share
 from agent.threads import Pool, run_blocking
@@ -40,11 +41,13 @@ class Source:
     Attributes:
         image: The virtual disk; read from any thread.
         identity: Of the file, when it was opened.
+        folder: The files beside it that the image needed (its parents), and their identities.
         pool: The thread for all blocking calls on this share but reading.
     """
 
     image: DiskImage
     identity: FileIdentity
+    folder: ShareFolder
     pool: Pool
     _share: Share
     _file: ShareFile
@@ -54,7 +57,7 @@ class Source:
     async def open(
         cls, ref: ShareRef, path: str, job: StageContext, *, image_format: str | None
     ) -> "Source":
-        """Connect, open the file so that it cannot change, and check all of the image's metadata.
+        """Connect, open the file and its parents so that they cannot change, and check all of the metadata.
 
         Raises:
             AgentError: The share's. ImagingError: the image's, before the first byte goes anywhere.
@@ -66,11 +69,12 @@ class Source:
             try:
                 file = share.open_read(path)
                 identity = file.identity()
-                image = open_image(file, format=image_format, name=path)
+                folder = ShareFolder(share, path)
+                image = open_image(file, format=image_format, name=path, siblings=folder)
             except BaseException:
                 share.close()
                 raise
-            return cls(image, identity, pool, share, file, path)
+            return cls(image, identity, folder, pool, share, file, path)
 
         try:
             return await run_blocking(pool, blocking, stop=_AbortingFlag(share))
@@ -83,9 +87,23 @@ class Source:
         return await self.run(lambda: data_bytes(self.image.extents(0, self.image.size)))
 
     async def check_unchanged(self) -> None:
-        """Ask the share again whether the file is still the one that was opened; raises SourceChanged."""
+        """Ask the share again whether every file is still the one that was opened; raises SourceChanged."""
         now = await self.run(self._file.identity)
-        require_same(self._path, asdict(self.identity), asdict(now))
+        _require_same(self._path, asdict(self.identity), asdict(now))
+        for name, parent in (await self.run(self.folder.identities)).items():
+            _require_same(name, asdict(self.folder.first[name]), asdict(parent))
+
+    def require_as_before(self, before: dict[str, Any]) -> None:
+        """Raise SourceChanged unless every file is the one of which an earlier attempt kept `kept()`."""
+        _require_same(self._path, before.get("source", {}), asdict(self.identity))
+        parents = before.get("parents", {})
+        for name, identity in self.folder.first.items():
+            _require_same(name, parents.get(name, {}), asdict(identity))
+
+    def kept(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of the source: the identities of its files."""
+        parents = {name: asdict(identity) for name, identity in self.folder.first.items()}
+        return {"source": asdict(self.identity), **({"parents": parents} if parents else {})}
 
     def abort(self) -> None:
         """Make blocked reads end now."""
@@ -107,7 +125,7 @@ class Source:
         return await run_blocking(self.pool, fn, stop=_AbortingFlag(self._share))
 
 
-def require_same(path: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+def _require_same(path: str, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise SourceChanged, naming what differs, unless two identities are equal."""
     differing = [name for name in now if before.get(name) != now[name]]
     if differing:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from agent.errors import AgentError, Permanent
 from agent.stages.base import StageContext, StageOutcome
 from agent.stages.plugins import make_retrier, make_target
-from agent.stages.source import Source, require_same
+from agent.stages.source import Source
 from agent.targets.base import Artifact, DiskSpec, DiskTarget, Intent, TargetDisk, TargetLimits
 from agent.targets.errors import SizeUnsupported
 from agent.targets.tags import Tagger
@@ -70,7 +70,7 @@ class UploadStage:
         """Upload, or go on with it."""
         args = _narrow(job)
         async with _source(job, args) as source, _target(job, args) as target:
-            _require_same_source(job, args, source)
+            _require_same_source(job, source)
             if (job.journal.load_checkpoint() or {}).get("rejected"):
                 await _discard(job, target)  # what cannot go is refused by `open`, by name
             spec = _spec(job, args, source, target.limits)
@@ -114,16 +114,16 @@ async def _take_up(run: _Run, disk: TargetDisk) -> None:
     await job.journal.checkpoint(now)
 
 
-def _require_same_source(job: StageContext, args: UploadArgs, source: Source) -> None:
+def _require_same_source(job: StageContext, source: Source) -> None:
     """Before anything is created or written: is it the file that this line of jobs began with?"""
     before = job.journal.load_checkpoint()
     if before is not None and before.get("v") == CHECKPOINT_V:
-        require_same(args.path, before.get("source", {}), asdict(source.identity))
+        source.require_as_before(before)
 
 
 def _checkpoint(run: _Run) -> dict[str, Any]:
     grid = {"chunk": run.target.limits.chunk, "virtual_size": run.spec.virtual_size}
-    return {"v": CHECKPOINT_V, "source": asdict(run.source.identity), "grid": grid}
+    return {"v": CHECKPOINT_V, **run.source.kept(), "grid": grid}
 
 
 async def _transfer(run: _Run, disk: TargetDisk) -> PumpStats:

@@ -18,10 +18,13 @@ from agent.shares.errors import (
     ShareClosed,
     UnknownShareKind,
 )
+from agent.shares.folder import ShareFolder
 from imaging.device import read_bytes
-from imaging.errors import DeviceClosed, OutOfRange, ReadOnlyDevice
+from imaging.errors import DeviceClosed, FileMissing, OutOfRange, ReadOnlyDevice, ReferenceRefused
 from imaging.extent import Kind
+from imaging.formats import open_image
 from imaging.units import KiB, MiB
+from tests.support.chains import Writes, model, vhdx_chain
 from tests.support.samba import samba_rig
 
 CONTENT = bytes(range(256)) * 12_345
@@ -211,3 +214,36 @@ def test_after_close_every_call_is_refused(share: Share) -> None:
 def test_an_unknown_kind_is_named() -> None:
     with pytest.raises(UnknownShareKind, match="nfs"):
         open_share("nfs")
+
+
+# --- the files beside an image -------------------------------------------------------------------
+
+
+def test_a_chain_on_a_share_reads_as_one_disk(place: Place, share: Share) -> None:
+    layers: list[tuple[int, Writes]] = [
+        (2 * MiB, [(0, CONTENT[: 2 * MiB])]),
+        (3 * MiB, [(MiB - 512, CONTENT[:4096])]),
+    ]
+    for name, content in vhdx_chain(layers).items():
+        (place.folder / name).write_bytes(content)
+        (place.folder / name).chmod(0o666)
+    folder = ShareFolder(share, "base.1.avhdx")
+    image = open_image(share.open_read("base.1.avhdx"), name="base.1.avhdx", siblings=folder)
+    assert read_bytes(image, 0, image.size) == model(layers)
+    assert list(folder.first) == ["base.vhdx"]
+    assert folder.identities() == folder.first
+    os.utime(place.folder / "base.vhdx", (1, 1))
+    assert folder.identities() != folder.first
+    image.close()
+
+
+def test_what_an_image_may_not_name_is_refused_and_what_is_not_there_is_missing(
+    share: Share,
+) -> None:
+    folder = ShareFolder(share, "sub/image.vhdx")
+    for name in ("../image.raw", "image.raw:stream", ".."):
+        with pytest.raises(ReferenceRefused):
+            folder.open(name)
+    with pytest.raises(FileMissing):
+        folder.open("gone.vhdx")
+    assert folder.first == {}

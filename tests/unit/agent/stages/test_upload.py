@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import Cancelled
+from agent.stages.source import Source
 from agent.stages.upload import UploadStage
 from agent.targets.errors import (
     DiskLost,
@@ -21,10 +22,13 @@ from agent.targets.errors import (
 from agent.targets.local import LocalDisk
 from agent.transfer.errors import SourceChanged, VerifyMismatch
 from imaging.digest import DigestBuilder, digest_device
+from imaging.errors import ParentNeeded
 from imaging.filedev import FileDevice
 from imaging.formats import open_image
 from imaging.units import KiB, MiB
 from protocol.ops import LocalShare, LocalTarget, UploadArgs
+from tests.support.chains import Writes, model, vhdx_chain
+from tests.support.disks import pattern, root_of
 from tests.support.job_store import MemoryJobStore
 from tests.support.stage_jobs import Seen, config_for, make_job
 
@@ -49,12 +53,21 @@ def write_image(path: Path, *, seed: int, size: int = SIZE):
             file.write(rng.randbytes(512 if offset else 700_000))
 
 
-def job(folders, *, path="a.raw", disk="golden", if_exists="fail", verify="full", **options):
+def job(
+    folders,
+    *,
+    path="a.raw",
+    disk="golden",
+    if_exists="fail",
+    verify="full",
+    format="raw",
+    **options,
+):
     args = UploadArgs(
         source=LocalShare(name="disks"),
         path=path,
         target=LocalTarget(name="cloud", disk=disk),
-        format="raw",
+        format=format,
         if_exists=if_exists,
         verify=verify,
     )
@@ -308,3 +321,60 @@ async def test_a_wrong_disk_that_cannot_be_marked_is_warned_of(folders, monkeypa
     with pytest.raises(VerifyMismatch):
         await UploadStage().run(job(folders, seen=seen))
     assert ("upload.not-marked", "the wrong disk could not be marked: not now") in seen.warnings
+
+
+# --- differencing images -------------------------------------------------------------------------
+
+CHAIN: list[tuple[int, Writes]] = [
+    (4 * MiB, [(0, pattern(4 * MiB))]),
+    (4 * MiB, [(MiB, pattern(4096, 8))]),
+    (5 * MiB, [(4 * MiB - 512, pattern(1024, 9))]),
+]
+
+
+def chain_job(folders, **options):
+    folder = folders[0] / "store"
+    folder.mkdir(exist_ok=True)
+    for name, content in vhdx_chain(CHAIN).items():
+        if not (folder / name).exists():
+            (folder / name).write_bytes(content)
+    path = f"store/base.{len(CHAIN) - 1}.avhdx"
+    return job(folders, path=path, format="vhdx", **options)
+
+
+async def test_a_chain_of_differencing_images_becomes_one_disk(folders):
+    outcome = await UploadStage().run(chain_job(folders))
+    assert (folders[1] / "golden.raw").read_bytes() == model(CHAIN)
+    assert outcome.root == root_of(model(CHAIN))
+
+
+async def test_a_missing_parent_is_named_before_anything_is_written(folders):
+    made = chain_job(folders)
+    (folders[0] / "store" / "base.1.avhdx").unlink()
+    with pytest.raises(ParentNeeded, match=r"base\.1\.avhdx"):
+        await UploadStage().run(made)
+    assert list(folders[1].iterdir()) == []
+
+
+async def test_a_parent_that_changed_between_attempts_is_refused(folders):
+    store = MemoryJobStore(cancelled=True)
+    with pytest.raises(Cancelled):
+        await UploadStage().run(chain_job(folders, store=store))
+    base = folders[0] / "store" / "base.vhdx"
+    base.write_bytes(base.read_bytes())
+    store.cancelled = False
+    with pytest.raises(SourceChanged, match=r"^base\.vhdx changed"):
+        await UploadStage().run(chain_job(folders, store=store, attempt=2))
+
+
+async def test_a_parent_that_changes_while_the_job_runs_fails_it(folders, monkeypatch):
+    base, check = folders[0] / "store" / "base.vhdx", Source.check_unchanged
+
+    async def touched(source):
+        base.touch()
+        await check(source)
+
+    monkeypatch.setattr(Source, "check_unchanged", touched)
+    with pytest.raises(SourceChanged, match=r"^base\.vhdx changed"):
+        await UploadStage().run(chain_job(folders))
+    assert not (folders[1] / "golden.raw").exists()
