@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import asdict
 
-from appliance.cli import output
+from appliance.cli import diskcheck, output
 from appliance.cli.exits import Exit
 from appliance.cli.helppage import add_verb
 from imaging.digest import digest_device
@@ -16,10 +16,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
     _add_verb(verbs, "info", _info, "print format, sizes and state of an image")
     _add_verb(verbs, "digest", _digest, "print the root digest of the disk inside an image")
+    text = "look for damage that reading survives, and for space that nothing uses; change nothing"
+    _add_verb(verbs, "check", None, text)
 
 
 def run(args: argparse.Namespace) -> int:
     """Open the image and answer the verb's question."""
+    if args.answer is None:
+        return diskcheck.run(args)
     with open_path(args.image, format=args.format) as image:
         for warning in image.info.warnings:
             output.note(f"imageport: warning: {args.image}: {warning}")
@@ -31,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 def _add_verb(
     verbs: "argparse._SubParsersAction[argparse.ArgumentParser]",
     name: str,
-    answer: Callable[[DiskImage, bool], None],
+    answer: Callable[[DiskImage, bool], None] | None,
     help_line: str,
 ) -> None:
     parser = add_verb(verbs, name, help_line, f"imageport disk {name} golden.vhdx")
@@ -43,7 +47,7 @@ def _add_verb(
     parser.set_defaults(answer=answer)
 
 
-def _info(image: DiskImage, as_json: bool) -> None:  # noqa: FBT001  (both verbs share one shape)
+def _info(image: DiskImage, as_json: bool) -> None:  # noqa: FBT001  (these verbs share one shape)
     info = image.info
     if as_json:
         output.answer_json("disk-info/1", asdict(info))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from imaging.check import CheckReport, Finding, bounded
 from imaging.device import BlockDevice
 from imaging.errors import ImagingError, UnsupportedImage
 from imaging.filedev import FileDevice
@@ -11,11 +12,24 @@ from imaging.formats.base import DiskImage, ImageInfo
 from imaging.formats.place import Place
 from imaging.formats.probe import probe
 from imaging.formats.raw import open_raw
+from imaging.formats.raw_check import check_raw
 from imaging.formats.vhd import open_vhd
+from imaging.formats.vhd_check import check_vhd
 from imaging.formats.vhdx import open_vhdx
+from imaging.formats.vhdx_check import check_vhdx
 from imaging.siblings import LocalFolder, Siblings, last_component
 
-__all__ = ["FORMATS", "DiskImage", "ImageInfo", "open_image", "open_path", "probe"]
+__all__ = [
+    "FORMATS",
+    "CheckReport",
+    "DiskImage",
+    "ImageInfo",
+    "check_image",
+    "check_path",
+    "open_image",
+    "open_path",
+    "probe",
+]
 
 _OPENERS: dict[str, Callable[[BlockDevice, Place], DiskImage]] = {
     "raw": open_raw,
@@ -23,6 +37,13 @@ _OPENERS: dict[str, Callable[[BlockDevice, Place], DiskImage]] = {
     "vhdx": open_vhdx,
 }
 FORMATS = tuple(_OPENERS)
+
+_CHECKERS: dict[str, Callable[[BlockDevice], Iterator[Finding]]] = {
+    "raw": check_raw,
+    "vhd": check_vhd,
+    "vhdx": check_vhdx,
+}
+"""What looks further than opening does; each gets a file that opened without an error."""
 
 
 def open_image(
@@ -50,6 +71,46 @@ def open_image(
         if not name or str(err).startswith(name):
             raise
         raise type(err)(f"{name}: {err}", **{**err.fields, "path": name}) from err
+
+
+def check_image(
+    file: BlockDevice,
+    *,
+    format: str | None = None,
+    name: str = "",
+    siblings: Siblings | None = None,
+) -> CheckReport:
+    """Open the disk inside `file`, which proves what its reading needs, and look at what reading does not need.
+
+    Of parents and extents only the opening is done. Arguments as for `open_image`.
+
+    Raises:
+        ImagingError: The disk cannot be read.
+    """
+    image = open_image(file, format=format, name=name, siblings=siblings)
+    try:
+        info = image.info
+        findings = tuple(bounded(_CHECKERS[info.format](file)))
+    finally:
+        image.close()
+    return CheckReport(
+        format=info.format,
+        subformat=info.subformat,
+        virtual_size=info.virtual_size,
+        file_size=info.file_size,
+        parent=info.parent,
+        findings=findings,
+    )
+
+
+def check_path(path: str | Path, *, format: str | None = None) -> CheckReport:
+    """Check an image file of this machine; whatever it needs is opened from its folder."""
+    file = FileDevice(path)
+    try:
+        folder = LocalFolder(Path(path).resolve().parent)
+        return check_image(file, format=format, name=str(path), siblings=folder)
+    finally:
+        file.close()
 
 
 @contextmanager

@@ -6,7 +6,8 @@ Hyper-V and Azure take it, never the CHS geometry.
 
 import sys
 from array import array
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from imaging.device import BlockDevice, read_bytes
 from imaging.errors import InvalidImage, ParentMismatch, Truncated
@@ -86,13 +87,13 @@ class BlockAllocationTable:
 
     def __init__(self, entries: "array[int]", *, bitmap_size: int) -> None:
         self._entries = entries
-        self._bitmap_size = bitmap_size
+        self.bitmap_size = bitmap_size
 
     def lookup(self, block: int, limit: int) -> BlockRun:
         """Describe one block that is there (bitmaps lie between blocks), or many that are not."""
         entry = self._entries[block]
         if entry != _ABSENT:
-            return BlockRun(1, Kind.DATA, entry * SECTOR_SIZE + self._bitmap_size)
+            return BlockRun(1, Kind.DATA, entry * SECTOR_SIZE + self.bitmap_size)
         return BlockRun(self._absent(block, limit), Kind.HOLE, 0)
 
     def layer(self, block: int, limit: int) -> LayerRun:
@@ -101,7 +102,7 @@ class BlockAllocationTable:
         if entry == _ABSENT:
             return LayerRun(self._absent(block, limit), Owner.PARENT)
         bitmap = entry * SECTOR_SIZE
-        return LayerRun(1, Owner.MIXED, Kind.DATA, bitmap + self._bitmap_size, bitmap)
+        return LayerRun(1, Owner.MIXED, Kind.DATA, bitmap + self.bitmap_size, bitmap)
 
     def claim_all(self, spans: SpanMap, *, block_size: int, virtual_size: int) -> None:
         """Check that every block lies in the file and on nothing else."""
@@ -109,7 +110,13 @@ class BlockAllocationTable:
             if entry != _ABSENT:
                 # The last block may be cut where the disk ends: some writers stop there.
                 length = min(block_size, virtual_size - block * block_size)
-                spans.claim(block, entry * SECTOR_SIZE, self._bitmap_size + length)
+                spans.claim(block, entry * SECTOR_SIZE, self.bitmap_size + length)
+
+    def bitmap_offsets(self) -> Iterator[tuple[int, int]]:
+        """Yield each block that is there, and where in the file its bitmap begins."""
+        for block, entry in enumerate(self._entries):
+            if entry != _ABSENT:
+                yield block, entry * SECTOR_SIZE
 
     def _absent(self, block: int, limit: int) -> int:
         end = block + 1
@@ -135,9 +142,26 @@ def _open_fixed(
     return FlatImage(file, info)
 
 
-def _open_dynamic(
-    file: BlockDevice, footer: Footer, data_end: int, warnings: tuple[str, ...], place: Place
-) -> ReadOnlyImage:
+@dataclass(frozen=True, slots=True)
+class LoadedVhd:
+    """The checked metadata of a dynamic or differencing disk.
+
+    Attributes:
+        data_end: Where the file's data end and its footer begins.
+        reserved: What the metadata before the blocks occupy.
+        references: Paths of the parent; none if the disk is dynamic.
+    """
+
+    footer: Footer
+    header: DynamicHeader
+    data_end: int
+    reserved: tuple[FileRange, ...]
+    references: tuple[Reference, ...]
+    table: BlockAllocationTable
+
+
+def load_dynamic(file: BlockDevice, footer: Footer, data_end: int) -> LoadedVhd:
+    """Read and check all metadata behind the footer; a parent is not looked for."""
     header = _read_dynamic_header(file, footer, data_end)
     block_size, size = header.block_size, footer.current_size
     blocks = -(-size // block_size)
@@ -156,18 +180,28 @@ def _open_dynamic(
     span = bitmap_size + block_size
     spans = SpanMap(data_end, span=span, unit=SECTOR_SIZE, reserved=reserved)
     table.claim_all(spans, block_size=block_size, virtual_size=size)
-    info = ImageInfo("vhd", "dynamic", size, file.size, block_size, warnings=warnings)
+    return LoadedVhd(footer, header, data_end, tuple(reserved), tuple(references), table)
+
+
+def _open_dynamic(
+    file: BlockDevice, footer: Footer, data_end: int, warnings: tuple[str, ...], place: Place
+) -> ReadOnlyImage:
+    loaded = load_dynamic(file, footer, data_end)
+    table, block_size = loaded.table, loaded.header.block_size
+    info = ImageInfo(
+        "vhd", "dynamic", footer.current_size, file.size, block_size, warnings=warnings
+    )
     if footer.disk_type is DiskType.DYNAMIC:
         return MappedImage(file, info, table)
-    parent = _open_parent(place, references, header.parent_id)
+    parent = _open_parent(place, loaded.references, loaded.header.parent_id)
     require_sectors(parent, SECTOR_SIZE)
     warnings = inherited(parent, warnings)
     info = replace(info, subformat="differencing", parent=parent.name, warnings=warnings)
-    bitmaps = SectorBitmaps(file, size=bitmap_size, msb_first=True)
+    bitmaps = SectorBitmaps(file, size=table.bitmap_size, msb_first=True)
     return LayeredImage(file, info, table, bitmaps=bitmaps, parent=parent)
 
 
-def _open_parent(place: Place, references: list[Reference], parent_id: bytes) -> Parent:
+def _open_parent(place: Place, references: Sequence[Reference], parent_id: bytes) -> Parent:
     def open_checked(file: BlockDevice, place: Place) -> ReadOnlyImage:
         # The time stamp need not be equal: copying the parent changes it.
         found = find_footer(file)[0].unique_id

@@ -5,7 +5,7 @@ Implements [MS-VHDX]. All metadata are checked before the first byte of the disk
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from imaging.device import BlockDevice, read_bytes
@@ -51,6 +51,32 @@ _MAX_ITEM_SIZE = 1 * MiB
 """No metadata item is longer (2.6.1.2)."""
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedVhdx:
+    """The checked metadata of one file.
+
+    Attributes:
+        file: The image file, with its log replayed in memory if there was one.
+        header: The current one.
+        reserved: What the metadata occupy, sector bitmaps included, by file offset.
+        locator: Of the parent, None if the disk has none.
+        warnings: What was doubtful on the way.
+    """
+
+    file: BlockDevice
+    header: Header
+    reserved: tuple[FileRange, ...]
+    disk: DiskParameters
+    table: BlockAllocationTable
+    locator: ParentLocator | None
+    warnings: tuple[str, ...]
+
+    @property
+    def dirty(self) -> bool:
+        """Whether there is a log to replay."""
+        return self.header.log_guid != NO_GUID
+
+
 def open_vhdx(file: BlockDevice, place: Place = NOWHERE) -> ReadOnlyImage:
     """Check all metadata and open the disk inside `file`.
 
@@ -59,13 +85,24 @@ def open_vhdx(file: BlockDevice, place: Place = NOWHERE) -> ReadOnlyImage:
         ParentNeeded, UnsupportedImage: It is sound but more than we read.
         ImagingError: What is wrong with its parent.
     """
-    file_size = file.size
+    loaded = load_vhdx(file)
+    info = _describe(loaded, file_size=file.size)
+    if loaded.locator is None:
+        return MappedImage(loaded.file, info, loaded.table)
+    parent = _open_parent(place, loaded.locator)
+    require_sectors(parent, loaded.disk.sector_size)
+    info = replace(info, parent=parent.name, warnings=inherited(parent, info.warnings))
+    bitmaps = SectorBitmaps(loaded.file, size=BITMAP_SIZE, msb_first=False)
+    return LayeredImage(loaded.file, info, loaded.table, bitmaps=bitmaps, parent=parent)
+
+
+def load_vhdx(file: BlockDevice) -> LoadedVhdx:
+    """Read and check all metadata of one file; a parent is not looked for."""
     _require_signature(file)
     header, warnings = _read_header(file)
     log = _log_range(header)
     # Nothing outside the first MiB may be looked at before the log was replayed.
-    dirty = header.log_guid != NO_GUID
-    if dirty:
+    if header.log_guid != NO_GUID:
         require_apart([FileRange(0, HEADER_AREA_SIZE, "the headers"), log], file.size)
         file = replay_log(file, header)
         warnings += ("its writer did not close the image: the changes in its log were applied",)
@@ -73,17 +110,11 @@ def open_vhdx(file: BlockDevice, place: Place = NOWHERE) -> ReadOnlyImage:
     reserved = require_apart(_reserved(regions, log), file.size)
     disk, locator = _read_metadata(file, regions[REGION_METADATA])
     table = _read_bat(file, regions[REGION_BAT], disk)
-    reserved += table.bitmap_ranges()
+    if disk.has_parent:
+        reserved = require_apart([*reserved, *table.bitmap_ranges()], file.size)
     table.claim_all(SpanMap(file.size, span=disk.block_size, unit=MiB, reserved=reserved))
     warnings += table_warnings + _doubts(disk)
-    info = _describe(disk, file_size=file_size, dirty=dirty, warnings=warnings)
-    if locator is None:
-        return MappedImage(file, info, table)
-    parent = _open_parent(place, locator)
-    require_sectors(parent, disk.sector_size)
-    info = replace(info, parent=parent.name, warnings=inherited(parent, warnings))
-    bitmaps = SectorBitmaps(file, size=BITMAP_SIZE, msb_first=False)
-    return LayeredImage(file, info, table, bitmaps=bitmaps, parent=parent)
+    return LoadedVhdx(file, header, tuple(reserved), disk, table, locator, warnings)
 
 
 def _open_parent(place: Place, locator: ParentLocator) -> Parent:
@@ -95,9 +126,8 @@ def _open_parent(place: Place, locator: ParentLocator) -> Parent:
     return open_parent(place, locator.references, open_checked)
 
 
-def _describe(
-    disk: DiskParameters, *, file_size: int, dirty: bool, warnings: tuple[str, ...]
-) -> ImageInfo:
+def _describe(loaded: LoadedVhdx, *, file_size: int) -> ImageInfo:
+    disk = loaded.disk
     subformat = "fixed" if disk.is_fixed else "dynamic"
     return ImageInfo(
         format="vhdx",
@@ -106,8 +136,8 @@ def _describe(
         file_size=file_size,
         block_size=disk.block_size,
         sector_size=disk.sector_size,
-        dirty=dirty,
-        warnings=warnings,
+        dirty=loaded.dirty,
+        warnings=loaded.warnings,
     )
 
 

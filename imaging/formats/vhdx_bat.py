@@ -2,6 +2,7 @@
 
 import sys
 from array import array
+from collections.abc import Iterator
 
 from imaging.device import BlockDevice
 from imaging.errors import InvalidImage
@@ -38,7 +39,7 @@ def entry_count(disk: DiskParameters, blocks: int) -> int:
 
 
 class BlockAllocationTable:
-    """The payload entries, in pages of whole chunks, and in a differencing disk those of the bitmaps.
+    """The payload entries, in pages of whole chunks, and those of the sector bitmaps.
 
     Memory: 8 bytes a block, and one number for each page (1 MiB) whose blocks are all absent alike.
     """
@@ -110,6 +111,27 @@ class BlockAllocationTable:
                 )
         return found
 
+    def stray_bitmaps(self) -> list[int]:
+        """Return the chunks that have a bitmap although the disk has no parent (2.5.1.2)."""
+        if self._disk.has_parent:
+            return []
+        return [chunk for chunk, entry in enumerate(self._bitmaps) if entry & _STATE_MASK]
+
+    def named_ranges(self) -> Iterator[tuple[int, int]]:
+        """Yield where each block lies in the file, also of unmapped blocks that kept their place."""
+        for page in self._pages:
+            for entry in () if isinstance(page, int) else page:
+                offset = entry & _OFFSET_MASK
+                if entry & _STATE_MASK in (FULLY_PRESENT, PARTIALLY_PRESENT, UNMAPPED) and offset:
+                    yield offset, self._disk.block_size
+
+    def mixed_blocks(self) -> Iterator[int]:
+        """Yield the blocks of which only some sectors are in this image."""
+        for number, page in enumerate(self._pages):
+            for block, entry in enumerate(() if isinstance(page, int) else page):
+                if entry & _STATE_MASK == PARTIALLY_PRESENT:
+                    yield number * self._page_blocks + block
+
     def claim_all(self, spans: SpanMap) -> None:
         """Check every state, and that every block lies in the file and on nothing else.
 
@@ -129,8 +151,7 @@ class BlockAllocationTable:
             file.read_into(offset + first // ratio * (ratio + 1) * ENTRY_SIZE, raw)
         if sys.byteorder == "big":
             page.byteswap()
-        if self._disk.has_parent:
-            self._bitmaps.extend(page[ratio :: ratio + 1])
+        self._bitmaps.extend(page[ratio :: ratio + 1])
         del page[ratio :: ratio + 1]  # the sector bitmap entry that ends each chunk
         del page[blocks:]
         content = page.tobytes()

@@ -69,6 +69,20 @@ def test_sample(
         }
 
 
+@pytest.mark.parametrize(("packed", "ref"), _samples())
+def test_a_check_finds_in_a_sample_only_what_is_there(
+    packed: Path, ref: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["disk", "check", "--json", str(unpack(packed, tmp_path))])
+    answer = json.loads(capsys.readouterr().out)
+    if ref["expect"] == "refuse":
+        assert code in (65, 66)
+    else:
+        found = [finding["code"] for finding in answer["findings"]]
+        dirty = "DIRTY LOG" in ref.get("note", "")
+        assert (code, found) == ((1, ["check.log-pending"]) if dirty else (0, []))
+
+
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A raw disk whose size no CHS geometry has, with holes, a short last block and written zeros."""
@@ -109,6 +123,7 @@ def test_images_of_qemu_hold_the_disk_they_were_made_from(
     assert info["virtual_size"] == len(content)
     code, answer = _digest(capsys, image)
     assert (code, answer["root"]) == (0, root_of(content))
+    assert main(["disk", "check", str(image)]) == 0, capsys.readouterr().out
 
 
 @needs_qemu_img

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from imaging.digest import digest_device
 from imaging.errors import ImagingError, InvalidImage
-from imaging.formats import open_image
+from imaging.formats import check_image, open_image
 from imaging.memory import MemoryDevice
 from tests.support.chains import MemoryFolder, vhd_chain, vhdx_chain
 from tests.support.disks import (
@@ -54,6 +54,8 @@ def survives(content: bytes, form: str | None) -> None:
     except ImagingError:
         return
     # Whatever the bytes say, a disk that opened cannot fail later: all was checked at open.
+    report = check_image(MemoryDevice(content), format=form, name="hostile")
+    assert report.virtual_size == image.size
     if image.size <= 64 * MiB:
         digest_device(image, threads=1)
     else:
@@ -158,6 +160,7 @@ def survives_over_its_parent(content: bytes, form: str) -> None:
     except ImagingError:
         assert folder.left_open == 0
         return
+    check_image(MemoryDevice(content), format=form, name=name, siblings=folder)
     if image.size <= 64 * MiB:
         digest_device(image, threads=1)
     image.close()
