@@ -59,7 +59,7 @@ def open_parent(
         image = open_checked(file, place.below(name))
     except ImagingError as err:
         file.close()
-        raise type(err)(f"parent {name!r}: {err}", **{**err.fields, "parent": name}) from err
+        raise type(err)(f"parent {name!r}: {err}", **{"parent": name, **err.fields}) from err
     except BaseException:
         file.close()
         raise
