@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from imaging import formats
 from imaging.check import CheckReport, Finding, Severity
 from imaging.errors import ImagingError, ParentNeeded
 from imaging.formats import check_image
@@ -215,6 +216,12 @@ def test_what_cannot_be_read_is_an_error_and_no_report() -> None:
     for content, form in ((vhdx(states={1: (4 << 20) | 6}), "vhdx"), (vhd()[:1024], "vhd")):
         with pytest.raises(ImagingError):
             checked(content, form)
+
+
+def test_a_format_without_a_check_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(formats._CHECKERS, "raw")
+    report = checked(pattern(MiB), "raw")
+    assert (only(report).code, report.clean) == ("check.open-only", True)
 
 
 def test_a_thousand_faults_are_a_short_report() -> None:
