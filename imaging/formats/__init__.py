@@ -11,6 +11,7 @@ from imaging.filedev import FileDevice
 from imaging.formats.base import DiskImage, ImageInfo
 from imaging.formats.place import Place
 from imaging.formats.probe import probe
+from imaging.formats.qcow2 import open_qcow2
 from imaging.formats.raw import open_raw
 from imaging.formats.raw_check import check_raw
 from imaging.formats.vhd import open_vhd
@@ -35,6 +36,7 @@ _OPENERS: dict[str, Callable[[BlockDevice, Place], DiskImage]] = {
     "raw": open_raw,
     "vhd": open_vhd,
     "vhdx": open_vhdx,
+    "qcow2": open_qcow2,
 }
 FORMATS = tuple(_OPENERS)
 

@@ -16,8 +16,8 @@ class ImageInfo:
     """What an image file says about itself.
 
     Attributes:
-        format: "raw", "vhd", "vhdx".
-        subformat: "fixed", "dynamic", "differencing"; "" where a format has only one.
+        format: "raw", "vhd", "vhdx", "qcow2".
+        subformat: "fixed", "dynamic", "differencing", "v2", "v3"; "" where a format has only one.
         virtual_size: Bytes that a guest sees.
         file_size: Bytes of the image file.
         block_size: Allocation unit in bytes, 0 where there is none.
@@ -49,7 +49,8 @@ class Closable(Protocol):
 class DiskImage(BlockDevice, Protocol):
     """The disk inside an image file, read-only. Closing it leaves the file below open.
 
-    All metadata has been checked by the time it is made: reading cannot meet a bad offset.
+    All metadata has been checked by the time it is made: reading cannot meet a bad offset. Only tables that are too
+    many to read at once (L2 tables of qcow2) are checked when they are met: a read may then raise `InvalidImage`.
     """
 
     @property

@@ -6,6 +6,7 @@ because a guest can write any header into a raw disk (CVE-2008-2004).
 
 from imaging.device import BlockDevice, read_bytes
 from imaging.errors import FormatMismatch, UnsupportedImage
+from imaging.formats.qcow2_layout import MAGIC as QCOW2_MAGIC
 from imaging.formats.vhd_layout import (
     DYNAMIC_COOKIE,
     FOOTER_COOKIE,
@@ -20,7 +21,7 @@ _HEAD_SIZE = 1536
 """The footer's copy, and the dynamic header where every known writer puts it."""
 
 _UNSUPPORTED = (
-    (0, b"QFI\xfb", "qcow2"),
+    (0, b"QFI\xfb\0\0\0\1", "qcow version 1"),
     (0, b"KDMV", "VMDK"),
     (0, b"COWD", "VMDK (COWD)"),
     (0, b"# Disk DescriptorFile", "VMDK descriptor"),
@@ -42,7 +43,7 @@ _SUFFIXES = {
 
 
 def probe(file: BlockDevice, name: str = "") -> str:
-    """Return "vhdx", "vhd" or "raw".
+    """Return "vhdx", "qcow2", "vhd" or "raw".
 
     Raises:
         UnsupportedImage: It is a format that is known by sight only.
@@ -54,6 +55,8 @@ def probe(file: BlockDevice, name: str = "") -> str:
     for offset, magic, what in _UNSUPPORTED:
         if head[offset : offset + len(magic)] == magic:
             raise UnsupportedImage(f"{what} images are not read by this version", found=what)
+    if head.startswith(QCOW2_MAGIC):
+        return "qcow2"
     if is_footer(head[:FOOTER_SIZE]) and DYNAMIC_COOKIE in head[FOOTER_SIZE:]:
         return "vhd"
     promised = next((fmt for end, fmt in _SUFFIXES.items() if name.lower().endswith(end)), "raw")

@@ -14,8 +14,10 @@ from imaging.filedev import FileDevice
 from imaging.formats import open_image
 from imaging.memory import MemoryDevice
 from imaging.overlay import OverlayDevice
+from imaging.siblings import LocalFolder
 from tests.support.chains import MemoryFolder, Writes, vhd_chain, vhdx_chain
 from tests.support.disks import DynamicVhd, KiB, MiB, Vhdx, fixed_vhd, pattern, write_sparse
+from tests.support.qcow2_images import Qcow2, deflated
 
 SIZE = 3 * MiB + 512 * KiB
 FIRST, LAST = pattern(70_000, 1), pattern(MiB, 2)
@@ -80,6 +82,31 @@ def _chain(make: Callable[[list[tuple[int, Writes]]], dict[str, bytes]], form: s
     return open_image(file, format=form, name=name, siblings=MemoryFolder(files))
 
 
+def _qcow2(_folder: Path) -> BlockDevice:
+    disk, size = content(), 64 * KiB
+    clusters = {n: disk[n * size : (n + 1) * size] for n in (55, *range(40, 54), 1, 0)}
+    packed = {54: deflated(disk[54 * size : 55 * size])}
+    image = Qcow2(SIZE, clusters, packed, cluster_bits=16, entries={2: 1})
+    return open_image(MemoryDevice(image.build()))
+
+
+def _qcow2_subclusters(_folder: Path) -> BlockDevice:
+    disk, size = content(), 128 * KiB
+    clusters = {n: disk[n * size : (n + 1) * size] for n in (*range(20, 28), 0)}
+    bitmaps = {0: 0x0003FFFF | 0x00F00000 << 32}
+    image = Qcow2(SIZE, clusters, cluster_bits=17, extended=True, bitmaps=bitmaps)
+    return open_image(MemoryDevice(image.build()))
+
+
+def _qcow2_chain(folder: Path) -> BlockDevice:
+    disk, size = content(), 64 * KiB
+    (folder / "base.raw").write_bytes(disk[: 2 * MiB + 700 * KiB])
+    clusters = {n: disk[n * size : (n + 1) * size] for n in range(42, 56)}
+    image = Qcow2(*(SIZE, clusters), cluster_bits=16, backing=b"base.raw", backing_format=b"raw")
+    siblings = LocalFolder(folder)
+    return open_image(MemoryDevice(image.build()), name="top.qcow2", siblings=siblings)
+
+
 def _overlay(_folder: Path) -> BlockDevice:
     device = OverlayDevice(MemoryDevice(pattern(MiB)), size=SIZE)
     device.zero(0, MiB)
@@ -108,6 +135,9 @@ CASES = {
     "vhdx": Case(_vhdx),
     "vhd-chain": Case(lambda _folder: _chain(vhd_chain, "vhd")),
     "vhdx-chain": Case(lambda _folder: _chain(vhdx_chain, "vhdx")),
+    "qcow2": Case(_qcow2),
+    "qcow2-subclusters": Case(_qcow2_subclusters),
+    "qcow2-chain": Case(_qcow2_chain),
 }
 _ALL = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 _WRITABLE = pytest.mark.parametrize(

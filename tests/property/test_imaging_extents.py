@@ -1,6 +1,7 @@
 """Whatever blocks an image has, extents tile every window and tell the truth about it."""
 
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 from hypothesis import given
@@ -10,7 +11,9 @@ from imaging.device import BlockDevice, read_bytes
 from imaging.filedev import FileDevice
 from imaging.formats import open_image
 from imaging.memory import MemoryDevice
+from tests.support.chains import MemoryFolder
 from tests.support.disks import DynamicVhd, KiB, MiB, Vhdx, pattern, write_sparse
+from tests.support.qcow2_images import Qcow2, deflated
 
 
 def check(device: BlockDevice, expected: bytes, one: int, two: int) -> None:
@@ -49,6 +52,59 @@ def test_dynamic_vhd(order: list[int], one: int, two: int) -> None:
     disk = b"".join(blocks.get(block, bytes(block_size)) for block in range(8))[:size]
     image = DynamicVhd(size, blocks, block_size=block_size).build()
     check(open_image(MemoryDevice(image), format="vhd"), disk, one, two)
+
+
+@given(
+    places,
+    st.dictionaries(st.integers(0, 7), st.sampled_from(["zero", "packed"])),
+    windows,
+    windows,
+)
+def test_qcow2(order: list[int], others: dict[int, str], one: int, two: int) -> None:
+    size, cluster = 7 * 512 + 300, 512
+    disk = {number: pattern(cluster, number) for number in order}
+    packed = {
+        number: b"qcow2".ljust(cluster, b"%d" % number)
+        for number, kind in others.items()
+        if number not in disk and kind == "packed"
+    }
+    zeros = {number: 1 for number, kind in others.items() if number not in disk and kind == "zero"}
+    image = Qcow2(
+        *(size, disk, {number: deflated(data) for number, data in packed.items()}),
+        cluster_bits=9,
+        entries=zeros,
+    )
+    whole = b"".join((disk | packed).get(number, bytes(cluster)) for number in range(8))
+    check(open_image(MemoryDevice(image.build()), format="qcow2"), whole[:size], one, two)
+
+
+bitmaps = st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+
+
+@given(st.dictionaries(st.integers(0, 2), bitmaps, min_size=1), windows, windows)
+def test_qcow2_subclusters(chosen: dict[int, tuple[int, int]], one: int, two: int) -> None:
+    cluster, base = 16 * KiB, pattern(40 * KiB, 99)
+    disk = bytearray(base.ljust(3 * cluster, b"\0"))
+    for number, (allocated, zero) in chosen.items():
+        data = pattern(cluster, number)
+        for bit in range(32):
+            at = bit * 512
+            part = slice(number * cluster + at, number * cluster + at + 512)
+            if allocated >> bit & 1:
+                disk[part] = data[at : at + 512]
+            elif zero >> bit & 1:
+                disk[part] = bytes(512)
+    image = Qcow2(
+        *(3 * cluster, {number: pattern(cluster, number) for number in chosen}),
+        cluster_bits=14,
+        extended=True,
+        bitmaps={n: taken | (zero & ~taken) << 32 for n, (taken, zero) in chosen.items()},
+        backing=b"base",
+        backing_format=b"raw",
+    )
+    file = MemoryDevice(image.build())
+    with closing(open_image(file, format="qcow2", siblings=MemoryFolder({"base": base}))) as opened:
+        check(opened, bytes(disk), one, two)
 
 
 @given(st.dictionaries(st.integers(0, 63), st.integers(1, 3)), windows, windows)

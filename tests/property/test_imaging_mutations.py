@@ -4,6 +4,8 @@ Mutations hit the metadata of small hand-built images; the blocks themselves are
 """
 
 import struct
+import zlib
+from contextlib import nullcontext, suppress
 from functools import cache
 
 import google_crc32c
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from imaging.digest import digest_device
 from imaging.errors import ImagingError, InvalidImage
-from imaging.formats import check_image, open_image
+from imaging.formats import DiskImage, check_image, open_image
 from imaging.memory import MemoryDevice
 from tests.support.chains import MemoryFolder, vhd_chain, vhdx_chain
 from tests.support.disks import (
@@ -27,6 +29,7 @@ from tests.support.disks import (
     pattern,
     vhd_sum,
 )
+from tests.support.qcow2_images import Qcow2, deflated
 
 VHDX_SIZE, VHD_SIZE, FIXED_SIZE = 3 * MiB, 64 * KiB, 8 * KiB
 
@@ -47,6 +50,26 @@ def static_vhd() -> bytes:
     return fixed_vhd(pattern(FIXED_SIZE))
 
 
+@cache
+def qcow2(extended: bool = False) -> bytes:
+    """Every kind of cluster, in more than one L2 table; small clusters, so that much of it is metadata."""
+    bits = 14 if extended else 9
+    size, per_table = 1 << bits, 1024 if extended else 64
+    clusters = {n: pattern(size, n) for n in (0, 1, 3, per_table)}
+    packed = {n: deflated(b"text %d " % n * (size // 8) + bytes(size % 8)) for n in (4, 5)}
+    packed = {n: deflated(zlib.decompress(data, -12)[:size]) for n, data in packed.items()}
+    bitmaps = {3: 0x00FF00FF | 0xFF00FF00 << 32} if extended else {}
+    image = Qcow2(
+        *((per_table + 2) * size, clusters, packed, bits), extended=extended, bitmaps=bitmaps
+    )
+    image.entries = {} if extended else {2: 1}
+    return image.build()
+
+
+def qcow2_subclusters() -> bytes:
+    return qcow2(extended=True)
+
+
 def survives(content: bytes, form: str | None) -> None:
     """Open and read everything: either works or raises ImagingError, nothing else."""
     try:
@@ -56,6 +79,12 @@ def survives(content: bytes, form: str | None) -> None:
     # Whatever the bytes say, a disk that opened cannot fail later: all was checked at open.
     report = check_image(MemoryDevice(content), format=form, name="hostile")
     assert report.virtual_size == image.size
+    with suppress(InvalidImage) if image.info.format == "qcow2" else nullcontext():
+        reads_to_the_end(image)
+
+
+def reads_to_the_end(image: DiskImage) -> None:
+    """Whatever the bytes say, a disk that opened cannot fail later: all was checked then (but L2 tables of qcow2)."""
     if image.size <= 64 * MiB:
         digest_device(image, threads=1)
     else:
@@ -65,7 +94,11 @@ def survives(content: bytes, form: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("make", "form", "step"),
-    [(vhdx, "vhdx", 64 * KiB), (dynamic_vhd, "vhd", 512), (static_vhd, "vhd", 512)],
+    [
+        (vhdx, "vhdx", 64 * KiB),
+        (dynamic_vhd, "vhd", 512),
+        (static_vhd, "vhd", 512),
+    ],
     ids=["vhdx", "vhd-dynamic", "vhd-fixed"],
 )
 def test_no_truncation_passes_unless_the_whole_disk_is_there(make, form, step) -> None:
@@ -117,7 +150,10 @@ def test_mutated_vhd(changes: list[tuple[int, bytes]], keep_checksums: bool) -> 
     survives(bytes(content), "vhd")
 
 
-@given(st.sampled_from([vhdx, dynamic_vhd, static_vhd]), st.integers(0, 1 << 40))
+@given(
+    st.sampled_from([vhdx, dynamic_vhd, static_vhd, qcow2, qcow2_subclusters]),
+    st.integers(0, 1 << 40),
+)
 def test_single_flipped_bits(make, where: int) -> None:
     content = bytearray(make())
     limit = BAT_OFFSET + 4096 if make is vhdx else len(content)
@@ -126,7 +162,7 @@ def test_single_flipped_bits(make, where: int) -> None:
     survives(bytes(content), None)
 
 
-@given(st.binary(max_size=4096), st.sampled_from(["vhd", "vhdx", "raw", None]))
+@given(st.binary(max_size=4096), st.sampled_from(["vhd", "vhdx", "qcow2", "raw", None]))
 def test_any_bytes(content: bytes, form: str | None) -> None:
     survives(content, form)
 
@@ -227,3 +263,85 @@ def test_every_flipped_bit_of_a_locator(form: str) -> None:
         except ImagingError:
             continue
         assert image.info.parent == next(iter(files))
+
+
+# --- qcow2
+
+QCOW2 = pytest.mark.parametrize("make", [qcow2, qcow2_subclusters], ids=["plain", "subclusters"])
+
+
+def outcome(content: bytes) -> str | None:
+    """Return the root of a qcow2, or None if it is refused, at open or where it is read."""
+    try:
+        return digest_device(open_image(MemoryDevice(content), format="qcow2"), threads=1).root
+    except InvalidImage:
+        return None
+
+
+@QCOW2
+def test_a_qcow2_cut_inside_its_metadata_or_before_its_last_cluster_is_refused(make) -> None:
+    content = make()
+    whole, unit = outcome(content), 512 if make is qcow2 else 16 * KiB
+    step = unit // 2
+    ends = {end + delta for end in range(0, len(content), step) for delta in (-1, 0, 1)}
+    for end in sorted(end for end in ends if 0 <= end < len(content)):
+        assert outcome(content[:end]) in (None, whole), f"a short disk at {end}"
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_no_flipped_bit_of_a_qcow2_header_gives_other_content_of_the_same_size(version) -> None:
+    image = Qcow2(130 * 512, {0: pattern(512), 64: pattern(512, 2)}, cluster_bits=9)
+    image.version = version
+    content = image.build()
+    whole = digest_device(open_image(MemoryDevice(content)))
+    for bit in range(112 * 8):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        try:
+            found = digest_device(open_image(MemoryDevice(changed), format="qcow2"), threads=1)
+        except ImagingError:
+            continue
+        # Nothing but the size's own low bits may change what is read: nothing guards those.
+        assert found == whole or found.virtual_size != whole.virtual_size, f"bit {bit}"
+
+
+@QCOW2
+def test_flipped_bits_of_tables_are_refused_or_change_only_places(make) -> None:
+    """All bits of the entries in use: whatever they become, it is read to the end or refused."""
+    content = make()
+    cluster = 512 if make is qcow2 else 16 * KiB
+    tables = 4 * cluster  # the L1 table fits into one cluster
+    for start, length in ((3 * cluster, 24), (tables, 96), (tables + cluster, 32)):
+        for bit in range(start * 8, (start + length) * 8):
+            changed = bytearray(content)
+            changed[bit // 8] ^= 1 << bit % 8
+            survives(bytes(changed), "qcow2")
+
+
+@QCOW2
+@given(st.lists(st.tuples(st.integers(0, 100_000), st.binary(min_size=1, max_size=8)), max_size=4))
+def test_mutated_qcow2(make, changes: list[tuple[int, bytes]]) -> None:
+    content = bytearray(make())
+    cluster = 512 if make is qcow2 else 16 * KiB
+    places = [*range(120), *range(3 * cluster, 3 * cluster + 24)]
+    places += [*range(4 * cluster, 4 * cluster + 112), *range(5 * cluster, 5 * cluster + 32)]
+    for where, data in changes:
+        offset = places[where % len(places)]
+        content[offset : offset + len(data)] = data
+    survives(bytes(content), "qcow2")
+
+
+@given(st.permutations(range(8)), st.permutations(range(2)))
+def test_swapped_table_entries_of_a_qcow2(order: list[int], tables: list[int]) -> None:
+    """Swapped entries are a sound image of another disk, or refused: never a third thing."""
+    content = bytearray(qcow2())
+    entries = [bytes(content[2048 + n * 8 : 2056 + n * 8]) for n in order]
+    content[2048 : 2048 + 64] = b"".join(entries)
+    pointers = [bytes(content[1536 + n * 8 : 1544 + n * 8]) for n in tables]
+    content[1536 : 1536 + 16] = b"".join(pointers)
+    survives(bytes(content), "qcow2")
+
+
+@given(st.binary(min_size=1, max_size=2048), st.sampled_from([b"\0\0\0\2", b"\0\0\0\3"]))
+def test_any_bytes_behind_a_qcow2_signature(content: bytes, version: bytes) -> None:
+    survives((b"QFI\xfb" + version + content).ljust(8 * KiB, b"\0"), None)

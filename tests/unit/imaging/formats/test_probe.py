@@ -31,6 +31,9 @@ DYNAMIC = DynamicVhd(MiB, {0: RAW[: MiB // 2]}).build()
         (RAW + VHDX, "raw"),
         (FIXED[:-100] + b"?" + FIXED[-99:], "raw"),
         (b"conectix" + RAW, "raw"),
+        (b"QFI\xfb\0\0\0\3" + RAW, "qcow2"),
+        (b"QFI\xfb\0\0\0\2" + FIXED[8:], "qcow2"),
+        (RAW + b"QFI\xfb\0\0\0\3", "raw"),
     ],
     ids=[
         "raw",
@@ -48,6 +51,9 @@ DYNAMIC = DynamicVhd(MiB, {0: RAW[: MiB // 2]}).build()
         "raw-with-a-vhdx-nested-at-its-end",
         "bad-footer-and-no-name",
         "cookie-alone",
+        "qcow2",
+        "qcow2-before-footer",
+        "raw-with-a-qcow2-nested-at-its-end",
     ],
 )
 def test_content_decides(content: bytes, expected: str) -> None:
@@ -57,7 +63,6 @@ def test_content_decides(content: bytes, expected: str) -> None:
 @pytest.mark.parametrize(
     ("magic", "offset"),
     [
-        (b"QFI\xfb\0\0\0\3", 0),
         (b"QFI\xfb\0\0\0\1", 0),
         (b"KDMV", 0),
         (b"COWD", 0),
@@ -67,7 +72,7 @@ def test_content_decides(content: bytes, expected: str) -> None:
         (b"\x1f\x8b\x08", 0),
         (b"\xfd7zXZ\0", 0),
     ],
-    ids=["qcow2", "qcow", "vmdk", "cowd", "descriptor", "vdi", "tar", "gzip", "xz"],
+    ids=["qcow", "vmdk", "cowd", "descriptor", "vdi", "tar", "gzip", "xz"],
 )
 def test_known_containers_are_refused_by_name(magic: bytes, offset: int) -> None:
     content = bytes(offset) + magic + RAW

@@ -1,0 +1,247 @@
+"""Open qcow2 images, versions 2 and 3, for reading: the active state only; writes none.
+
+Implements "qcow2" (qemu, docs/interop/qcow2.txt). Header, extensions and L1 table are checked before the first byte
+of the disk is read; L2 tables when they are met (`imaging.formats.qcow2_tables` says why). Refcounts are never
+looked at: reading needs none. The backing file and the data file lie beside the image, under bare names; the format
+of a backing file is what the image says, and is never probed.
+"""
+
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+from imaging.device import BlockDevice, read_bytes
+from imaging.errors import (
+    FileMissing,
+    ImagingError,
+    ParentNeeded,
+    ReferenceRefused,
+    UnsupportedImage,
+)
+from imaging.extent import Extent, Kind
+from imaging.formats.base import Closable, DiskImage, ImageInfo, ReadOnlyImage
+from imaging.formats.mapped import FileWindows, fill_zeros
+from imaging.formats.place import NOWHERE, Place
+from imaging.formats.qcow2_compressed import CompressedClusters
+from imaging.formats.qcow2_l2 import Run, Source
+from imaging.formats.qcow2_layout import (
+    CORRUPT,
+    DIRTY,
+    MAX_HEADER_SIZE,
+    CompressedCluster,
+    Header,
+    Names,
+    parse_compressed,
+    parse_header,
+    parse_names,
+)
+from imaging.formats.qcow2_tables import ClusterTables
+from imaging.siblings import bare_name
+from imaging.units import SECTOR_SIZE
+
+_FORMATS = {"raw": "raw", "qcow2": "qcow2", "vpc": "vhd", "vhdx": "vhdx", "vmdk": "vmdk"}
+"""What the image calls the format of its backing file (by qemu's names) -> what we call it."""
+
+
+class Qcow2Image(ReadOnlyImage):
+    """The active state of a qcow2, over its backing file's disk where it has none of its own."""
+
+    def __init__(
+        self,
+        file: BlockDevice,
+        info: ImageInfo,
+        tables: ClusterTables,
+        *,
+        compressed: CompressedClusters,
+        data: BlockDevice,
+        backing: DiskImage | None,
+        owned: Sequence[Closable],
+    ) -> None:
+        """Join the parts. `data` holds the clusters: `file`, or the external data file."""
+        super().__init__(file, info, owned=owned)
+        self._tables = tables
+        self._compressed = compressed
+        self._data = data
+        self._backing = backing
+
+    def _read_into(self, offset: int, buffer: memoryview) -> None:
+        packed: list[tuple[CompressedCluster, int, memoryview]] = []
+        cluster, done = self._info.block_size, 0
+        for run in self._runs(offset, len(buffer)):
+            part = buffer[done : done + run.length]
+            if run.source is Source.STORED:
+                self._read_stored(run.place, part)
+            elif run.source is Source.ABSENT and self._backing is not None:
+                _read_or_zeros(self._backing, offset + done, part)
+            elif run.source is Source.COMPRESSED:
+                place = parse_compressed(run.place, cluster.bit_length() - 1)
+                packed.append((place, (offset + done) % cluster, part))
+            else:
+                fill_zeros(part)
+            done += run.length
+        if packed:
+            self._compressed.read_into(packed)
+
+    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
+        windows = FileWindows(self._data)
+        for run in self._runs(offset, length):
+            yield from self._run_extents(run, offset, windows)
+            offset += run.length
+
+    def _runs(self, offset: int, length: int) -> Iterator[Run]:
+        while length:
+            run = self._tables.lookup(offset, length)
+            yield run
+            offset, length = offset + run.length, length - run.length
+
+    def _run_extents(self, run: Run, offset: int, windows: FileWindows) -> Iterator[Extent]:
+        match run.source:
+            case Source.STORED:
+                stored = max(0, min(run.length, self._data.size - run.place))
+                yield from windows.shown_at(offset, run.place, stored)
+                if stored < run.length:
+                    yield Extent(offset + stored, run.length - stored, Kind.ZERO)
+            case Source.COMPRESSED:
+                yield Extent(offset, run.length, Kind.DATA)
+            case Source.ZERO:
+                yield Extent(offset, run.length, Kind.ZERO)
+            case Source.ABSENT:
+                size = 0 if self._backing is None else self._backing.size
+                inside = max(0, min(run.length, size - offset))
+                if inside and self._backing is not None:
+                    yield from self._backing.extents(offset, inside)
+                if inside < run.length:
+                    yield Extent(offset + inside, run.length - inside, Kind.HOLE)
+
+    def _read_stored(self, place: int, buffer: memoryview) -> None:
+        if place + len(buffer) <= self._data.size:
+            self._data.read_into(place, buffer)
+        else:  # the file ends inside its last cluster
+            _read_or_zeros(self._data, place, buffer)
+
+
+def open_qcow2(file: BlockDevice, place: Place = NOWHERE) -> Qcow2Image:
+    """Check the metadata and open the disk inside `file`, and the files beside it that it needs.
+
+    Raises:
+        InvalidImage: The file breaks the format's rules; nothing of the disk was read.
+        UnsupportedImage: Version 1, encryption, or a feature that is not known.
+        ReferenceRefused, ParentNeeded, DeviceError: A file beside it is not named well, or not to be had.
+    """
+    header = parse_header(read_bytes(file, 0, min(MAX_HEADER_SIZE, file.size)))
+    head = read_bytes(file, 0, min(header.cluster_size, file.size))
+    names = parse_names(head, header)
+    opened: list[Closable] = []
+    try:
+        return _open_parts(file, place, header, names, opened)
+    except BaseException:
+        _close_all(opened)
+        raise
+
+
+def _open_parts(
+    file: BlockDevice, place: Place, header: Header, names: Names, opened: list[Closable]
+) -> Qcow2Image:
+    """Open everything; what lies beside the image is added to `opened`, in the order to close it."""
+    data = file
+    if header.has_data_file:
+        data = _open_data_file(place, names.data_file)
+        opened.insert(0, data)
+    tables = ClusterTables(file, header, data_size=data.size)
+    backing = None
+    if names.backing:
+        backing = _open_backing(place, header, names, opened)
+    info = ImageInfo(
+        format="qcow2",
+        subformat=f"v{header.version}",
+        virtual_size=header.virtual_size,
+        file_size=file.size,
+        block_size=header.cluster_size,
+        parent=names.backing or None,
+        dirty=bool(header.incompatible & DIRTY),
+        warnings=_doubts(header, names, backing),
+    )
+    compressed = CompressedClusters(
+        file, cluster_size=header.cluster_size, compression=header.compression
+    )
+    return Qcow2Image(
+        file, info, tables, compressed=compressed, data=data, backing=backing, owned=opened
+    )
+
+
+def _open_data_file(place: Place, name: str) -> BlockDevice:
+    if not name:
+        raise UnsupportedImage(
+            "the clusters are in an external data file, but the image does not name it", offset=72
+        )
+    place.below(name)  # a data file that is the image itself, or one above it, is refused
+    return place.open_file(name, what="data file")
+
+
+def _open_backing(place: Place, header: Header, names: Names, opened: list[Closable]) -> DiskImage:
+    name, offset = bare_name(names.backing, what="backing file"), header.backing_offset
+    below = place.below(name, offset=offset)
+    if not names.backing_format:
+        # To look into it would let a guest that wrote a header into a raw disk name any file (CVE-2008-2004).
+        raise ReferenceRefused(
+            f"the image does not say which format its backing file {name!r} has, and imageport never"
+            f" guesses that: say it with `qemu-img rebase -u -f qcow2 -b {shlex.quote(name)} -F FORMAT IMG`",
+            offset=offset,
+            found=name,
+        )
+    if names.backing_format not in _FORMATS:
+        raise UnsupportedImage(
+            f"the backing file {name!r} has the format {names.backing_format[:100]!r}, expected one"
+            f" of {', '.join(_FORMATS)}",
+            offset=offset,
+        )
+    try:
+        file = place.open_file(name, what="backing file", offset=offset)
+    except FileMissing as err:
+        message = f"the backing file {name!r} is not beside the image"
+        raise ParentNeeded(message, offset=offset, found=name) from err
+    opened.insert(0, file)
+    if place.open_as is None:
+        raise ParentNeeded(f"the backing file {name!r} is needed", offset=offset, found=name)
+    try:
+        backing = place.open_as(file, _FORMATS[names.backing_format], below)
+    except ImagingError as err:
+        raise type(err)(f"backing file {name!r}: {err}", **{**err.fields, "parent": name}) from err
+    opened.insert(0, backing)
+    return backing
+
+
+def _doubts(header: Header, names: Names, backing: DiskImage | None) -> tuple[str, ...]:
+    """Return what is worth a warning."""
+    doubts = []
+    if header.virtual_size % SECTOR_SIZE:
+        doubts.append(
+            f"the virtual size, {header.virtual_size} bytes, is no multiple of {SECTOR_SIZE}"
+        )
+    if header.incompatible & DIRTY:
+        doubts.append("its writer did not close the image: what it wrote last may be missing")
+    if header.incompatible & CORRUPT:
+        doubts.append("its writer marked the image as corrupt: check it with `qemu-img check`")
+    if header.snapshots:
+        doubts.append(
+            f"the image has {header.snapshots} internal snapshots: only its active state is read"
+        )
+    if backing is not None:
+        doubts.extend(
+            f"backing file {names.backing!r}: {warning}" for warning in backing.info.warnings
+        )
+    return tuple(doubts)
+
+
+def _read_or_zeros(device: BlockDevice, offset: int, buffer: memoryview) -> None:
+    """Read what lies inside the device; the rest is zeros."""
+    inside = max(0, min(len(buffer), device.size - offset))
+    if inside:
+        device.read_into(offset, buffer[:inside])
+    fill_zeros(buffer[inside:])
+
+
+def _close_all(opened: Sequence[Closable]) -> None:
+    for each in opened:
+        with suppress(ImagingError):
+            each.close()
