@@ -6,12 +6,11 @@ import pytest
 from backports import zstd
 
 from imaging.device import read_bytes
-from imaging.errors import (
-    InvalidImage,
-)
+from imaging.errors import InvalidImage
 from imaging.formats.qcow2 import open_qcow2
 from tests.support.disks import MiB, pattern
 from tests.support.qcow2_images import (
+    COMPRESSED,
     C,
     Counting,
     Qcow2,
@@ -30,6 +29,31 @@ def test_compressed_neighbours_are_one_read() -> None:
     file.reads = 0
     assert read_bytes(disk, 0, 8 * C) == b"".join(map(content, range(8)))
     assert file.reads == 1
+
+
+def test_compressed_clusters_that_are_far_apart_are_not_read_with_all_that_lies_between() -> None:
+    packed, far = deflated(content(1)), 3 * MiB
+    entry = COMPRESSED | (len(packed) // 512 + 1) << 58 | far
+    image = Qcow2(3 * C, packed={0: packed}, entries={1: entry}, parts={far: packed})
+    image.file_size = far + 2 * C
+    file = Counting(image.build())
+    disk = open_qcow2(file)
+    read_bytes(disk, 2 * C, 1)
+    file.reads = 0
+    assert read_bytes(disk, 0, 2 * C) == content(1) * 2
+    assert file.reads == 2
+
+
+def test_a_few_clusters_of_which_a_part_was_read_are_kept() -> None:
+    packed = {cluster: deflated(content(cluster)) for cluster in range(6)}
+    file = Counting(Qcow2(6 * C, packed=packed).build())
+    disk = open_qcow2(file)
+    read_bytes(disk, 0, 1)
+    for order, expected in ((range(4), 3), (range(4), 0), ((4, 5), 2), ((0, 1), 2)):
+        file.reads = 0
+        for cluster in order:
+            assert read_bytes(disk, cluster * C + 9, 99) == content(cluster)[9:108]
+        assert file.reads == expected
 
 
 @pytest.mark.parametrize("bits", [9, 12, 16])

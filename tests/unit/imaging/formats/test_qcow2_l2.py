@@ -49,6 +49,18 @@ def test_whole_clusters_of_subclusters_are_one_run() -> None:
     assert file.reads == 1
 
 
+def test_whole_clusters_that_are_apart_in_the_file_are_no_run() -> None:
+    clusters = {n: pattern(SUB, n) for n in (1, 0, 2)}
+    disk = opened(Qcow2(3 * SUB, clusters, cluster_bits=14, extended=True))
+    assert read_bytes(disk, 0, 3 * SUB) == b"".join(pattern(SUB, n) for n in range(3))
+
+
+def test_a_compressed_cluster_is_no_absent_one_for_all_that_its_bitmap_is_0() -> None:
+    image = Qcow2(3 * SUB, {2: pattern(SUB)}, {1: deflated(pattern(SUB, 1))}, cluster_bits=14)
+    image.extended = True
+    assert read_bytes(opened(image), 0, 3 * SUB) == bytes(SUB) + pattern(SUB, 1) + pattern(SUB)
+
+
 def test_a_compressed_cluster_has_no_subclusters() -> None:
     image = Qcow2(3 * SUB, {0: pattern(SUB)}, {1: deflated(pattern(SUB, 1))}, cluster_bits=14)
     image.extended = True

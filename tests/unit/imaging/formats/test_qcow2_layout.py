@@ -154,7 +154,7 @@ def test_extensions_end_where_the_name_of_the_backing_file_begins() -> None:
     ("extensions", "message"),
     [
         (struct.pack(">II", 0x12345678, 0xFFFFFFFF), "has 4294967295 bytes"),
-        (struct.pack(">II", 0x12345678, C), "the area ends at 4096"),
+        (struct.pack(">II", 0x12345678, C - 112 - 8 + 1), "the area ends at 4096"),
         (extension(0xE2792ACA, b"raw") * 2, "appears twice"),
     ],
     ids=["endless", "outside", "twice"],

@@ -16,6 +16,7 @@ from imaging.errors import (
 from imaging.extent import Extent, Kind
 from imaging.filedev import FileDevice
 from imaging.formats.qcow2 import open_qcow2
+from tests.support.disks import pattern
 from tests.support.qcow2_images import (
     COMPRESSED,
     COPIED,
@@ -55,6 +56,18 @@ def test_a_lie_in_an_l2_table_is_refused_when_the_table_is_met(
     assert isinstance(error, kind)
     assert message in str(error)
     assert error.fields["offset"] is not None
+
+
+def test_neighbours_of_which_the_last_is_behind_the_end_are_refused() -> None:
+    image = Qcow2(8 * C, {0: content(0), 1: content(1)})
+    image.file_size = image.data_offset + C
+    assert isinstance(refusal(image), Truncated)
+
+
+def test_a_compressed_cluster_may_not_begin_behind_the_end_in_the_last_cluster() -> None:
+    image = small(entries={1: COMPRESSED | 6 * C + 600})
+    image.file_size = 6 * C + 600
+    assert isinstance(refusal(image), Truncated)
 
 
 def test_a_lie_in_an_l2_table_spoils_all_that_the_table_covers_and_nothing_else() -> None:
@@ -135,10 +148,22 @@ def test_more_l2_tables_than_are_kept_are_read_again(tmp_path: Path) -> None:
 
     with closing(CountingFile(path)) as file:
         disk = open_qcow2(file)
-        for order, expected in ((range(8), 16), (range(8), 16), ((7, 6, 5, 4), 4)):
+        orders = (range(8), range(8), (4, 0, 4))  # the one used last stays
+        for order, expected in zip(orders, (16, 16, 4), strict=True):
             file.reads = 0
             assert [read_bytes(disk, n << 39, 1) for n in order] == [b"%d" % n for n in order]
             assert file.reads == expected
+
+
+def test_stretches_without_tables_end_where_the_next_table_begins() -> None:
+    covered, first = 64 * 512, 16384  # of an L2 table; of the L1 entries read at a time
+    cluster = (first + 50) * 64
+    image = Qcow2((first + 60) * covered, {cluster: pattern(512)}, cluster_bits=9)
+    disk = opened(image)
+    for start in (0, 100 * covered, (first + 49) * covered + 7):
+        hole, data, rest = disk.extents(start, disk.size - start)
+        assert (hole.offset, data.offset, data.is_data) == (start, cluster * 512, True)
+        assert rest.end == disk.size
 
 
 def test_a_disk_of_several_tables_reads_across_their_borders() -> None:
