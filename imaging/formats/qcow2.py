@@ -14,6 +14,7 @@ from imaging.device import BlockDevice, read_bytes
 from imaging.errors import (
     FileMissing,
     ImagingError,
+    InvalidImage,
     ParentNeeded,
     ReferenceRefused,
     UnsupportedImage,
@@ -55,10 +56,12 @@ class Qcow2Image(ReadOnlyImage):
         compressed: CompressedClusters,
         data: BlockDevice,
         backing: DiskImage | None,
+        name: str,
         owned: Sequence[Closable],
     ) -> None:
-        """Join the parts. `data` holds the clusters: `file`, or the external data file."""
+        """Join the parts. `data` holds the clusters: `file`, or the external data file; errors call it `name`."""
         super().__init__(file, info, owned=owned)
+        self._name = name
         self._tables = tables
         self._compressed = compressed
         self._data = data
@@ -80,7 +83,7 @@ class Qcow2Image(ReadOnlyImage):
                 fill_zeros(part)
             done += run.length
         if packed:
-            self._compressed.read_into(packed)
+            self._read_compressed(packed)
 
     def _extents(self, offset: int, length: int) -> Iterator[Extent]:
         windows = FileWindows(self._data)
@@ -90,7 +93,10 @@ class Qcow2Image(ReadOnlyImage):
 
     def _runs(self, offset: int, length: int) -> Iterator[Run]:
         while length:
-            run = self._tables.lookup(offset, length)
+            try:
+                run = self._tables.lookup(offset, length)
+            except InvalidImage as err:
+                raise self._named(err) from err
             yield run
             offset, length = offset + run.length, length - run.length
 
@@ -112,6 +118,18 @@ class Qcow2Image(ReadOnlyImage):
                     yield from self._backing.extents(offset, inside)
                 if inside < run.length:
                     yield Extent(offset + inside, run.length - inside, Kind.HOLE)
+
+    def _read_compressed(self, wanted: list[tuple[CompressedCluster, int, memoryview]]) -> None:
+        try:
+            self._compressed.read_into(wanted)
+        except InvalidImage as err:
+            raise self._named(err) from err
+
+    def _named(self, err: InvalidImage) -> InvalidImage:
+        """Say which file of a chain is damaged: here nobody above knows."""
+        if not self._name:
+            return err
+        return type(err)(f"{self._name}: {err}", **{**err.fields, "path": self._name})
 
     def _read_stored(self, place: int, buffer: memoryview) -> None:
         if place + len(buffer) <= self._data.size:
@@ -165,7 +183,12 @@ def _open_parts(
         file, cluster_size=header.cluster_size, compression=header.compression
     )
     return Qcow2Image(
-        file, info, tables, compressed=compressed, data=data, backing=backing, owned=opened
+        *(file, info, tables),
+        compressed=compressed,
+        data=data,
+        backing=backing,
+        name=place.name,
+        owned=opened,
     )
 
 

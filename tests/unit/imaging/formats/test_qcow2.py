@@ -235,6 +235,17 @@ def test_what_is_wrong_with_a_backing_file_names_it(tmp_path: Path) -> None:
     assert caught.value.fields["parent"] == "base.raw"
 
 
+@pytest.mark.parametrize("entry", [7 * C + 512, COMPRESSED | 5 * C], ids=["table", "compressed"])
+def test_damage_that_is_met_when_reading_names_the_file_of_the_chain(
+    tmp_path: Path, entry: int
+) -> None:
+    path = chain(tmp_path, backing=b"mid", backing_format=b"qcow2")
+    small(entries={1: entry}).write(tmp_path / "mid")
+    with open_path(path) as disk, pytest.raises(InvalidImage, match=r"^mid: the ") as caught:
+        read_bytes(disk, 0, disk.size)
+    assert caught.value.fields["path"] == "mid"
+
+
 class Folder(LocalFolder):
     """Remembers what it opened."""
 
