@@ -8,6 +8,7 @@ import pytest
 
 from appliance.cli.main import main
 from tests.support.disks import MiB, Vhdx, fixed_vhd, pattern, root_of
+from tests.support.qcow2_images import Qcow2
 
 RAW = pattern(2 * MiB + 512)
 
@@ -95,13 +96,123 @@ def test_a_given_format_is_taken(raw: Path, capsys: pytest.CaptureFixture[str]) 
     assert str(raw) in error["message"]
 
 
+# --- map
+
+
+def test_map_contract(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Vhdx(3 * MiB, {0: pattern(MiB)}, states={1: 2}).write(tmp_path / "gold.vhdx")
+    assert answer(capsys, "disk", "map", path) == (
+        0,
+        {
+            "schema": "disk-map/1",
+            "virtual_size": 3 * MiB,
+            "extents": [
+                {"offset": 0, "length": MiB, "kind": "data"},
+                {"offset": MiB, "length": MiB, "kind": "zero"},
+                {"offset": 2 * MiB, "length": MiB, "kind": "hole"},
+            ],
+        },
+    )
+
+
+def test_map_for_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Vhdx(3 * MiB, {0: pattern(MiB)}).write(tmp_path / "gold.vhdx")
+    assert main(["disk", "map", str(path)]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "OFFSET   LENGTH   KIND",
+        "0        1048576  data",
+        "1048576  2097152  hole",
+    ]
+
+
+# --- compare
+
+
+@pytest.fixture
+def vhd(tmp_path: Path) -> Path:
+    path = tmp_path / "disk.vhd"
+    path.write_bytes(fixed_vhd(RAW))
+    return path
+
+
+def test_compare_contract(raw: Path, vhd: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    size = len(RAW)
+    fields = {"schema": "disk-compare/1", "size_a": size, "size_b": size}
+    equal = fields | {"equal": True, "first_difference": None}
+    assert answer(capsys, "disk", "compare", raw, vhd) == (0, equal)
+    vhd.write_bytes(fixed_vhd(RAW[: MiB + 7] + b"?" + RAW[MiB + 8 :]))
+    different = fields | {"equal": False, "first_difference": MiB + 7}
+    assert answer(capsys, "disk", "compare", raw, vhd) == (1, different)
+    assert answer(capsys, "disk", "compare", vhd, raw) == (1, different)
+
+
+def test_compare_for_people(raw: Path, vhd: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["disk", "compare", str(raw), str(vhd)]) == 0
+    assert capsys.readouterr() == ("equal\n", "")
+    vhd.write_bytes(fixed_vhd(b"?" + RAW[1:]))
+    assert main(["disk", "compare", str(raw), str(vhd)]) == 1
+    assert capsys.readouterr() == ("different: the first byte that differs is at 0\n", "")
+
+
+def test_an_excess_of_zeros_is_equal_with_a_warning_but_not_strictly(
+    tmp_path: Path, raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    longer, sizes = tmp_path / "longer.raw", (len(RAW), 3 * MiB)
+    longer.write_bytes(RAW.ljust(3 * MiB, b"\0"))
+    assert main(["disk", "compare", str(raw), str(longer)]) == 0
+    out = capsys.readouterr()
+    assert out.out == "equal\n"
+    assert "warning: the sizes differ, {} and {} bytes".format(*sizes) in out.err
+    assert main(["disk", "compare", str(raw), str(longer), "--strict"]) == 1
+    told = "different: the sizes are {} and {} bytes\n".format(*sizes)
+    assert capsys.readouterr() == (told, "")
+    code, found = answer(capsys, "disk", "compare", longer, raw, "--strict")
+    assert (code, found["equal"], found["first_difference"]) == (1, False, None)
+    assert (found["size_a"], found["size_b"]) == sizes[::-1]
+
+
+def test_strictly_equal_disks_are_equal(raw: Path, vhd: Path) -> None:
+    assert main(["disk", "compare", str(raw), str(vhd), "--strict"]) == 0
+
+
+def test_an_excess_that_is_not_zeros_differs(
+    tmp_path: Path, raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    longer = tmp_path / "longer.raw"
+    longer.write_bytes(RAW.ljust(3 * MiB - 1, b"\0") + b"x")
+    code, found = answer(capsys, "disk", "compare", raw, longer)
+    assert (code, found["first_difference"]) == (1, 3 * MiB - 1)
+
+
+def test_each_side_has_its_own_format_and_its_own_error(
+    raw: Path, vhd: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, found = answer(capsys, "disk", "compare", "--format-b", "raw", raw, vhd)
+    assert (code, found["size_b"]) == (1, len(RAW) + 512)
+    code, error = answer(capsys, "disk", "compare", "--format-a", "vhdx", vhd, raw)
+    assert (code, error["code"]) == (65, "imaging.invalid")
+    assert str(vhd) in error["message"]
+    code, error = answer(capsys, "disk", "compare", raw, raw.with_name("gone"))
+    assert (code, error["code"]) == (66, "imaging.file-missing")
+
+
+def test_an_image_that_fails_while_it_is_read_is_an_error_and_no_difference(
+    tmp_path: Path, raw: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = Qcow2(len(RAW), {0: RAW[:4096]}, entries={1: 512})
+    damaged = image.write(tmp_path / "damaged.qcow2")
+    code, error = answer(capsys, "disk", "compare", raw, damaged)
+    assert (code, error["code"]) == (65, "imaging.invalid")
+    assert "damaged.qcow2: the L2 table" in error["message"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "code", "name_of_cause"),
     [
         ("gone.vhdx", None, 66, "imaging.file-missing"),
         ("short.vhdx", b"vhdxfile", 65, "imaging.truncated"),
         ("no.vhd", b"x" * 4096, 65, "imaging.format-mismatch"),
-        ("some.qcow2", b"QFI\xfb".ljust(4096), 65, "imaging.unsupported"),
+        ("some.qcow2", b"QFI\xfb\0\0\0\4".ljust(4096), 65, "imaging.unsupported"),
         ("empty.raw", b"", 65, "imaging.invalid"),
     ],
 )
