@@ -61,21 +61,22 @@ def test_the_first_difference_is_found_whoever_finds_it(
         assert compare_devices(*pair, threads=threads).first_difference == min(places)
 
 
-def test_a_later_difference_that_is_found_first_is_not_the_answer() -> None:
-    """The worker with the first part waits until another one has reported the second."""
-    noted = threading.Event()
+@pytest.mark.parametrize("last", [0, 4 * MiB], ids=["first", "second"])
+def test_the_order_in_which_two_workers_find_differences_does_not_matter(last: int) -> None:
+    """Each has 4 MiB in work; one waits until the other one had time to report the difference in its own."""
+    both_at_work, reported = threading.Barrier(2), threading.Event()
 
     class Slow(Disk):
         def read_into(self, offset: int, buffer: memoryview) -> None:
-            if offset < 4 * MiB:
-                assert noted.wait(60)
+            both_at_work.wait(60)
+            if offset == last:
+                assert reported.wait(60)
             else:
-                threading.Timer(0.05, noted.set).start()
+                threading.Timer(0.05, reported.set).start()
             super().read_into(offset, buffer)
 
-    ones, twos = b"\1" * 8 * MiB, b"\2" * 8 * MiB
-    slow = Slow(8 * MiB, {0: ones})
-    found = compare_devices(slow, Disk(8 * MiB, {0: twos}), threads=2)
+    slow = Slow(8 * MiB, {0: b"\1" * 8 * MiB})
+    found = compare_devices(slow, Disk(8 * MiB, {0: b"\2" * 8 * MiB}), threads=2)
     assert found.first_difference == 0
 
 
