@@ -93,12 +93,12 @@ class LayeredImage(ReadOnlyImage):
     def _extents(self, offset: int, length: int) -> Iterator[Extent]:
         windows = FileWindows(self._file)
         # One pass over the parent, however many blocks show it: each pass asks its file for holes anew.
-        below = _Walk(self._parent.extents(offset, length))
+        below = Walk(self._parent.extents(offset, length))
         for run, inside, part in self._pieces(offset, length):
             if run.owner is Owner.PARENT:
                 yield from below.between(offset, part)
             elif run.owner is Owner.MIXED:
-                own = _Walk(windows.shown_at(offset, run.file_offset + inside, part))
+                own = Walk(windows.shown_at(offset, run.file_offset + inside, part))
                 start = offset
                 for is_own, count in self._sectors(run, inside, part):
                     yield from (own if is_own else below).between(start, count)
@@ -161,7 +161,7 @@ class LayeredImage(ReadOnlyImage):
             done += count
 
 
-class _Walk:
+class Walk:
     """Extents of which pieces are taken in order; what lies between the pieces is passed over."""
 
     def __init__(self, extents: Iterable[Extent]) -> None:

@@ -7,7 +7,7 @@ of a backing file is what the image says, and is never probed.
 """
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from imaging.device import BlockDevice, read_bytes
@@ -20,8 +20,10 @@ from imaging.errors import (
     UnsupportedImage,
 )
 from imaging.extent import Extent, Kind
-from imaging.formats.base import Closable, DiskImage, ImageInfo, ReadOnlyImage
+from imaging.formats.base import Closable, ImageInfo, ReadOnlyImage
+from imaging.formats.layered import Walk
 from imaging.formats.mapped import FileWindows, fill_zeros
+from imaging.formats.parents import Parent, inherited
 from imaging.formats.place import NOWHERE, Place
 from imaging.formats.qcow2_compressed import CompressedClusters
 from imaging.formats.qcow2_l2 import Run, Source
@@ -37,6 +39,7 @@ from imaging.formats.qcow2_layout import (
     parse_names,
 )
 from imaging.formats.qcow2_tables import ClusterTables
+from imaging.overlay import OverlayDevice
 from imaging.siblings import bare_name
 from imaging.units import SECTOR_SIZE
 
@@ -55,7 +58,7 @@ class Qcow2Image(ReadOnlyImage):
         *,
         compressed: CompressedClusters,
         data: BlockDevice,
-        backing: DiskImage | None,
+        backing: Parent | None,
         name: str,
         owned: Sequence[Closable],
     ) -> None:
@@ -65,7 +68,10 @@ class Qcow2Image(ReadOnlyImage):
         self._tables = tables
         self._compressed = compressed
         self._data = data
-        self._backing = backing
+        # Behind the end of the backing file's disk are zeros.
+        self._backing = (
+            None if backing is None else OverlayDevice(backing.image, size=info.virtual_size)
+        )
 
     def _read_into(self, offset: int, buffer: memoryview) -> None:
         packed: list[tuple[CompressedCluster, int, memoryview]] = []
@@ -75,7 +81,7 @@ class Qcow2Image(ReadOnlyImage):
             if run.source is Source.STORED:
                 self._read_stored(run.place, part)
             elif run.source is Source.ABSENT and self._backing is not None:
-                _read_or_zeros(self._backing, offset + done, part)
+                self._backing.read_into(offset + done, part)
             elif run.source is Source.COMPRESSED:
                 place = parse_compressed(run.place, cluster.bit_length() - 1)
                 packed.append((place, (offset + done) % cluster, part))
@@ -87,8 +93,19 @@ class Qcow2Image(ReadOnlyImage):
 
     def _extents(self, offset: int, length: int) -> Iterator[Extent]:
         windows = FileWindows(self._data)
+        below: Iterable[Extent] = (Extent(offset, length, Kind.HOLE),)
+        if self._backing is not None:
+            # One pass, however many clusters show it: each pass asks its file for holes anew.
+            below = self._backing.extents(offset, length)
+        walk = Walk(below)
         for run in self._runs(offset, length):
-            yield from self._run_extents(run, offset, windows)
+            if run.source is Source.STORED:
+                yield from self._stored_extents(run, offset, windows)
+            elif run.source is Source.ABSENT:
+                yield from walk.between(offset, run.length)
+            else:
+                kind = Kind.ZERO if run.source is Source.ZERO else Kind.DATA
+                yield Extent(offset, run.length, kind)
             offset += run.length
 
     def _runs(self, offset: int, length: int) -> Iterator[Run]:
@@ -100,24 +117,11 @@ class Qcow2Image(ReadOnlyImage):
             yield run
             offset, length = offset + run.length, length - run.length
 
-    def _run_extents(self, run: Run, offset: int, windows: FileWindows) -> Iterator[Extent]:
-        match run.source:
-            case Source.STORED:
-                stored = max(0, min(run.length, self._data.size - run.place))
-                yield from windows.shown_at(offset, run.place, stored)
-                if stored < run.length:
-                    yield Extent(offset + stored, run.length - stored, Kind.ZERO)
-            case Source.COMPRESSED:
-                yield Extent(offset, run.length, Kind.DATA)
-            case Source.ZERO:
-                yield Extent(offset, run.length, Kind.ZERO)
-            case Source.ABSENT:
-                size = 0 if self._backing is None else self._backing.size
-                inside = max(0, min(run.length, size - offset))
-                if inside and self._backing is not None:
-                    yield from self._backing.extents(offset, inside)
-                if inside < run.length:
-                    yield Extent(offset + inside, run.length - inside, Kind.HOLE)
+    def _stored_extents(self, run: Run, offset: int, windows: FileWindows) -> Iterator[Extent]:
+        inside = max(0, min(run.length, self._data.size - run.place))
+        yield from windows.shown_at(offset, run.place, inside)
+        if inside < run.length:  # the file ends inside its last cluster
+            yield Extent(offset + inside, run.length - inside, Kind.ZERO)
 
     def _read_compressed(self, wanted: list[tuple[CompressedCluster, int, memoryview]]) -> None:
         try:
@@ -132,10 +136,10 @@ class Qcow2Image(ReadOnlyImage):
         return type(err)(f"{self._name}: {err}", **{**err.fields, "path": self._name})
 
     def _read_stored(self, place: int, buffer: memoryview) -> None:
-        if place + len(buffer) <= self._data.size:
-            self._data.read_into(place, buffer)
-        else:  # the file ends inside its last cluster
-            _read_or_zeros(self._data, place, buffer)
+        inside = min(len(buffer), max(0, self._data.size - place))
+        self._data.read_into(place, buffer[:inside])
+        if inside < len(buffer):  # the file ends inside its last cluster
+            fill_zeros(buffer[inside:])
 
 
 def open_qcow2(file: BlockDevice, place: Place = NOWHERE) -> Qcow2Image:
@@ -160,15 +164,16 @@ def open_qcow2(file: BlockDevice, place: Place = NOWHERE) -> Qcow2Image:
 def _open_parts(
     file: BlockDevice, place: Place, header: Header, names: Names, opened: list[Closable]
 ) -> Qcow2Image:
-    """Open everything; what lies beside the image is added to `opened`, in the order to close it."""
+    """Open everything; what lies beside the image is added to `opened`."""
     data = file
     if header.has_data_file:
         data = _open_data_file(place, names.data_file)
-        opened.insert(0, data)
+        opened.append(data)
     tables = ClusterTables(file, header, data_size=data.size)
     backing = None
     if names.backing:
-        backing = _open_backing(place, header, names, opened)
+        backing = _open_backing(place, header, names)
+        opened.append(backing)
     info = ImageInfo(
         format="qcow2",
         subformat=f"v{header.version}",
@@ -177,7 +182,7 @@ def _open_parts(
         block_size=header.cluster_size,
         parent=names.backing or None,
         dirty=bool(header.incompatible & DIRTY),
-        warnings=_doubts(header, names, backing),
+        warnings=_doubts(header) if backing is None else inherited(backing, _doubts(header)),
     )
     compressed = CompressedClusters(
         file, cluster_size=header.cluster_size, compression=header.compression
@@ -201,40 +206,51 @@ def _open_data_file(place: Place, name: str) -> BlockDevice:
     return place.open_file(name, what="data file")
 
 
-def _open_backing(place: Place, header: Header, names: Names, opened: list[Closable]) -> DiskImage:
-    name, offset = bare_name(names.backing, what="backing file"), header.backing_offset
+def _open_backing(place: Place, header: Header, names: Names) -> Parent:
+    offset = header.backing_offset
+    name = bare_name(names.backing, what="backing file", offset=offset)
     below = place.below(name, offset=offset)
-    if not names.backing_format:
-        # To look into it would let a guest that wrote a header into a raw disk name any file (CVE-2008-2004).
+    form = _backing_format(name, names.backing_format, offset)
+    if place.open_as is None:
+        raise ParentNeeded(f"the backing file {name!r} is needed", offset=offset, found=name)
+    try:
+        file = place.open_file(name, what="backing file", offset=offset)
+    except FileMissing as err:
+        message = f"the backing file {name!r} is not beside the image"
+        raise ParentNeeded(message, offset=offset, found=name) from err
+    try:
+        return Parent(name, place.open_as(file, form, below), file)
+    except ImagingError as err:
+        file.close()
+        message = f"backing file {name!r}: {err}"
+        raise type(err)(message, **{"parent": name, **err.fields}) from err
+    except BaseException:
+        file.close()
+        raise
+
+
+def _backing_format(name: str, said: str, offset: int) -> str:
+    """Return what we call the format that the image says its backing file has; it is never looked for.
+
+    To probe it would let a guest that wrote a header into a raw disk name any file (CVE-2008-2004).
+    """
+    if not said:
         raise ReferenceRefused(
             f"the image does not say which format its backing file {name!r} has, and imageport never"
             f" guesses that: say it with `qemu-img rebase -u -f qcow2 -b {shlex.quote(name)} -F FORMAT IMG`",
             offset=offset,
             found=name,
         )
-    if names.backing_format not in _FORMATS:
+    if said not in _FORMATS:
         raise UnsupportedImage(
-            f"the backing file {name!r} has the format {names.backing_format[:100]!r}, expected one"
-            f" of {', '.join(_FORMATS)}",
+            f"the backing file {name!r} has the format {said[:100]!r}, expected one of"
+            f" {', '.join(_FORMATS)}",
             offset=offset,
         )
-    try:
-        file = place.open_file(name, what="backing file", offset=offset)
-    except FileMissing as err:
-        message = f"the backing file {name!r} is not beside the image"
-        raise ParentNeeded(message, offset=offset, found=name) from err
-    opened.insert(0, file)
-    if place.open_as is None:
-        raise ParentNeeded(f"the backing file {name!r} is needed", offset=offset, found=name)
-    try:
-        backing = place.open_as(file, _FORMATS[names.backing_format], below)
-    except ImagingError as err:
-        raise type(err)(f"backing file {name!r}: {err}", **{**err.fields, "parent": name}) from err
-    opened.insert(0, backing)
-    return backing
+    return _FORMATS[said]
 
 
-def _doubts(header: Header, names: Names, backing: DiskImage | None) -> tuple[str, ...]:
+def _doubts(header: Header) -> tuple[str, ...]:
     """Return what is worth a warning."""
     doubts = []
     if header.virtual_size % SECTOR_SIZE:
@@ -249,19 +265,7 @@ def _doubts(header: Header, names: Names, backing: DiskImage | None) -> tuple[st
         doubts.append(
             f"the image has {header.snapshots} internal snapshots: only its active state is read"
         )
-    if backing is not None:
-        doubts.extend(
-            f"backing file {names.backing!r}: {warning}" for warning in backing.info.warnings
-        )
     return tuple(doubts)
-
-
-def _read_or_zeros(device: BlockDevice, offset: int, buffer: memoryview) -> None:
-    """Read what lies inside the device; the rest is zeros."""
-    inside = max(0, min(len(buffer), device.size - offset))
-    if inside:
-        device.read_into(offset, buffer[:inside])
-    fill_zeros(buffer[inside:])
 
 
 def _close_all(opened: Sequence[Closable]) -> None:

@@ -1,6 +1,7 @@
 """qcow2: what is read, and that every lie in header, tables and clusters is refused with its cause."""
 
 import shlex
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,27 @@ def test_a_backing_file_shows_through_and_ends_in_zeros(tmp_path: Path) -> None:
             Extent(4 * C, 512, Kind.DATA),
             Extent(4 * C + 512, 4 * C - 512, Kind.HOLE),
         ]
+
+
+def test_one_pass_over_the_backing_file_lists_its_holes(tmp_path: Path) -> None:
+    """Every second cluster is the backing file's: its extents are asked for once all the same."""
+    clusters = {n: content(n) for n in range(0, 64, 2)}
+    image = Qcow2(64 * C, clusters, backing=b"base", backing_format=b"raw")
+    asked = []
+
+    class Base(MemoryDevice):
+        def extents(self, offset: int, length: int) -> Iterator[Extent]:
+            asked.append((offset, length))
+            return super().extents(offset, length)
+
+    class BaseFolder:
+        def open(self, name: str) -> MemoryDevice:
+            return Base(pattern(48 * C))
+
+    disk = open_image(MemoryDevice(image.build()), siblings=BaseFolder())
+    kinds = [extent.kind for extent in disk.extents(0, disk.size)]
+    assert kinds == [Kind.DATA] + [Kind.HOLE, Kind.DATA] * 7 + [Kind.HOLE]
+    assert asked == [(0, 48 * C)]
 
 
 def test_a_backing_file_of_another_format(tmp_path: Path) -> None:
@@ -347,4 +369,4 @@ def test_warnings_of_a_backing_file_name_it(tmp_path: Path) -> None:
     path = chain(tmp_path, backing=b"mid", backing_format=b"qcow2")
     small(features=2).write(tmp_path / "mid")
     with open_path(path) as disk:
-        assert disk.info.warnings[0].startswith("backing file 'mid': its writer marked")
+        assert disk.info.warnings[0].startswith("parent 'mid': its writer marked")
