@@ -12,6 +12,7 @@ from imaging.formats.base import DiskImage, ImageInfo
 from imaging.formats.place import Place
 from imaging.formats.probe import probe
 from imaging.formats.qcow2 import open_qcow2
+from imaging.formats.qcow2_check import check_qcow2
 from imaging.formats.raw import open_raw
 from imaging.formats.raw_check import check_raw
 from imaging.formats.vhd import open_vhd
@@ -44,6 +45,7 @@ _CHECKERS: dict[str, Callable[[BlockDevice], Iterator[Finding]]] = {
     "raw": check_raw,
     "vhd": check_vhd,
     "vhdx": check_vhdx,
+    "qcow2": check_qcow2,
 }
 """What looks further than opening does; each gets a file that opened without an error."""
 

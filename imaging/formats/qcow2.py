@@ -137,7 +137,8 @@ class Qcow2Image(ReadOnlyImage):
 
     def _read_stored(self, place: int, buffer: memoryview) -> None:
         inside = min(len(buffer), max(0, self._data.size - place))
-        self._data.read_into(place, buffer[:inside])
+        if inside:
+            self._data.read_into(place, buffer[:inside])
         if inside < len(buffer):  # the file ends inside its last cluster
             fill_zeros(buffer[inside:])
 

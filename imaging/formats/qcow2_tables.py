@@ -11,6 +11,7 @@ import threading
 from array import array
 from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Iterator
 from itertools import pairwise
 
 from imaging.device import BlockDevice
@@ -77,6 +78,23 @@ class ClusterTables:
             limit = min(-(-(inside + length) >> self._bits), self._entries - index)
             found = self._l2.run(self._table(number, at), index, limit, inside)
         return found if found.length <= length else found._replace(length=length)
+
+    def present(self) -> Iterator[int]:
+        """Yield the number of each L1 entry that has an L2 table."""
+        for number, page in enumerate(self._pages):
+            for entry, value in enumerate(page or (), number * _PAGE_ENTRIES):
+                if value:
+                    yield entry
+
+    def require(self, number: int) -> None:
+        """Read and check the L2 table of an L1 entry that has one.
+
+        Raises:
+            InvalidImage: The table breaks the rules.
+        """
+        page = self._pages[number // _PAGE_ENTRIES]
+        if page is not None:
+            self._table(number, page[number % _PAGE_ENTRIES] & OFFSET_MASK)
 
     def _absent(self, number: int, end: int) -> int:
         """Return the offset in the disk where the first L2 table from `number` on begins, at least `end` if none."""

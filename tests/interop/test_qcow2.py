@@ -9,7 +9,7 @@ import pytest
 from dissect.hypervisor.disk.qcow2 import QCow2
 
 from imaging.digest import digest_device
-from imaging.formats import open_path
+from imaging.formats import check_path, open_path
 from tests.support.disks import (
     GiB,
     KiB,
@@ -84,6 +84,7 @@ def test_plain(options: str, disk: Path, tmp_path: Path) -> None:
     image = tmp_path / "image.qcow2"
     qemu_img("convert", "-f", "raw", "-O", "qcow2", "-o", options, disk, image)
     root, info = ours(image)
+    assert check_path(image).clean
     assert root == root_of(disk.read_bytes())
     assert (info.format, info.virtual_size, info.warnings) == ("qcow2", SIZE, ())
     assert info.subformat == ("v2" if "0.10" in options else "v3")

@@ -96,6 +96,7 @@ def test_a_file_may_end_inside_its_last_cluster() -> None:
     image.file_size = image.data_offset + C + 700
     disk = opened(image)
     assert read_bytes(disk, 2 * C, C) == content(2)[:700] + bytes(C - 700)
+    assert read_bytes(disk, 2 * C + 800, 100) == bytes(100)
     assert list(disk.extents(2 * C, C)) == [
         Extent(2 * C, 700, Kind.DATA),
         Extent(2 * C + 700, C - 700, Kind.ZERO),
