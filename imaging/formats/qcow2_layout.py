@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from imaging.errors import InvalidImage, UnsupportedImage
+from imaging.errors import InvalidImage, Truncated, UnsupportedImage
 from imaging.units import MiB, TiB
 
 MAGIC = b"QFI\xfb"
@@ -165,13 +165,12 @@ def parse_header(head: bytes) -> Header:
         raise InvalidImage(
             f"the file begins with {head[:4]!r}, expected {MAGIC!r}: it is no qcow2", offset=0
         )
+    _require_length(head, V2_HEADER_SIZE)
     version = int.from_bytes(head[4:8], "big")
     if version not in (2, 3):
         name = "qcow version 1" if version == 1 else f"qcow2 version {version}"
         raise UnsupportedImage(f"{name} is not read, only qcow2 versions 2 and 3", offset=4)
-    needed = V3_HEADER_SIZE if version == 3 else V2_HEADER_SIZE
-    if len(head) < needed:
-        raise InvalidImage(f"the qcow2 header ends at {len(head)}, it has {needed} bytes", offset=0)
+    _require_length(head, V3_HEADER_SIZE if version == 3 else V2_HEADER_SIZE)
     header = _unpack(head, version)
     _require_geometry(header)
     _require_features(header)
@@ -186,17 +185,22 @@ def parse_names(area: bytes, header: Header) -> Names:
         header: Of the same file.
 
     Raises:
+        Truncated: The file ends before the backing file's name does.
         InvalidImage: An extension leaves the area before the backing file's name, or appears twice.
         UnsupportedImage: The image has a feature that is not known; named, where the image names it.
     """
-    found = _parse_extensions(area, header.length, header.backing_offset or len(area))
+    start, length = header.backing_offset, header.backing_length
+    if start + length > len(area):
+        raise Truncated(
+            f"the file ends at {len(area)}, before the end of the backing file's name", offset=start
+        )
+    found = _parse_extensions(area, header.length, start or len(area))
     unknown = header.incompatible & ~_KNOWN_FEATURES
     if unknown:
         names = ", ".join(_feature_names(unknown, found.get(_FEATURE_NAMES, b"")))
         raise UnsupportedImage(
             f"the qcow2 needs features that are not known: {names}", offset=72, found=unknown
         )
-    start, length = header.backing_offset, header.backing_length
     return Names(
         backing=_text(area[start : start + length] if start else b""),
         backing_format=_text(found.get(BACKING_FORMAT, b"")),
@@ -210,6 +214,13 @@ def parse_compressed(entry: int, cluster_bits: int) -> CompressedCluster:
     offset = entry & ((1 << bits) - 1)
     sectors = ((entry & (COMPRESSED - 1)) >> bits) + 1
     return CompressedCluster(offset, sectors * SECTOR - offset % SECTOR)
+
+
+def _require_length(head: bytes, needed: int) -> None:
+    if len(head) < needed:
+        raise Truncated(
+            f"the file has {len(head)} bytes, the header of a qcow2 has {needed}", offset=len(head)
+        )
 
 
 def _unpack(head: bytes, version: int) -> Header:
@@ -227,7 +238,7 @@ def _unpack(head: bytes, version: int) -> Header:
     return Header(
         version=version,
         backing_offset=fields[2],
-        backing_length=fields[3],
+        backing_length=fields[3] if fields[2] else 0,
         cluster_bits=fields[4],
         virtual_size=fields[5],
         l1_entries=fields[7],

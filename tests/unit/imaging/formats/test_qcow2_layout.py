@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from imaging.errors import ImagingError, InvalidImage, UnsupportedImage
+from imaging.errors import ImagingError, InvalidImage, Truncated, UnsupportedImage
 from imaging.formats.qcow2_layout import (
     CompressedCluster,
     Header,
@@ -107,9 +107,9 @@ def test_every_lie_is_refused(
     assert caught.value.fields["offset"] == offset
 
 
-@pytest.mark.parametrize("length", [4, 71, 72, 103])
+@pytest.mark.parametrize("length", [4, 8, 71, 72, 103])
 def test_a_header_that_is_cut_is_refused(length: int) -> None:
-    with pytest.raises(ImagingError):
+    with pytest.raises(Truncated):
         parse_header(small().header()[:length])
 
 
@@ -136,6 +136,15 @@ def test_names(version: int) -> None:
 
 def test_bytes_that_are_no_text_are_no_printable_name() -> None:
     assert not names(small(backing=b"a\xff")).backing.isprintable()
+
+
+def test_a_file_that_ends_before_the_name_of_its_backing_file_is_refused() -> None:
+    image = small(backing=b"base", backing_format=b"raw")
+    whole = image.header()
+    header = parse_header(whole)
+    for end in range(len(whole)):
+        with pytest.raises(InvalidImage):
+            parse_names(whole[:end], header)
 
 
 def test_unknown_extensions_are_passed_over() -> None:
