@@ -47,6 +47,12 @@ def _samples() -> list[Any]:
     return [pytest.param(path, ref, id=name) for name, (path, ref) in sorted(found.items())]
 
 
+def _unpack_all(packed: Path, ref: dict[str, Any], folder: Path) -> Path:
+    """Unpack a sample, and what belongs to it, into one folder; return the sample."""
+    paths = {name: unpack(packed.with_name(name), folder) for name in ref["files"]}
+    return paths[packed.name]
+
+
 def _digest(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, Any]:
     code = main(["disk", "digest", "--json", *map(str, arguments)])
     return code, json.loads(capsys.readouterr().out)
@@ -56,9 +62,7 @@ def _digest(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple
 def test_sample(
     packed: Path, ref: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in ref["files"]:  # the others of a chain lie beside it
-        unpack(packed.with_name(name), tmp_path)
-    code, answer = _digest(capsys, tmp_path / packed.name.removesuffix(".xz"))
+    code, answer = _digest(capsys, _unpack_all(packed, ref, tmp_path))
     if ref["expect"] == "refuse":
         assert code in (65, 66)
         assert answer["schema"] == "error/1"
@@ -76,12 +80,13 @@ def test_sample(
 def test_a_check_finds_in_a_sample_only_what_is_there(
     packed: Path, ref: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = main(["disk", "check", "--json", str(unpack(packed, tmp_path))])
+    code = main(["disk", "check", "--json", str(_unpack_all(packed, ref, tmp_path))])
     answer = json.loads(capsys.readouterr().out)
     if ref["expect"] == "refuse":
         assert code in (65, 66)
     else:
         found = [finding["code"] for finding in answer["findings"]]
+        found = [code for code in found if code != "check.open-only"]  # how far it looked
         dirty = "DIRTY LOG" in ref.get("note", "")
         assert (code, found) == ((1, ["check.log-pending"]) if dirty else (0, []))
 
