@@ -11,6 +11,7 @@ import pyvhdi
 from dissect.hypervisor.disk.vhdx import VHDX
 
 from appliance.cli.main import main
+from imaging.formats import FORMATS
 from imaging.formats.vhd_layout import build_fixed_footer
 from tests.support.chains import Writes, model, vhd_chain, vhdx_chain
 from tests.support.disks import (
@@ -35,13 +36,13 @@ pytestmark = pytest.mark.interop
 
 
 def _samples() -> list[Any]:
-    """List the VHD and VHDX samples of this repository, and those of a shared folder beside it."""
+    """List the samples of this repository whose format we read, and those of a shared folder beside it."""
     found: dict[str, Any] = {}
     for folder in (DATA_DIR, SHARED_DIR):
         if not (folder / "refs.json").is_file():
             continue
         for ref in json.loads((folder / "refs.json").read_text(encoding="utf-8")):
-            if ref["format"] in ("vhd", "vhdx"):
+            if ref["format"] in FORMATS:
                 found.setdefault(ref["file"], (folder / ref["file"], ref))
     return [pytest.param(path, ref, id=name) for name, (path, ref) in sorted(found.items())]
 
@@ -55,7 +56,9 @@ def _digest(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple
 def test_sample(
     packed: Path, ref: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, answer = _digest(capsys, unpack(packed, tmp_path))
+    for name in ref["files"]:
+        unpack(packed.with_name(name), tmp_path)
+    code, answer = _digest(capsys, tmp_path / packed.name.removesuffix(".xz"))
     if ref["expect"] == "refuse":
         assert code in (65, 66)
         assert answer["schema"] == "error/1"
@@ -101,6 +104,20 @@ FORMS = {
     "vhdx-dynamic-1M": ("vhdx", "subformat=dynamic,block_size=1M", "vhdx", "dynamic"),
     "vhdx-fixed": ("vhdx", "subformat=fixed", "vhdx", "fixed"),
     "raw": ("raw", "", "raw", ""),
+    "vmdk": ("vmdk", "", "vmdk", "monolithicSparse"),
+    "vmdk-compat6": ("vmdk", "compat6", "vmdk", "monolithicSparse"),
+    "vmdk-hwversion": ("vmdk", "hwversion=13,adapter_type=lsilogic", "vmdk", "monolithicSparse"),
+    "vmdk-zeroed-grain": ("vmdk", "zeroed_grain=on", "vmdk", "monolithicSparse"),
+    "vmdk-flat": ("vmdk", "subformat=monolithicFlat", "vmdk", "monolithicFlat"),
+    "vmdk-2gb-sparse": ("vmdk", "subformat=twoGbMaxExtentSparse", "vmdk", "twoGbMaxExtentSparse"),
+    "vmdk-2gb-flat": ("vmdk", "subformat=twoGbMaxExtentFlat", "vmdk", "twoGbMaxExtentFlat"),
+    "vmdk-stream": ("vmdk", "subformat=streamOptimized", "vmdk", "streamOptimized"),
+    "vmdk-stream-compat6": (
+        "vmdk",
+        "subformat=streamOptimized,compat6,adapter_type=buslogic",
+        "vmdk",
+        "streamOptimized",
+    ),
 }
 
 

@@ -2,10 +2,11 @@
 
 import pytest
 
-from imaging.errors import FormatMismatch, UnsupportedImage
+from imaging.errors import FormatMismatch, InvalidImage, UnsupportedImage
 from imaging.formats.probe import probe
 from imaging.memory import MemoryDevice
 from tests.support.disks import DynamicVhd, MiB, Vhdx, fixed_vhd, pattern, vhd_footer
+from tests.support.vmdks import ova, tar
 
 RAW = pattern(MiB)
 VHDX = Vhdx(MiB, {0: RAW}).build()
@@ -31,6 +32,11 @@ DYNAMIC = DynamicVhd(MiB, {0: RAW[: MiB // 2]}).build()
         (RAW + VHDX, "raw"),
         (FIXED[:-100] + b"?" + FIXED[-99:], "raw"),
         (b"conectix" + RAW, "raw"),
+        (b"KDMV" + RAW, "vmdk"),
+        (b"# Disk DescriptorFile\nversion=1", "vmdk"),
+        (b"KDMV" + FIXED[4:], "vmdk"),
+        (ova(b""), "ova"),
+        (tar({"x": b"", "VM.OVF": b""}), "ova"),
     ],
     ids=[
         "raw",
@@ -48,6 +54,11 @@ DYNAMIC = DynamicVhd(MiB, {0: RAW[: MiB // 2]}).build()
         "raw-with-a-vhdx-nested-at-its-end",
         "bad-footer-and-no-name",
         "cookie-alone",
+        "vmdk",
+        "vmdk-descriptor",
+        "vmdk-before-footer",
+        "ova",
+        "ova-in-another-order",
     ],
 )
 def test_content_decides(content: bytes, expected: str) -> None:
@@ -59,15 +70,12 @@ def test_content_decides(content: bytes, expected: str) -> None:
     [
         (b"QFI\xfb\0\0\0\3", 0),
         (b"QFI\xfb\0\0\0\1", 0),
-        (b"KDMV", 0),
         (b"COWD", 0),
-        (b"# Disk DescriptorFile", 0),
         (b"\x7f\x10\xda\xbe", 64),
-        (b"ustar", 257),
         (b"\x1f\x8b\x08", 0),
         (b"\xfd7zXZ\0", 0),
     ],
-    ids=["qcow2", "qcow", "vmdk", "cowd", "descriptor", "vdi", "tar", "gzip", "xz"],
+    ids=["qcow2", "qcow", "cowd", "vdi", "gzip", "xz"],
 )
 def test_known_containers_are_refused_by_name(magic: bytes, offset: int) -> None:
     content = bytes(offset) + magic + RAW
@@ -75,7 +83,14 @@ def test_known_containers_are_refused_by_name(magic: bytes, offset: int) -> None
         probe(MemoryDevice(content), "disk.raw")
 
 
-@pytest.mark.parametrize("name", ["a.vhd", "A.VHDX", "a.avhdx", "x/b.vmdk", "c.qcow2"])
+def test_a_tar_is_an_ova_or_nothing() -> None:
+    with pytest.raises(UnsupportedImage, match="without an OVF"):
+        probe(MemoryDevice(tar({"disk.raw": RAW})), "disk.raw")
+    with pytest.raises(InvalidImage):
+        probe(MemoryDevice(bytes(257) + b"ustar" + RAW), "disk.raw")
+
+
+@pytest.mark.parametrize("name", ["a.vhd", "d.ova", "A.VHDX", "a.avhdx", "x/b.vmdk", "c.qcow2"])
 def test_a_name_that_promises_more_than_raw_is_no_raw_disk(name: str) -> None:
     with pytest.raises(FormatMismatch, match="promises"):
         probe(MemoryDevice(RAW), name)
