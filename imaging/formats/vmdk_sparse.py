@@ -10,7 +10,6 @@ from imaging.device import BlockDevice, read_bytes
 from imaging.errors import InvalidImage, Truncated, UnsupportedImage
 from imaging.formats.base import ImageInfo, ReadOnlyImage
 from imaging.formats.grains import GrainClaims
-from imaging.formats.mapped import MappedImage
 from imaging.formats.spans import FileRange, require_apart
 from imaging.formats.vmdk_layout import (
     COWD_MAGIC,
@@ -24,6 +23,7 @@ from imaging.formats.vmdk_layout import (
     parse_header,
     parse_marker,
 )
+from imaging.formats.vmdk_plain import PlainExtent
 from imaging.formats.vmdk_stream import StreamExtent
 from imaging.formats.vmdk_tables import GrainTables, KeptWindows
 from imaging.units import SECTOR_SIZE
@@ -84,7 +84,7 @@ def _image_of(
 ) -> ReadOnlyImage:
     if info.subformat == "stream":
         return StreamExtent(file, info, tables, data_end=data_end)
-    return MappedImage(file, info, tables)
+    return PlainExtent(file, info, tables)
 
 
 def _read_header(file: BlockDevice) -> SparseHeader:
