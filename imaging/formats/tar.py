@@ -37,17 +37,17 @@ def tar_members(file: BlockDevice) -> Iterator[TarMember]:
 
     Raises:
         InvalidImage: A header is damaged, or there are more than MAX_MEMBERS.
-        Truncated: A member does not end inside the file.
+        Truncated: A member does not end inside the file, or the archive has no end mark.
         ReferenceRefused: A member is a link.
         UnsupportedImage: A member is none of file, directory and pax header.
     """
     position = 0
     pax: dict[str, str] = {}
     for _ in range(MAX_MEMBERS):
-        if position == file.size:
-            return
         if position + BLOCK_SIZE > file.size:
-            raise _cut("a tar header", position, position + BLOCK_SIZE, file.size)
+            raise _cut(
+                "the next tar header, or the end mark,", position, position + BLOCK_SIZE, file.size
+            )
         header = parse_tar_header(read_bytes(file, position, BLOCK_SIZE), position)
         if header is None:
             return
@@ -66,8 +66,6 @@ def tar_members(file: BlockDevice) -> Iterator[TarMember]:
         else:
             _require_harmless(header.type, name, position)
         position = offset + round_up(size, BLOCK_SIZE)
-        # Nobody minds if the padding of the last member is missing.
-        position = file.size if offset + size == file.size else position
     raise InvalidImage(f"the archive has more than {MAX_MEMBERS} members", offset=position)
 
 
