@@ -102,7 +102,7 @@ class SparseVmdk:
                 512,
                 spare,
                 directory,
-                128,
+                1 + text,
                 self.dirty,
                 b"\n \r\n",
                 compression,
