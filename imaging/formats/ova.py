@@ -44,7 +44,8 @@ def open_ova(file: BlockDevice, place: Place = NOWHERE) -> ReadOnlyImage:
     with ExitStack() as opened:
         content = opened.enter_context(closing(folder.open(name)))
         _require_not_gzip(content, name)
-        inner = replace(place, name=name, siblings=folder, above=(*place.above, place.name))
+        # No chain leads out of the archive, so none can come back to what led here.
+        inner = Place(name, folder, place.open_as)
         with naming(name):
             image = opened.enter_context(closing(open_vmdk(content, inner)))
         info = _describe(file, image.info, warnings)
