@@ -3,6 +3,7 @@
 Implements "Virtual Disk Format 5.0". Every file that a descriptor names is opened by `Place`, never by its path.
 """
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -12,12 +13,13 @@ from imaging.device import BlockDevice, read_bytes
 from imaging.errors import (
     InvalidImage,
     ParentMismatch,
-    ParentNeeded,
     UnsupportedImage,
 )
 from imaging.extent import Extent
 from imaging.formats.base import Closable, ImageInfo, ReadOnlyImage
+from imaging.formats.parents import Parent, inherited, open_parent
 from imaging.formats.place import NOWHERE, Place, naming
+from imaging.formats.reference import Reference
 from imaging.formats.spans import FileRange, require_apart
 from imaging.formats.vmdk_delta import DeltaExtent
 from imaging.formats.vmdk_descriptor import (
@@ -33,7 +35,6 @@ from imaging.formats.vmdk_tables import KeptWindows
 from imaging.memory import MemoryDevice
 from imaging.offset import OffsetDevice
 from imaging.overlay import OverlayDevice
-from imaging.siblings import last_component
 
 
 class VmdkImage(ReadOnlyImage):
@@ -91,8 +92,8 @@ def open_vmdk(file: BlockDevice, place: Place = NOWHERE) -> VmdkImage:
             disk = _open_described(file, place, opened)
         else:
             disk = _open_single(file)
-        parent, warnings = _open_parent(disk, place, opened)
-        info = _describe(file, disk, parent, warnings)
+        parent = _open_parent(disk, place, opened)
+        info = _describe(file, disk, parent)
         extents = _over_parent(disk.parts, parent)
         cid = disk.descriptor.cid
         return VmdkImage(file, info, extents, cid=cid, owned=[opened.pop_all()])
@@ -117,7 +118,10 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Disk:
+    """What a descriptor at `offset` of its file says, and the extents that it names."""
+
     descriptor: Descriptor
+    offset: int
     parts: tuple[_Part, ...]
 
 
@@ -144,7 +148,7 @@ def _open_single(file: BlockDevice) -> _Disk:
         warnings += (
             f"the descriptor says {lines[0].length} bytes, the header {header.capacity}: the header counts",
         )
-    return _Disk(descriptor, (_Part(file, sparse.image, sparse, warnings),))
+    return _Disk(descriptor, offset, (_Part(file, sparse.image, sparse, warnings),))
 
 
 def _open_described(file: BlockDevice, place: Place, opened: ExitStack) -> _Disk:
@@ -170,7 +174,7 @@ def _open_described(file: BlockDevice, place: Place, opened: ExitStack) -> _Disk
     for line in descriptor.extents:
         with naming(line.name):
             parts.append(_open_extent(line, files, kept))
-    return _Disk(descriptor, tuple(parts))
+    return _Disk(descriptor, 0, tuple(parts))
 
 
 def _ranges_by_file(
@@ -208,35 +212,28 @@ def _open_extent(line: ExtentLine, files: dict[str, BlockDevice], kept: KeptWind
     return _Part(file, OffsetDevice(sparse.image, 0, line.length), sparse, warnings)
 
 
-def _open_parent(
-    disk: _Disk, place: Place, opened: ExitStack
-) -> tuple[VmdkImage | None, tuple[str, ...]]:
+def _open_parent(disk: _Disk, place: Place, opened: ExitStack) -> Parent | None:
     """Open the parent of a delta link beside it; its content id decides whether it is the one."""
-    descriptor = disk.descriptor
-    if descriptor.parent_cid is None:
-        return None, ()
-    name = last_component(descriptor.parent_hint)
-    if not name:
-        raise ParentNeeded("a delta link whose descriptor does not name its parent")
-    below = place.below(name)
-    file = opened.enter_context(closing(place.open_file(name, what="parent")))
-    with naming(name):
-        parent = opened.enter_context(closing(open_vmdk(file, below)))
-    if parent.cid != descriptor.parent_cid:
+    cid, hint = disk.descriptor.parent_cid, disk.descriptor.parent_hint
+    if cid is None:
+        return None
+    relative = not re.match(r"[A-Za-z]:|[\\/]", hint)
+    references = [Reference(hint, disk.offset, relative=relative)] if hint else []
+    parent = open_parent(place, references, lambda file, below: _open_checked(file, below, cid))
+    return opened.enter_context(closing(parent))
+
+
+def _open_checked(file: BlockDevice, place: Place, cid: int) -> VmdkImage:
+    image = open_vmdk(file, place)
+    if image.cid != cid:
+        image.close()
         raise ParentMismatch(
-            f"the content id of the parent {name!r} is {parent.cid:08x}, expected"
-            f" {descriptor.parent_cid:08x}",
-            expected=descriptor.parent_cid,
-            found=parent.cid,
+            f"the content id is {image.cid:08x}, expected {cid:08x}", expected=cid, found=image.cid
         )
-    warnings = tuple(f"{name}: {warning}" for warning in parent.info.warnings)
-    size = sum(part.device.size for part in disk.parts)
-    if parent.size != size:
-        warnings += (f"the parent {name!r} has {parent.size} bytes, the disk {size}",)
-    return parent, warnings
+    return image
 
 
-def _over_parent(parts: Sequence[_Part], parent: VmdkImage | None) -> list[BlockDevice]:
+def _over_parent(parts: Sequence[_Part], parent: Parent | None) -> list[BlockDevice]:
     """Return the extents' devices, each over its range of the parent, if there is one."""
     if parent is None:
         return [part.device for part in parts]
@@ -248,25 +245,28 @@ def _over_parent(parts: Sequence[_Part], parent: VmdkImage | None) -> list[Block
             continue
         capacity = part.sparse.header.capacity
         # A parent that is shorter than its child goes on as zeros.
-        below = OffsetDevice(OverlayDevice(parent, size=start + capacity), start, capacity)
+        below = OffsetDevice(OverlayDevice(parent.image, size=start + capacity), start, capacity)
         extent = DeltaExtent(part.file, part.sparse, below)
         devices.append(OffsetDevice(extent, 0, part.device.size))
     return devices
 
 
-def _describe(
-    file: BlockDevice, disk: _Disk, parent: VmdkImage | None, warnings: tuple[str, ...]
-) -> ImageInfo:
+def _describe(file: BlockDevice, disk: _Disk, parent: Parent | None) -> ImageInfo:
     headers = [part.sparse.header for part in disk.parts if part.sparse is not None]
-    for part in disk.parts:
-        warnings += part.warnings
+    size = sum(part.device.size for part in disk.parts)
+    warnings = tuple(warning for part in disk.parts for warning in part.warnings)
+    if parent is not None:
+        below = parent.image.size
+        if below != size:
+            warnings += (f"the parent {parent.name!r} has {below} bytes, the disk {size}",)
+        warnings = inherited(parent, warnings)
     return ImageInfo(
         format="vmdk",
         subformat=disk.descriptor.create_type,
-        virtual_size=sum(part.device.size for part in disk.parts),
+        virtual_size=size,
         file_size=file.size,
         block_size=headers[0].grain_size if headers else 0,
-        parent=None if parent is None else last_component(disk.descriptor.parent_hint),
+        parent=None if parent is None else parent.name,
         dirty=any(header.is_dirty for header in headers),
         warnings=warnings,
     )

@@ -76,12 +76,16 @@ def test_sample(
 def test_a_check_finds_in_a_sample_only_what_is_there(
     packed: Path, ref: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = main(["disk", "check", "--json", str(unpack(packed, tmp_path))])
+    for name in ref["files"]:
+        unpack(packed.with_name(name), tmp_path)
+    image = tmp_path / packed.name.removesuffix(".xz")
+    code = main(["disk", "check", "--json", str(image)])
     answer = json.loads(capsys.readouterr().out)
     if ref["expect"] == "refuse":
         assert code in (65, 66)
     else:
         found = [finding["code"] for finding in answer["findings"]]
+        found = [code for code in found if code != "check.open-only"]
         dirty = "DIRTY LOG" in ref.get("note", "")
         assert (code, found) == ((1, ["check.log-pending"]) if dirty else (0, []))
 
