@@ -77,14 +77,18 @@ class GrainTables:
 
     def lookup(self, block: int, limit: int) -> BlockRun:
         """Describe grains that are alike and, if they are data, neighbours in the file too."""
-        run = self.alike(block, limit)
-        if run.kind is not Kind.DATA or run.count == 1:
-            return run
-        entries, step = self.entries(block, run.count), self._grain_sectors
-        end = 1
-        while end < run.count and entries[end] == entries[end - 1] + step:
-            end += 1
-        return BlockRun(end, Kind.DATA, run.file_offset)
+        number, index = divmod(block, _WINDOW_GRAINS)
+        window = self.window(number)
+        first = 0 if window is None else window[index]
+        if window is None or first <= self._last_absent:
+            return self.alike(block, limit)
+        # No further than the run goes: grains in disorder are asked for one by one.
+        end, position = min(index + limit, len(window)), index + 1
+        expected, step = first + self._grain_sectors, self._grain_sectors
+        while position < end and window[position] == expected:
+            position += 1
+            expected += step
+        return BlockRun(position - index, Kind.DATA, first * SECTOR_SIZE)
 
     def alike(self, block: int, limit: int) -> BlockRun:
         """Describe grains that are all data (wherever they lie), all holes or all zeros."""

@@ -1,6 +1,7 @@
 """Grain tables: looked up in windows, however big the disk is; holes of the file are not read."""
 
 import struct
+from array import array
 
 import pytest
 
@@ -44,6 +45,22 @@ def test_runs_are_cut_where_the_file_jumps() -> None:
     assert tables.alike(0, 99) == BlockRun(4, Kind.DATA, 500 * 512)
     assert list(tables.entries(0, 4)) == [500, 516, 532, 600]
     assert list(tables.data_runs(0)) == [(0, 3, 500), (3, 1, 600), (7, 1, 9000)]
+
+
+def test_grains_in_disorder_are_not_looked_at_again_and_again() -> None:
+    tables = tables_of(SparseVmdk(64 * MiB, entries={n: 10**6 - 16 * n for n in range(8192)}))
+    window = tables.window(0)
+    assert window is not None
+    looked: list[int] = []
+
+    class Looking(array):  # type: ignore[type-arg]
+        def __getitem__(self, index):  # type: ignore[no-untyped-def]
+            looked.append(index)
+            return super().__getitem__(index)
+
+    tables._kept._windows[(0, 0)] = Looking("I", window)
+    assert all(tables.lookup(number, 8192 - number).count == 1 for number in range(8192))
+    assert len(looked) <= 3 * 8192
 
 
 def test_an_entry_of_one_is_a_sector_unless_the_flag_says_zeros() -> None:
