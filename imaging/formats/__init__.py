@@ -9,6 +9,7 @@ from imaging.device import BlockDevice
 from imaging.errors import ImagingError, UnsupportedImage
 from imaging.filedev import FileDevice
 from imaging.formats.base import DiskImage, ImageInfo
+from imaging.formats.ova import open_ova
 from imaging.formats.place import Place
 from imaging.formats.probe import probe
 from imaging.formats.qcow2 import open_qcow2
@@ -19,6 +20,7 @@ from imaging.formats.vhd import open_vhd
 from imaging.formats.vhd_check import check_vhd
 from imaging.formats.vhdx import open_vhdx
 from imaging.formats.vhdx_check import check_vhdx
+from imaging.formats.vmdk import open_vmdk
 from imaging.siblings import LocalFolder, Siblings, last_component
 
 __all__ = [
@@ -38,6 +40,8 @@ _OPENERS: dict[str, Callable[[BlockDevice, Place], DiskImage]] = {
     "vhd": open_vhd,
     "vhdx": open_vhdx,
     "qcow2": open_qcow2,
+    "vmdk": open_vmdk,
+    "ova": open_ova,
 }
 FORMATS = tuple(_OPENERS)
 

@@ -16,8 +16,8 @@ class ImageInfo:
     """What an image file says about itself.
 
     Attributes:
-        format: "raw", "vhd", "vhdx", "qcow2".
-        subformat: "fixed", "dynamic", "differencing", "v2", "v3"; "" where a format has only one.
+        format: "raw", "vhd", "vhdx", "vmdk", "ova", "qcow2".
+        subformat: "fixed", "dynamic", "differencing", a VMDK's createType, "v2", "v3"; "" where a format has only one.
         virtual_size: Bytes that a guest sees.
         file_size: Bytes of the image file.
         block_size: Allocation unit in bytes, 0 where there is none.

@@ -1,10 +1,12 @@
 """Place: where an image lies and how it was reached; opens what the image names, and ends loops."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from imaging.device import BlockDevice
-from imaging.errors import InvalidImage, ParentNeeded
+from imaging.errors import ImagingError, InvalidImage, ParentNeeded
 from imaging.siblings import Siblings, bare_name
 
 if TYPE_CHECKING:
@@ -62,3 +64,12 @@ class Place:
 
 NOWHERE = Place()
 """Of an image without a folder."""
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Put the name of the file beside the image before what is wrong with it."""
+    try:
+        yield
+    except ImagingError as err:
+        raise type(err)(f"{name}: {err}", **{**err.fields, "file": name}) from err

@@ -6,6 +6,7 @@ because a guest can write any header into a raw disk (CVE-2008-2004).
 
 from imaging.device import BlockDevice, read_bytes
 from imaging.errors import FormatMismatch, UnsupportedImage
+from imaging.formats.ova import holds_ovf
 from imaging.formats.qcow2_layout import MAGIC as QCOW2_MAGIC
 from imaging.formats.vhd_layout import (
     DYNAMIC_COOKIE,
@@ -16,17 +17,25 @@ from imaging.formats.vhd_layout import (
     parse_footer,
 )
 from imaging.formats.vhdx_layout import FILE_SIGNATURE
+from imaging.formats.vmdk_descriptor import SIGNATURE
+from imaging.formats.vmdk_layout import MAGIC
 
 _HEAD_SIZE = 1536
 """The footer's copy, and the dynamic header where every known writer puts it."""
 
+_TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
+
+_SIGNATURES = (
+    (FILE_SIGNATURE, "vhdx"),
+    (MAGIC, "vmdk"),
+    (SIGNATURE, "vmdk"),
+    (QCOW2_MAGIC, "qcow2"),
+)
+
 _UNSUPPORTED = (
     (0, b"QFI\xfb\0\0\0\1", "qcow version 1"),
-    (0, b"KDMV", "VMDK"),
     (0, b"COWD", "VMDK (COWD)"),
-    (0, b"# Disk DescriptorFile", "VMDK descriptor"),
     (64, b"\x7f\x10\xda\xbe", "VDI"),
-    (257, b"ustar", "tar (OVA)"),
     (0, b"\x1f\x8b\x08", "gzip"),
     (0, b"\xfd7zXZ\x00", "xz"),
 )
@@ -38,25 +47,30 @@ _SUFFIXES = {
     ".vhdx": "vhdx",
     ".avhdx": "vhdx",
     ".vmdk": "vmdk",
+    ".ova": "ova",
     ".qcow2": "qcow2",
 }
 
 
 def probe(file: BlockDevice, name: str = "") -> str:
-    """Return "vhdx", "qcow2", "vhd" or "raw".
+    """Return "vhdx", "vmdk", "ova", "qcow2", "vhd" or "raw".
 
     Raises:
-        UnsupportedImage: It is a format that is known by sight only.
+        UnsupportedImage: It is a format that is known by sight only, or a tar that is no OVA.
+        InvalidImage: It is a tar, and damaged.
         FormatMismatch: Nothing was recognised, and the name promises more than a raw disk.
     """
     head = read_bytes(file, 0, min(_HEAD_SIZE, file.size))
-    if head.startswith(FILE_SIGNATURE):
-        return "vhdx"
     for offset, magic, what in _UNSUPPORTED:
         if head[offset : offset + len(magic)] == magic:
             raise UnsupportedImage(f"{what} images are not read by this version", found=what)
-    if head.startswith(QCOW2_MAGIC):
-        return "qcow2"
+    for signature, found in _SIGNATURES:
+        if head.startswith(signature):
+            return found
+    if head[_TAR_MAGIC_AT:].startswith(_TAR_MAGIC):
+        if holds_ovf(file):
+            return "ova"
+        raise UnsupportedImage("tar archives without an OVF descriptor are not read", found="tar")
     if is_footer(head[:FOOTER_SIZE]) and DYNAMIC_COOKIE in head[FOOTER_SIZE:]:
         return "vhd"
     promised = next((fmt for end, fmt in _SUFFIXES.items() if name.lower().endswith(end)), "raw")

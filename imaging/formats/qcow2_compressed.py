@@ -16,6 +16,7 @@ from backports import zstd
 from imaging.device import BlockDevice
 from imaging.errors import InvalidImage
 from imaging.formats.qcow2_layout import ZSTD, CompressedCluster
+from imaging.inflate import inflate_raw
 from imaging.units import KiB, MiB
 
 _WINDOW_BITS = 12
@@ -37,10 +38,10 @@ class CompressedClusters:
     def __init__(self, file: BlockDevice, *, cluster_size: int, compression: int) -> None:
         self._file = file
         self._size = cluster_size
-        self._inflate: Callable[[memoryview, int], bytes]
+        self._inflate: Callable[[memoryview, int], bytes | bytearray]
         self._inflate = _zstd if compression == ZSTD else _deflate
         self._lock = threading.Lock()
-        self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._kept: OrderedDict[int, bytes | bytearray] = OrderedDict()
 
     def read_into(self, wanted: Sequence[tuple[CompressedCluster, int, memoryview]]) -> None:
         """Fill buffers with parts of clusters.
@@ -79,18 +80,18 @@ class CompressedClusters:
                 self._keep(cluster.offset, content)
             _cut(content, inside, buffer)
 
-    def _recall(self, offset: int) -> bytes | None:
+    def _recall(self, offset: int) -> bytes | bytearray | None:
         with self._lock:
             return self._kept.get(offset)
 
-    def _keep(self, offset: int, content: bytes) -> None:
+    def _keep(self, offset: int, content: bytes | bytearray) -> None:
         with self._lock:
             self._kept[offset] = content
             while len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
 
 
-def _cut(content: bytes, inside: int, buffer: memoryview) -> None:
+def _cut(content: bytes | bytearray, inside: int, buffer: memoryview) -> None:
     buffer[:] = memoryview(content)[inside : inside + len(buffer)]
 
 
@@ -109,9 +110,11 @@ def _groups(
     return groups
 
 
-def _deflate(packed: memoryview, size: int) -> bytes:
-    content = zlib.decompressobj(-_WINDOW_BITS).decompress(packed, size)
-    return _require_size(content, size)
+def _deflate(packed: memoryview, size: int) -> bytes | bytearray:
+    try:
+        return inflate_raw(packed, size, window_bits=_WINDOW_BITS)
+    except InvalidImage:  # a stream that would go on is no damage here
+        return _require_size(zlib.decompressobj(-_WINDOW_BITS).decompress(packed, size), size)
 
 
 def _zstd(packed: memoryview, size: int) -> bytes:

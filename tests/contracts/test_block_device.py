@@ -13,11 +13,13 @@ from imaging.errors import DeviceClosed, OutOfRange, ReadOnlyDevice
 from imaging.filedev import FileDevice
 from imaging.formats import open_image
 from imaging.memory import MemoryDevice
+from imaging.offset import OffsetDevice
 from imaging.overlay import OverlayDevice
 from imaging.siblings import LocalFolder
 from tests.support.chains import MemoryFolder, Writes, vhd_chain, vhdx_chain
 from tests.support.disks import DynamicVhd, KiB, MiB, Vhdx, fixed_vhd, pattern, write_sparse
 from tests.support.qcow2_images import Qcow2, deflated
+from tests.support.vmdks import GRAIN, Folder, SparseVmdk, StreamVmdk, descriptor, ova
 
 SIZE = 3 * MiB + 512 * KiB
 FIRST, LAST = pattern(70_000, 1), pattern(MiB, 2)
@@ -115,6 +117,67 @@ def _overlay(_folder: Path) -> BlockDevice:
     return device
 
 
+def _sparse_vmdk(_folder: Path) -> BlockDevice:
+    return open_image(MemoryDevice(SparseVmdk(SIZE, _grains(reverse=True)).build()))
+
+
+def _stream_vmdk(_folder: Path) -> BlockDevice:
+    return open_image(MemoryDevice(StreamVmdk(SIZE, _grains(), flags=0x30005).build()))
+
+
+def _vmdk_of_many_extents(_folder: Path) -> BlockDevice:
+    disk, sizes = content(), (MiB + 512, MiB - 512, 10 * KiB, SIZE - 2 * MiB - 10 * KiB)
+    text = descriptor(
+        f'RW {sizes[0] // 512} FLAT "flat" 3',
+        f"RW {sizes[1] // 512} ZERO",
+        f'RW {sizes[2] // 512} VMFS "vmfs"',
+        f'RW {sizes[3] // 512} SPARSE "sparse"',
+    )
+    last = disk[-sizes[3] :]
+    grains = {at // GRAIN: last[at : at + GRAIN] for at in range(0, sizes[3], GRAIN)}
+    files = {
+        "flat": bytes(1536) + disk[: sizes[0]],
+        "vmfs": bytes(sizes[2]),
+        "sparse": SparseVmdk(
+            sizes[3], {n: data for n, data in grains.items() if any(data)}
+        ).build(),
+    }
+    return open_image(MemoryDevice(text.encode()), siblings=Folder(files))
+
+
+def _vmdk_delta(_folder: Path) -> BlockDevice:
+    grains = _grains()
+    base = grains | {100: pattern(GRAIN)} | dict.fromkeys(list(grains)[::3], pattern(GRAIN, 9))
+    top = SparseVmdk(
+        SIZE,
+        {number: grains[number] for number in list(grains)[::3]},
+        flags=7,
+        entries={100: 1},
+        parent=("00000001", "base"),
+    )
+    files = {"base": StreamVmdk(SIZE, base, cid="1").build()}
+    return open_image(MemoryDevice(top.build()), name="top", siblings=Folder(files))
+
+
+def _ova(_folder: Path) -> BlockDevice:
+    return open_image(MemoryDevice(ova(StreamVmdk(SIZE, _grains()).build())))
+
+
+def _grains(*, reverse: bool = False) -> dict[int, bytes]:
+    """Return the grains of `content()` that are not all zeros."""
+    disk = content()
+    grains = {at // GRAIN: disk[at : at + GRAIN] for at in range(0, SIZE, GRAIN)}
+    numbers = sorted((number for number, data in grains.items() if any(data)), reverse=reverse)
+    return {number: grains[number] for number in numbers}
+
+
+def _window(_folder: Path) -> BlockDevice:
+    base = MemoryDevice(SIZE + 1000)
+    for offset, data in PARTS.items():
+        base.write(offset + 700, data)
+    return OffsetDevice(base, 700, SIZE)
+
+
 @dataclass
 class Case:
     """One way to get a device that holds `content()`."""
@@ -138,6 +201,12 @@ CASES = {
     "qcow2": Case(_qcow2),
     "qcow2-subclusters": Case(_qcow2_subclusters),
     "qcow2-chain": Case(_qcow2_chain),
+    "vmdk-sparse": Case(_sparse_vmdk),
+    "vmdk-stream": Case(_stream_vmdk),
+    "vmdk-extents": Case(_vmdk_of_many_extents),
+    "vmdk-delta": Case(_vmdk_delta),
+    "ova": Case(_ova),
+    "window": Case(_window, writable=True),
 }
 _ALL = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 _WRITABLE = pytest.mark.parametrize(

@@ -109,6 +109,20 @@ FORMS = {
     "vhdx-dynamic-1M": ("vhdx", "subformat=dynamic,block_size=1M", "vhdx", "dynamic"),
     "vhdx-fixed": ("vhdx", "subformat=fixed", "vhdx", "fixed"),
     "raw": ("raw", "", "raw", ""),
+    "vmdk": ("vmdk", "", "vmdk", "monolithicSparse"),
+    "vmdk-compat6": ("vmdk", "compat6", "vmdk", "monolithicSparse"),
+    "vmdk-hwversion": ("vmdk", "hwversion=13,adapter_type=lsilogic", "vmdk", "monolithicSparse"),
+    "vmdk-zeroed-grain": ("vmdk", "zeroed_grain=on", "vmdk", "monolithicSparse"),
+    "vmdk-flat": ("vmdk", "subformat=monolithicFlat", "vmdk", "monolithicFlat"),
+    "vmdk-2gb-sparse": ("vmdk", "subformat=twoGbMaxExtentSparse", "vmdk", "twoGbMaxExtentSparse"),
+    "vmdk-2gb-flat": ("vmdk", "subformat=twoGbMaxExtentFlat", "vmdk", "twoGbMaxExtentFlat"),
+    "vmdk-stream": ("vmdk", "subformat=streamOptimized", "vmdk", "streamOptimized"),
+    "vmdk-stream-compat6": (
+        "vmdk",
+        "subformat=streamOptimized,compat6,adapter_type=buslogic",
+        "vmdk",
+        "streamOptimized",
+    ),
 }
 
 

@@ -14,6 +14,7 @@ from imaging.memory import MemoryDevice
 from tests.support.chains import MemoryFolder
 from tests.support.disks import DynamicVhd, KiB, MiB, Vhdx, pattern, write_sparse
 from tests.support.qcow2_images import Qcow2, deflated
+from tests.support.vmdks import GRAIN, Folder, SparseVmdk, StreamVmdk, disk_of
 
 
 def check(device: BlockDevice, expected: bytes, one: int, two: int) -> None:
@@ -105,6 +106,32 @@ def test_qcow2_subclusters(chosen: dict[int, tuple[int, int]], one: int, two: in
     file = MemoryDevice(image.build())
     with closing(open_image(file, format="qcow2", siblings=MemoryFolder({"base": base}))) as opened:
         check(opened, bytes(disk), one, two)
+
+
+@given(
+    places, st.sets(st.integers(0, 7)), st.sampled_from([SparseVmdk, StreamVmdk]), windows, windows
+)
+def test_vmdk(
+    order: list[int], zeros: set[int], kind: type[SparseVmdk], one: int, two: int
+) -> None:
+    size = 7 * GRAIN + 512
+    grains = {grain: pattern(GRAIN, grain) for grain in order}
+    entries = {grain: 1 for grain in zeros if grain not in grains}
+    image = kind(size, grains, entries=entries)
+    image.flags |= 4
+    check(open_image(MemoryDevice(image.build()), format="vmdk"), disk_of(size, grains), one, two)
+
+
+@given(places, places, st.sets(st.integers(0, 7)), windows, windows)
+def test_vmdk_delta(top: list[int], base: list[int], zeros: set[int], one: int, two: int) -> None:
+    size = 7 * GRAIN + 512
+    below = {grain: pattern(GRAIN, grain) for grain in base}
+    above = {grain: pattern(GRAIN, 20 + grain) for grain in top}
+    hidden = {grain: bytes(GRAIN) for grain in zeros if grain not in above}
+    image = SparseVmdk(size, above, flags=7, entries=dict.fromkeys(hidden, 1), parent=("1", "base"))
+    folder = Folder({"base": StreamVmdk(size, below, cid="1").build()})
+    disk = open_image(MemoryDevice(image.build()), name="top", siblings=folder)
+    check(disk, disk_of(size, below | hidden | above), one, two)
 
 
 @given(st.dictionaries(st.integers(0, 63), st.integers(1, 3)), windows, windows)

@@ -52,6 +52,15 @@ def qemu_img(*arguments: str | Path) -> str:
     return done.stdout
 
 
+def qemu_io(image: Path, *commands: str) -> None:
+    """Write into a VMDK with qemu-io."""
+    each = [word for command in commands for word in ("-c", command)]
+    done = subprocess.run(
+        ["qemu-io", "-f", "vmdk", *each, str(image)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def convert(source: Path, target: Path, form: str, options: str = "") -> Path:
     """Convert a raw file with qemu-img; `form` is raw, vpc or vhdx."""
     extra = ["-o", options] if options else []

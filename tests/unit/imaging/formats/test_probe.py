@@ -2,10 +2,11 @@
 
 import pytest
 
-from imaging.errors import FormatMismatch, UnsupportedImage
+from imaging.errors import FormatMismatch, InvalidImage, UnsupportedImage
 from imaging.formats.probe import probe
 from imaging.memory import MemoryDevice
 from tests.support.disks import DynamicVhd, MiB, Vhdx, fixed_vhd, pattern, vhd_footer
+from tests.support.vmdks import ova, tar
 
 RAW = pattern(MiB)
 VHDX = Vhdx(MiB, {0: RAW}).build()
@@ -34,6 +35,11 @@ DYNAMIC = DynamicVhd(MiB, {0: RAW[: MiB // 2]}).build()
         (b"QFI\xfb\0\0\0\3" + RAW, "qcow2"),
         (b"QFI\xfb\0\0\0\2" + FIXED[8:], "qcow2"),
         (RAW + b"QFI\xfb\0\0\0\3", "raw"),
+        (b"KDMV" + RAW, "vmdk"),
+        (b"# Disk DescriptorFile\nversion=1", "vmdk"),
+        (b"KDMV" + FIXED[4:], "vmdk"),
+        (ova(b""), "ova"),
+        (tar({"x": b"", "VM.OVF": b""}), "ova"),
     ],
     ids=[
         "raw",
@@ -54,6 +60,11 @@ DYNAMIC = DynamicVhd(MiB, {0: RAW[: MiB // 2]}).build()
         "qcow2",
         "qcow2-before-footer",
         "raw-with-a-qcow2-nested-at-its-end",
+        "vmdk",
+        "vmdk-descriptor",
+        "vmdk-before-footer",
+        "ova",
+        "ova-in-another-order",
     ],
 )
 def test_content_decides(content: bytes, expected: str) -> None:
@@ -64,15 +75,12 @@ def test_content_decides(content: bytes, expected: str) -> None:
     ("magic", "offset"),
     [
         (b"QFI\xfb\0\0\0\1", 0),
-        (b"KDMV", 0),
         (b"COWD", 0),
-        (b"# Disk DescriptorFile", 0),
         (b"\x7f\x10\xda\xbe", 64),
-        (b"ustar", 257),
         (b"\x1f\x8b\x08", 0),
         (b"\xfd7zXZ\0", 0),
     ],
-    ids=["qcow", "vmdk", "cowd", "descriptor", "vdi", "tar", "gzip", "xz"],
+    ids=["qcow", "cowd", "vdi", "gzip", "xz"],
 )
 def test_known_containers_are_refused_by_name(magic: bytes, offset: int) -> None:
     content = bytes(offset) + magic + RAW
@@ -80,7 +88,14 @@ def test_known_containers_are_refused_by_name(magic: bytes, offset: int) -> None
         probe(MemoryDevice(content), "disk.raw")
 
 
-@pytest.mark.parametrize("name", ["a.vhd", "A.VHDX", "a.avhdx", "x/b.vmdk", "c.qcow2"])
+def test_a_tar_is_an_ova_or_nothing() -> None:
+    with pytest.raises(UnsupportedImage, match="without an OVF"):
+        probe(MemoryDevice(tar({"disk.raw": RAW})), "disk.raw")
+    with pytest.raises(InvalidImage):
+        probe(MemoryDevice(bytes(257) + b"ustar" + RAW), "disk.raw")
+
+
+@pytest.mark.parametrize("name", ["a.vhd", "d.ova", "A.VHDX", "a.avhdx", "x/b.vmdk", "c.qcow2"])
 def test_a_name_that_promises_more_than_raw_is_no_raw_disk(name: str) -> None:
     with pytest.raises(FormatMismatch, match="promises"):
         probe(MemoryDevice(RAW), name)
