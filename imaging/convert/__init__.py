@@ -1,0 +1,1 @@
+"""Write the disk inside one image as another image, digest included."""
