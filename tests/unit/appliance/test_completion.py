@@ -43,7 +43,9 @@ def test_bash_completes(words: list[str], expected: set[str]) -> None:
 
 def test_the_scripts_of_the_other_shells_name_what_they_complete() -> None:
     assert "bashcompinit" in bash(PLACES, zsh=True)
-    assert """-n '__imageport_at "disk"' -a 'info digest check'""" in fish(PLACES)
+    assert """-n '__imageport_at "disk"' -a 'info map digest check compare convert'""" in fish(
+        PLACES
+    )
     assert """-n '__imageport_at "image upload"' -l plan""" in fish(PLACES)
     assert """-n '__imageport_at "key new"' -s o""" in fish(PLACES)
 

@@ -1,0 +1,50 @@
+"""CountingDevice: a device that counts what is read from it; changes nothing."""
+
+import threading
+from collections.abc import Iterator
+
+from imaging.device import BlockDevice
+from imaging.extent import Extent
+
+
+class CountingDevice:
+    """A filter over `base`; closing it leaves the base open.
+
+    Attributes:
+        bytes_read: Bytes that `read_into` filled so far.
+    """
+
+    def __init__(self, base: BlockDevice) -> None:
+        self.bytes_read = 0
+        self._base = base
+        self._lock = threading.Lock()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the device."""
+        return self._base.size
+
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the bytes at `offset`."""
+        self._base.read_into(offset, buffer)
+        with self._lock:
+            self.bytes_read += len(buffer)
+
+    def write(self, offset: int, data: memoryview | bytes) -> None:
+        """Pass it on."""
+        self._base.write(offset, data)
+
+    def zero(self, offset: int, length: int) -> None:
+        """Pass it on."""
+        self._base.zero(offset, length)
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """Describe the window as the base does."""
+        return self._base.extents(offset, length)
+
+    def flush(self) -> None:
+        """Pass it on."""
+        self._base.flush()
+
+    def close(self) -> None:
+        """Do nothing: the base is somebody else's."""
