@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 
 from imaging.device import BlockDevice
+from imaging.errors import DeviceClosed
 from imaging.extent import Extent
 
 
@@ -17,6 +18,7 @@ class CountingDevice:
     def __init__(self, base: BlockDevice) -> None:
         self.bytes_read = 0
         self._base = base
+        self._closed = False
         self._lock = threading.Lock()
 
     @property
@@ -26,25 +28,31 @@ class CountingDevice:
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes at `offset`."""
-        self._base.read_into(offset, buffer)
+        self._open().read_into(offset, buffer)
         with self._lock:
             self.bytes_read += len(buffer)
 
     def write(self, offset: int, data: memoryview | bytes) -> None:
         """Pass it on."""
-        self._base.write(offset, data)
+        self._open().write(offset, data)
 
     def zero(self, offset: int, length: int) -> None:
         """Pass it on."""
-        self._base.zero(offset, length)
+        self._open().zero(offset, length)
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Describe the window as the base does."""
-        return self._base.extents(offset, length)
+        return self._open().extents(offset, length)
 
     def flush(self) -> None:
         """Pass it on."""
-        self._base.flush()
+        self._open().flush()
 
     def close(self) -> None:
-        """Do nothing: the base is somebody else's."""
+        """Refuse every further call; the base stays open."""
+        self._closed = True
+
+    def _open(self) -> BlockDevice:
+        if self._closed:
+            raise DeviceClosed("the counting device is closed")
+        return self._base
