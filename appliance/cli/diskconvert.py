@@ -46,6 +46,8 @@ def run(args: argparse.Namespace) -> int:
     """Convert, and print the root of what was converted."""
     _require_apart(args.source, args.target)
     with open_path(args.source, format=args.format) as image:
+        if image.info.parent:
+            _require_apart(args.source.resolve().with_name(image.info.parent), args.target)
         for warning in image.info.warnings:
             output.note(f"imageport: warning: {args.source}: {warning}")
         started = time.monotonic()
@@ -94,7 +96,7 @@ def _convert(image: DiskImage, args: argparse.Namespace) -> dict[str, int | str 
 
 
 def _require_apart(source: Path, target: Path) -> None:
-    """Refuse to write over the source, be it by way of the partial file or of another name of it."""
+    """Refuse to write over the source or its parent, be it by way of the partial file or of another name of it."""
     for written in (target, target.with_name(target.name + PARTIAL)):
         if os.path.realpath(source) == os.path.realpath(written) or _is_same(source, written):
             raise BadUsage(f"{written}: is the source itself", path=str(written))

@@ -84,6 +84,8 @@ def test_all_readers_find_the_disk(
         assert by_libvhdi(image, size) == source.read_bytes()
         assert by_dissect(image, form, size) == source.read_bytes()
     assert root_of_image(image, form, capsys) == root
+    assert main(["disk", "check", str(image), "--format", form]) == 0
+    assert capsys.readouterr().out.endswith(": clean\n")
 
 
 @pytest.mark.parametrize("to", SELF)

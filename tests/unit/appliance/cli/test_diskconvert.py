@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from appliance.cli import diskconvert
 from appliance.cli.main import main
+from tests.support.chains import model, vhd_chain, vhdx_chain
 from tests.support.disks import MiB, Vhdx, pattern, root_of, write_sparse
 
 RAW = pattern(2 * MiB + 512)
@@ -164,3 +166,19 @@ def test_what_the_source_is_can_be_said(tmp_path: Path, capsys: pytest.CaptureFi
     source = Vhdx(3 * MiB, {0: pattern(MiB)}).write(tmp_path / "a.vhdx")
     assert run(source, tmp_path / "a.raw", "--to", "raw", "--format", "raw") == 0
     assert (tmp_path / "a.raw").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("chain", [vhd_chain, vhdx_chain])
+def test_a_chain_becomes_one_image_and_its_parent_is_never_written(
+    chain: Callable[..., dict[str, bytes]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layers = [(3 * MiB, [(0, pattern(MiB))]), (3 * MiB, [(MiB - 512, pattern(4096, 2))])]
+    files = chain(layers)
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    base, top = (tmp_path / name for name in files)
+    assert run(top, base, "--to", "raw", "--replace") == 2
+    assert "is the source itself" in capsys.readouterr().err
+    assert run(top, tmp_path / "flat.raw", "--to", "raw") == 0
+    assert (tmp_path / "flat.raw").read_bytes() == model(layers)
+    assert names(tmp_path) == sorted([*files, "flat.raw"])
