@@ -132,6 +132,7 @@ def test_samples_go_through_every_format(
         ("vpc", "subformat=fixed,force_size=on"),
         ("vhdx", "subformat=dynamic,block_size=1M"),
         ("vhdx", "subformat=fixed"),
+        ("qcow2", ""),
     ],
 )
 @pytest.mark.parametrize("to", ["raw", "vhdx:dynamic", "vhd:dynamic"])
