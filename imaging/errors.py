@@ -19,7 +19,8 @@ ImagingError                 imaging.error
 │   ├── ReferenceRefused     imaging.reference-refused
 │   └── ParentMismatch       imaging.parent-mismatch
 ├── UnsupportedImage         imaging.unsupported
-│   └── ParentNeeded         imaging.parent-needed
+│   ├── ParentNeeded         imaging.parent-needed
+│   └── DiskTooLarge         imaging.disk-too-large
 ├── DigestIncomplete         imaging.digest-incomplete
 └── Stopped                  imaging.stopped
 """
@@ -188,6 +189,13 @@ class ParentNeeded(UnsupportedImage):
 
     code = "imaging.parent-needed"
     fix = "Put its parent into the same folder, or merge the checkpoint with the hypervisor's tools first."
+
+
+class DiskTooLarge(UnsupportedImage):
+    """The format that is to be written has no disk of that size."""
+
+    code = "imaging.disk-too-large"
+    fix = "Choose a format that takes the size: raw, or vhdx:dynamic up to 64 TiB."
 
 
 class DigestIncomplete(ImagingError):

@@ -1,11 +1,15 @@
 """NewFile: a file that appears whole or not at all. Written as `NAME.partial`, renamed when it is committed."""
 
+import errno
+import fcntl
 import os
+import stat
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from imaging.errors import FileExists
+from imaging.errors import FileExists, NotAFile
 from imaging.filedev import named_error
 
 PARTIAL = ".partial"
@@ -15,22 +19,27 @@ class NewFile:
     """A file being written, from any number of threads at distinct places; grows as it is written.
 
     As a context manager it is given up at the end unless it was committed: nothing is left behind.
+
+    Attributes:
+        bytes_written: By all writes so far.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
         """Begin the file. A partial file of that name, left by a killed run, is overwritten.
 
         Raises:
-            FileExists: `path` is there and may not be replaced.
+            FileExists: `path` is there and may not be replaced, or another process is writing it.
+            NotAFile: `path` is a device, a folder or the like.
             DeviceError: The operating system refused it.
         """
         self.path = Path(path)
+        self.bytes_written = 0
+        self._lock = threading.Lock()
         self._partial = self.path.with_name(self.path.name + PARTIAL)
         self._replace = replace
         self._require_free()
-        flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
-            self._fd = os.open(self._partial, flags, 0o644)
+            self._fd = self._open()
         except OSError as err:
             raise named_error(self._partial, err) from err
 
@@ -42,6 +51,8 @@ class NewFile:
                 done += os.pwrite(self._fd, view[done:], offset + done)
         except OSError as err:
             raise named_error(self._partial, err, offset + done) from err
+        with self._lock:
+            self.bytes_written += done
 
     def truncate(self, size: int) -> None:
         """Make the file this long; what was never written is a hole."""
@@ -80,8 +91,10 @@ class NewFile:
     def abort(self) -> None:
         """Give it up: the partial file is deleted. May be called twice, and after `commit`."""
         if self._fd >= 0:
+            self._partial.unlink(
+                missing_ok=True
+            )  # while it is locked: the next writer's has the same name
             self._close()
-            self._partial.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:
         return self
@@ -94,6 +107,31 @@ class NewFile:
     ) -> None:
         self.abort()
 
+    def _open(self) -> int:
+        """Open the partial file, ours alone: two writers of one file would commit a mixture of both."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        while True:
+            fd = os.open(self._partial, flags, 0o644)
+            try:
+                _lock(fd)
+                if not self._is_partial(fd):  # committed, or given up, since it was opened
+                    os.close(fd)
+                    continue
+                os.ftruncate(fd, 0)
+            except BlockingIOError as err:
+                os.close(fd)
+                raise self._busy() from err
+            except BaseException:
+                os.close(fd)
+                raise
+            return fd
+
+    def _is_partial(self, fd: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(fd), os.lstat(self._partial))
+        except FileNotFoundError:
+            return False
+
     def _close(self) -> None:
         fd, self._fd = self._fd, -1
         os.close(fd)
@@ -101,6 +139,13 @@ class NewFile:
     def _require_free(self) -> None:
         if not self._replace and os.path.lexists(self.path):
             raise self._exists()
+        if self.path.exists() and not stat.S_ISREG(self.path.stat().st_mode):
+            raise NotAFile(f"{self.path}: is no regular file", path=str(self.path))
+
+    def _busy(self) -> FileExists:
+        return FileExists(
+            f"{self._partial}: another process is writing it", path=str(self._partial)
+        )
 
     def _exists(self) -> FileExists:
         return FileExists(f"{self.path}: is there already", path=str(self.path))
@@ -111,3 +156,13 @@ class NewFile:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _lock(fd: int) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as err:
+        if err.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):  # a share without locks
+            raise

@@ -1,10 +1,10 @@
-"""`imageport disk`: look into disk image files. Reads them and nothing else; changes nothing."""
+"""`imageport disk`: look into disk image files; changes none. Converting them is `diskconvert.py`."""
 
 import argparse
 from collections.abc import Callable
 from dataclasses import asdict
 
-from appliance.cli import diskcheck, output
+from appliance.cli import diskcheck, diskconvert, output
 from appliance.cli.exits import Exit
 from appliance.cli.helppage import add_verb
 from imaging.compare import Comparison, compare_devices
@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "look for damage that reading survives, and for space that nothing uses; change nothing"
     _add_verb(verbs, "check", None, text)
     _add_compare(verbs)
+    diskconvert.add_arguments(verbs)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -22,6 +22,7 @@ from imaging.formats.raw import FlatImage
 from imaging.formats.reference import Reference
 from imaging.formats.spans import FileRange, SpanMap
 from imaging.formats.vhd_layout import (
+    ABSENT,
     CHS_CREATORS,
     DYNAMIC_HEADER_SIZE,
     FOOTER_COOKIE,
@@ -37,9 +38,6 @@ from imaging.formats.vhd_layout import (
 )
 from imaging.formats.vhd_parent import read_references
 from imaging.units import SECTOR_SIZE, round_up
-
-_ABSENT = 0xFFFF_FFFF
-"""BAT entry of a block that is not in the file."""
 
 
 def open_vhd(file: BlockDevice, place: Place = NOWHERE) -> ReadOnlyImage:
@@ -92,14 +90,14 @@ class BlockAllocationTable:
     def lookup(self, block: int, limit: int) -> BlockRun:
         """Describe one block that is there (bitmaps lie between blocks), or many that are not."""
         entry = self._entries[block]
-        if entry != _ABSENT:
+        if entry != ABSENT:
             return BlockRun(1, Kind.DATA, entry * SECTOR_SIZE + self.bitmap_size)
         return BlockRun(self._absent(block, limit), Kind.HOLE, 0)
 
     def layer(self, block: int, limit: int) -> LayerRun:
         """Describe one block that is there, or many that are the parent's."""
         entry = self._entries[block]
-        if entry == _ABSENT:
+        if entry == ABSENT:
             return LayerRun(self._absent(block, limit), Owner.PARENT)
         bitmap = entry * SECTOR_SIZE
         return LayerRun(1, Owner.MIXED, Kind.DATA, bitmap + self.bitmap_size, bitmap)
@@ -107,7 +105,7 @@ class BlockAllocationTable:
     def claim_all(self, spans: SpanMap, *, block_size: int, virtual_size: int) -> None:
         """Check that every block lies in the file and on nothing else."""
         for block, entry in enumerate(self._entries):
-            if entry != _ABSENT:
+            if entry != ABSENT:
                 # The last block may be cut where the disk ends: some writers stop there.
                 length = min(block_size, virtual_size - block * block_size)
                 spans.claim(block, entry * SECTOR_SIZE, self.bitmap_size + length)
@@ -115,12 +113,12 @@ class BlockAllocationTable:
     def bitmap_offsets(self) -> Iterator[tuple[int, int]]:
         """Yield each block that is there, and where in the file its bitmap begins."""
         for block, entry in enumerate(self._entries):
-            if entry != _ABSENT:
+            if entry != ABSENT:
                 yield block, entry * SECTOR_SIZE
 
     def _absent(self, block: int, limit: int) -> int:
         end = block + 1
-        while end < block + limit and self._entries[end] == _ABSENT:
+        while end < block + limit and self._entries[end] == ABSENT:
             end += 1
         return end - block
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from imaging.errors import ChecksumMismatch, InvalidImage
-from imaging.units import SECTOR_SIZE, TiB
+from imaging.units import SECTOR_SIZE, GiB, TiB
 
 FOOTER_SIZE = 512
 SHORT_FOOTER_SIZE = 511
@@ -25,6 +25,10 @@ UNIX_TIME_OF_EPOCH = 946_684_800
 
 MAX_VIRTUAL_SIZE = 64 * TiB
 """No VHD is larger: fixed ones end here by convention, dynamic ones at 2040 GiB by their BAT."""
+MAX_DYNAMIC_SIZE = 2040 * GiB
+"""The BAT counts 2^32 sectors of the file, blocks and all; Windows makes none larger than this."""
+ABSENT = 0xFFFF_FFFF
+"""BAT entry of a block that is not in the file."""
 
 FILE_FORMAT_VERSION = 0x0001_0000
 FEATURE_RESERVED = 0x0000_0002  # "Features": this bit must always be set
@@ -161,6 +165,39 @@ def build_fixed_footer(virtual_size: int, *, unique_id: bytes, timestamp: int) -
     """
     if not 0 < virtual_size <= MAX_VIRTUAL_SIZE or virtual_size % SECTOR_SIZE:
         raise ValueError(f"a fixed VHD cannot have {virtual_size} bytes")
+    return _build_footer(DiskType.FIXED, NO_OFFSET, virtual_size, unique_id, timestamp)
+
+
+def build_dynamic_footer(virtual_size: int, *, unique_id: bytes, timestamp: int) -> bytes:
+    """Build the footer of a dynamic VHD, whose copy begins the file; the dynamic header follows that copy.
+
+    Arguments and result are those of `build_fixed_footer`.
+    """
+    if not 0 < virtual_size <= MAX_DYNAMIC_SIZE or virtual_size % SECTOR_SIZE:
+        raise ValueError(f"a dynamic VHD cannot have {virtual_size} bytes")
+    return _build_footer(DiskType.DYNAMIC, FOOTER_SIZE, virtual_size, unique_id, timestamp)
+
+
+def build_dynamic_header(*, table_offset: int, max_entries: int, block_size: int) -> bytes:
+    """Build the header of a dynamic disk without a parent.
+
+    Args:
+        table_offset: File offset of the BAT.
+        max_entries: Entries of the BAT.
+        block_size: Bytes of a block without its sector bitmap, a power of two.
+
+    Returns:
+        1024 bytes.
+    """
+    fields = (DYNAMIC_COOKIE, NO_OFFSET, table_offset, FILE_FORMAT_VERSION, max_entries, block_size)
+    header = bytearray(_DYNAMIC_HEADER.pack(*fields, 0, bytes(16), 0, b"", b""))
+    struct.pack_into(">I", header, _DYNAMIC_CHECKSUM_AT, checksum(header, _DYNAMIC_CHECKSUM_AT))
+    return bytes(header)
+
+
+def _build_footer(
+    disk_type: DiskType, data_offset: int, virtual_size: int, unique_id: bytes, timestamp: int
+) -> bytes:
     if len(unique_id) != 16:
         raise ValueError(f"a unique id has 16 bytes, not {len(unique_id)}")
     chs = geometry_of(virtual_size)
@@ -169,7 +206,7 @@ def build_fixed_footer(virtual_size: int, *, unique_id: bytes, timestamp: int) -
             FOOTER_COOKIE,
             FEATURE_RESERVED,
             FILE_FORMAT_VERSION,
-            NO_OFFSET,
+            data_offset,
             timestamp,
             CREATOR,
             CREATOR_VERSION,
@@ -179,7 +216,7 @@ def build_fixed_footer(virtual_size: int, *, unique_id: bytes, timestamp: int) -
             chs.cylinders,
             chs.heads,
             chs.sectors_per_track,
-            DiskType.FIXED,
+            disk_type,
             0,
             unique_id,
             0,

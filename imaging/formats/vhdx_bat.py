@@ -1,8 +1,8 @@
-"""The BAT of a VHDX ([MS-VHDX] 2.5): read, checked, looked up; knows nothing of other metadata."""
+"""The BAT of a VHDX ([MS-VHDX] 2.5): read, checked, looked up, built; knows nothing of other metadata."""
 
 import sys
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from imaging.device import BlockDevice
 from imaging.errors import InvalidImage
@@ -36,6 +36,31 @@ def entry_count(disk: DiskParameters, blocks: int) -> int:
     if disk.has_parent:
         return -(-blocks // disk.chunk_ratio) * (disk.chunk_ratio + 1)
     return blocks + (blocks - 1) // disk.chunk_ratio
+
+
+def entry_index(block: int, disk: DiskParameters) -> int:
+    """Return which entry of the BAT is that of a block: one of a sector bitmap ends each chunk."""
+    return block + block // disk.chunk_ratio
+
+
+def build_entries(disk: DiskParameters, first: int, offsets: Sequence[int]) -> bytes:
+    """Build the entries of neighbouring blocks, and those of the sector bitmaps between them.
+
+    Args:
+        disk: A disk without a parent.
+        first: The first block; its entry lies at `entry_index(first, disk)`.
+        offsets: Where each block lies in the file, a multiple of 1 MiB; 0: it is not there.
+    """
+    start = entry_index(first, disk)
+    entries = array("Q", bytes(ENTRY_SIZE)) * (
+        entry_index(first + len(offsets) - 1, disk) - start + 1
+    )
+    for block, offset in enumerate(offsets, first):
+        if offset:
+            entries[entry_index(block, disk) - start] = offset | FULLY_PRESENT
+    if sys.byteorder == "big":
+        entries.byteswap()
+    return entries.tobytes()
 
 
 class BlockAllocationTable:

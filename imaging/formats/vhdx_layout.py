@@ -1,4 +1,4 @@
-"""The bytes of a VHDX's metadata: headers, region table, metadata items, parsed and checked.
+"""The bytes of a VHDX's metadata: headers, region table, metadata items; parsed, checked and built.
 
 Implements [MS-VHDX] 2.2 and 2.6; all numbers are little-endian. Reads no file: places and lengths
 that only the file's size can judge are checked by the reader.
@@ -6,6 +6,7 @@ that only the file's size can judge are checked by the reader.
 
 import struct
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ TABLE_SIZE = 64 * KiB
 HEADER_AREA_SIZE = 1 * MiB
 """File type identifier, headers and region tables; everything else lies behind it."""
 
+_OF_DISK, _REQUIRED = 2, 4
+"""Flags of a metadata item (2.6.1.2): it describes the disk, not the file; who does not know it must refuse."""
 MAX_ENTRIES = 2047
 MAX_VIRTUAL_SIZE = 64 * TiB
 SECTOR_SIZES = (512, 4096)
@@ -212,6 +215,63 @@ def parse_parameters(items: dict[bytes, bytes], file_offset: int) -> DiskParamet
             offset=file_offset,
         )
     return DiskParameters(block_size, bool(flags & 1), bool(flags & 2), virtual_size, sector)
+
+
+def build_identifier(creator: str) -> bytes:
+    """Build the file type identifier (2.2.1); `creator` is for people, at most 256 characters."""
+    return (FILE_SIGNATURE + creator.encode("utf-16-le")[:512]).ljust(4 * KiB, b"\0")
+
+
+def build_header(header: Header, *, file_write_guid: bytes) -> bytes:
+    """Build a header (2.2.2), 4096 bytes with their checksum."""
+    return _sign(
+        _HEADER.pack(
+            b"head",
+            0,
+            header.sequence,
+            file_write_guid,
+            header.data_write_guid,
+            header.log_guid,
+            header.log_version,
+            1,
+            header.log_length,
+            header.log_offset,
+        ),
+        HEADER_SIZE,
+    )
+
+
+def build_region_table(regions: Sequence[Region]) -> bytes:
+    """Build a region table (2.2.3), 64 KiB with their checksum."""
+    head = _REGION_HEAD.pack(b"regi", 0, len(regions), 0)
+    return _sign(head + b"".join(_REGION_ENTRY.pack(*region) for region in regions), TABLE_SIZE)
+
+
+def build_metadata(disk: DiskParameters, *, disk_id: bytes) -> bytes:
+    """Build the metadata table (2.6.1) and the items of a disk without a parent behind it (2.6.2).
+
+    Args:
+        disk: Its physical sectors are said to have 4096 bytes, as Hyper-V says of its own.
+        disk_id: 16 bytes that no other disk has; the guest can see them (SCSI page 83).
+    """
+    items = (
+        (ITEM_FILE_PARAMETERS, _REQUIRED, struct.pack("<II", disk.block_size, disk.is_fixed)),
+        (ITEM_VIRTUAL_SIZE, _REQUIRED | _OF_DISK, struct.pack("<Q", disk.virtual_size)),
+        (ITEM_DISK_ID, _REQUIRED | _OF_DISK, disk_id),
+        (ITEM_LOGICAL_SECTOR, _REQUIRED | _OF_DISK, struct.pack("<I", disk.sector_size)),
+        (ITEM_PHYSICAL_SECTOR, _REQUIRED | _OF_DISK, struct.pack("<I", 4096)),
+    )
+    table, contents = _METADATA_HEAD.pack(b"metadata", 0, len(items), b""), b""
+    for guid, flags, content in items:
+        table += _METADATA_ENTRY.pack(guid, TABLE_SIZE + len(contents), len(content), flags, 0)
+        contents += content
+    return table.ljust(TABLE_SIZE, b"\0") + contents
+
+
+def _sign(block: bytes, size: int) -> bytes:
+    """Pad a structure whose checksum field is zero to its size, and fill that field."""
+    block = block.ljust(size, b"\0")
+    return block[:4] + crc32c(block).to_bytes(4, "little") + block[8:]
 
 
 def _values(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from imaging.counting import CountingDevice
 from imaging.device import BlockDevice, read_bytes
 from imaging.errors import DeviceClosed, OutOfRange, ReadOnlyDevice
 from imaging.filedev import FileDevice
@@ -192,6 +193,7 @@ CASES = {
     "file": Case(_file, writable=True),
     "file-read-only": Case(_read_only_file),
     "overlay": Case(_overlay, writable=True),
+    "counting": Case(lambda folder: CountingDevice(_memory(folder)), writable=True),
     "raw": Case(_raw),
     "vhd-fixed": Case(_fixed_vhd),
     "vhd-dynamic": Case(_dynamic_vhd),

@@ -11,7 +11,6 @@ import pyvhdi
 from dissect.hypervisor.disk.vhdx import VHDX
 
 from appliance.cli.main import main
-from imaging.formats import FORMATS
 from imaging.formats.vhd_layout import build_fixed_footer
 from tests.support.chains import Writes, model, vhd_chain, vhdx_chain
 from tests.support.disks import (
@@ -30,27 +29,10 @@ from tests.support.disks import (
     vhd_footer,
     write_sparse,
 )
+from tests.support.samples import samples, unpack_all
 
 SAMPLE = "fat-differential.vhd.xz"
 pytestmark = pytest.mark.interop
-
-
-def _samples() -> list[Any]:
-    """List the samples of this repository, and those of a shared folder beside it, in formats that are known."""
-    found: dict[str, Any] = {}
-    for folder in (DATA_DIR, SHARED_DIR):
-        if not (folder / "refs.json").is_file():
-            continue
-        for ref in json.loads((folder / "refs.json").read_text(encoding="utf-8")):
-            if ref["format"] in (*FORMATS, "qcow"):
-                found.setdefault(ref["file"], (folder / ref["file"], ref))
-    return [pytest.param(path, ref, id=name) for name, (path, ref) in sorted(found.items())]
-
-
-def _unpack_all(packed: Path, ref: dict[str, Any], folder: Path) -> Path:
-    """Unpack a sample, and what belongs to it, into one folder; return the sample."""
-    paths = {name: unpack(packed.with_name(name), folder) for name in ref["files"]}
-    return paths[packed.name]
 
 
 def _digest(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, Any]:
@@ -58,11 +40,11 @@ def _digest(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple
     return code, json.loads(capsys.readouterr().out)
 
 
-@pytest.mark.parametrize(("packed", "ref"), _samples())
+@pytest.mark.parametrize(("packed", "ref"), samples())
 def test_sample(
     packed: Path, ref: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, answer = _digest(capsys, _unpack_all(packed, ref, tmp_path))
+    code, answer = _digest(capsys, unpack_all(packed, ref, tmp_path))
     if ref["expect"] == "refuse":
         assert code in (65, 66)
         assert answer["schema"] == "error/1"
@@ -76,11 +58,11 @@ def test_sample(
         }
 
 
-@pytest.mark.parametrize(("packed", "ref"), _samples())
+@pytest.mark.parametrize(("packed", "ref"), samples())
 def test_a_check_finds_in_a_sample_only_what_is_there(
     packed: Path, ref: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = main(["disk", "check", "--json", str(_unpack_all(packed, ref, tmp_path))])
+    code = main(["disk", "check", "--json", str(unpack_all(packed, ref, tmp_path))])
     answer = json.loads(capsys.readouterr().out)
     if ref["expect"] == "refuse":
         assert code in (65, 66)

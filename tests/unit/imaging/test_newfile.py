@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from imaging.errors import DeviceFull, FileExists, FileMissing
+from imaging.errors import DeviceFull, FileExists, FileMissing, NotAFile
 from imaging.newfile import NewFile
 
 
@@ -75,3 +75,46 @@ def test_errors_name_the_cause(tmp_path, monkeypatch):
     with NewFile(tmp_path / "a") as file, pytest.raises(DeviceFull):
         file.write(0, b"x")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_two_writers_of_one_file_are_not_mixed(tmp_path):
+    with NewFile(tmp_path / "a", replace=True) as first:
+        first.write(0, b"first")
+        with pytest.raises(FileExists, match="another process"):
+            NewFile(tmp_path / "a", replace=True)
+        first.commit()
+    assert (tmp_path / "a").read_bytes() == b"first"
+
+
+def test_what_was_committed_while_it_was_opened_is_not_truncated(tmp_path, monkeypatch):
+    first = NewFile(tmp_path / "a")
+    first.write(0, b"first")
+    opened = os.open
+
+    def late(path, *rest):
+        fd = opened(path, *rest)
+        if str(path).endswith(".partial"):
+            monkeypatch.undo()
+            first.commit()
+        return fd
+
+    monkeypatch.setattr(os, "open", late)
+    with NewFile(tmp_path / "a", replace=True) as second:
+        second.write(0, b"2")
+        assert (tmp_path / "a").read_bytes() == b"first"
+
+
+def test_a_device_or_a_folder_is_not_replaced(tmp_path):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("folder", "pipe"):
+        with pytest.raises(NotAFile):
+            NewFile(tmp_path / name, replace=True)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "pipe"]
+
+
+def test_it_counts_what_was_written(tmp_path):
+    with NewFile(tmp_path / "a") as file:
+        file.write(100, b"abc")
+        file.write(0, b"d")
+        assert file.bytes_written == 4

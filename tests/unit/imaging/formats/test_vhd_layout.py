@@ -124,3 +124,18 @@ def test_broken_dynamic_headers_are_refused_with_the_offset(block, offset):
     with pytest.raises(InvalidImage) as caught:
         vhd_layout.parse_dynamic_header(block, 512)
     assert caught.value.fields["offset"] == offset
+
+
+def test_a_dynamic_disk_that_is_built_parses():
+    block = vhd_layout.build_dynamic_footer(16 * MiB, unique_id=DISK_ID, timestamp=7)
+    footer = vhd_layout.parse_footer(block, 0)
+    assert (footer.disk_type, footer.data_offset) == (vhd_layout.DiskType.DYNAMIC, 512)
+    assert (footer.current_size, footer.timestamp, footer.creator) == (16 * MiB, 7, b"win ")
+    built = vhd_layout.build_dynamic_header(table_offset=1536, max_entries=7, block_size=2 * MiB)
+    assert built == dynamic_header()
+
+
+@pytest.mark.parametrize("size", [0, 513, (2040 << 30) + 512])
+def test_no_dynamic_footer_for_an_impossible_size(size):
+    with pytest.raises(ValueError, match="cannot have"):
+        vhd_layout.build_dynamic_footer(size, unique_id=DISK_ID, timestamp=0)

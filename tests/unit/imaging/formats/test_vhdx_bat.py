@@ -10,7 +10,7 @@ from imaging.extent import Kind
 from imaging.formats.layered import LayerRun, Owner
 from imaging.formats.mapped import BlockRun
 from imaging.formats.spans import SpanMap
-from imaging.formats.vhdx_bat import BlockAllocationTable, entry_count
+from imaging.formats.vhdx_bat import BlockAllocationTable, build_entries, entry_count, entry_index
 from imaging.formats.vhdx_layout import DiskParameters
 from imaging.memory import MemoryDevice
 
@@ -119,3 +119,17 @@ def test_the_table_of_64_tib_of_a_parent_is_a_list_of_numbers() -> None:
     assert bat._pages == [0] * 512
     assert len(bat._bitmaps) == 16384
     assert bat.layer(0, parameters.blocks) == LayerRun(bat._page_blocks, Owner.PARENT)
+
+
+def test_entries_that_are_built_are_found_again() -> None:
+    small = disk(300, block_size=32 * MiB)  # 128 blocks before each sector bitmap
+    offsets = [(5 + block) * MiB if block % 3 else 0 for block in range(300)]
+    raw = build_entries(small, 0, offsets)
+    assert len(raw) == entry_count(small, 300) * 8
+    assert raw[128 * 8 : 129 * 8] == bytes(8)
+    built = BlockAllocationTable(MemoryDevice(raw), 0, small)
+    for block, offset in enumerate(offsets):
+        run = built.lookup(block, 1)
+        assert (run.kind is Kind.DATA, run.file_offset) == (offset > 0, offset)
+    at = entry_index(100, small)
+    assert build_entries(small, 100, offsets[100:200]) == raw[at * 8 : (at + 101) * 8]

@@ -86,3 +86,30 @@ def test_parameters_and_what_follows_from_them() -> None:
 def test_impossible_parameters(block_size: int, size: int, sector: int) -> None:
     with pytest.raises(InvalidImage):
         parameters(block_size, 0, size, sector)
+
+
+def test_what_is_built_is_what_the_tests_build_by_hand() -> None:
+    header = layout.Header(77, bytes(range(16, 32)), LOG_GUID, 0, 2 * MiB, 5 * MiB)
+    built = layout.build_header(header, file_write_guid=bytes(range(16)))
+    assert built == vhdx_header(77, log_guid=LOG_GUID, log=(2 * MiB, 5 * MiB))
+    regions = [(BAT_GUID, 3 * MiB, MiB, 1), (METADATA_GUID, 2 * MiB, MiB, 1)]
+    built = layout.build_region_table([layout.Region(*region) for region in regions])
+    assert built == region_table(regions)
+
+
+@pytest.mark.parametrize("is_fixed", [False, True])
+def test_metadata_that_are_built_parse(is_fixed: bool) -> None:
+    disk = layout.DiskParameters(2 * MiB, is_fixed, False, 5 * MiB, 4096)
+    built = layout.build_metadata(disk, disk_id=LOG_GUID)
+    items = layout.parse_metadata_table(built[:65536], 0)
+    contents = {item.guid: built[item.offset : item.offset + item.length] for item in items}
+    assert layout.parse_parameters(contents, 0) == disk
+    assert contents[layout.ITEM_DISK_ID] == LOG_GUID
+    assert contents[layout.ITEM_PHYSICAL_SECTOR] == struct.pack("<I", 4096)
+    assert all(item.required for item in items)
+
+
+def test_the_identifier_begins_with_the_signature() -> None:
+    block = layout.build_identifier("tests")
+    assert block[:18] == b"vhdxfile" + "tests".encode("utf-16-le")
+    assert not any(block[18:])

@@ -1,0 +1,57 @@
+"""A conversion that is ended in the middle of its writes: kill -9 leaves a partial file at most, Ctrl-C nothing."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.disks import MiB, pattern
+
+pytestmark = pytest.mark.fault
+
+SLOW = r"""
+import os, sys, time
+from appliance.cli.main import main
+from imaging.newfile import NewFile
+
+written = NewFile.write
+
+def write(self, offset, data):
+    os.write(1, b"writing\n")
+    time.sleep(0.2)
+    written(self, offset, data)
+
+NewFile.write = write
+sys.exit(main(sys.argv[1:]))
+"""
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "left"),
+    [
+        (signal.SIGKILL, -signal.SIGKILL, ["disk.raw", "disk.vhdx.partial"]),
+        (signal.SIGINT, 130, ["disk.raw"]),
+    ],
+)
+def test_a_conversion_that_is_ended(
+    number: signal.Signals, code: int, left: list[str], tmp_path: Path
+) -> None:
+    source, target = tmp_path / "disk.raw", tmp_path / "disk.vhdx"
+    source.write_bytes(pattern(60 * MiB))
+    words = ["disk", "convert", str(source), str(target), "--to", "vhdx"]
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, *words], cwd=ROOT, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        for _ in range(4):
+            assert process.stdout.readline() == b"writing\n"
+        process.send_signal(number)
+        process.stdout.read()
+        assert process.wait(60) == code
+    assert sorted(path.name for path in tmp_path.iterdir()) == left
+    again = [sys.executable, "-m", "appliance.cli.main", *words]
+    subprocess.run(again, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk.raw", "disk.vhdx"]
