@@ -11,6 +11,7 @@ from appliance.cli.exits import BadUsage, Exit
 from appliance.cli.helppage import add_verb
 from imaging.convert import TARGETS, Options, convert, target_name
 from imaging.counting import CountingDevice
+from imaging.deflate import LEVELS
 from imaging.digest import DigestBuilder
 from imaging.errors import UnsupportedImage
 from imaging.formats import FORMATS, DiskImage, open_path
@@ -32,6 +33,12 @@ def add_arguments(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         required=True,
         metavar="FORMAT[:SUBFORMAT]",
         help=f"what it becomes: {', '.join(TARGETS)}",
+    )
+    parser.add_argument(
+        "--level",
+        choices=LEVELS,
+        default=LEVELS[0],
+        help="of formats that compress: fast (the default), or small, which takes three times as long",
     )
     parser.add_argument("--format", choices=FORMATS, help="what SRC is (default: looks into it)")
     parser.add_argument(
@@ -73,6 +80,7 @@ def _convert(image: DiskImage, args: argparse.Namespace) -> dict[str, int | str 
         time.time_ns() // 1_000_000_000,
         sector_size,
         image.extents(0, image.size),
+        args.level,
     )
     digest = None if args.no_digest else DigestBuilder(image.size, folder=args.target.parent)
     source = CountingDevice(image)

@@ -97,8 +97,11 @@ def _data_blocks(extents: Iterable[Extent]) -> Iterator[int]:
 
 
 def _empty_jobs(start: int, end: int, unit: int) -> Iterator[Job]:
-    for offset in range(start, end, unit * _EMPTY_UNITS):
-        yield Job(offset, min(unit * _EMPTY_UNITS, end - offset), ())
+    span = unit * _EMPTY_UNITS
+    while start < end:
+        stop = min(start // span * span + span, end)  # whole GiB: their digests are set at once
+        yield Job(start, stop - start, ())
+        start = stop
 
 
 class _Work:

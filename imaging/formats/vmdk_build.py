@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import Self
 from uuid import UUID
 
-from imaging.units import SECTOR_SIZE, KiB, round_up
+from imaging.units import SECTOR_SIZE, KiB, TiB, round_up
 
 GRAIN_SIZE = 64 * KiB
 GRAIN_SECTORS = GRAIN_SIZE // SECTOR_SIZE
@@ -26,6 +26,7 @@ DESCRIPTOR_SECTOR = 1
 DESCRIPTOR_SECTORS = 20
 OVERHEAD_SECTORS = 128
 """Where VMware's own streams begin their grains; ESX wants the descriptor before it."""
+MAX_VIRTUAL_SIZE = 64 * TiB
 MAX_SECTORS = 1 << 32
 """Grain tables name places in the file by 32 bits: a file ends at 2 TiB."""
 

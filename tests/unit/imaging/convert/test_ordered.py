@@ -9,7 +9,7 @@ from imaging.digest import DIGEST_BLOCK, DigestBuilder, digest_device
 from imaging.errors import DeviceFull, DeviceIOError, Stopped
 from imaging.extent import Extent, Kind
 from imaging.memory import MemoryDevice
-from imaging.units import KiB, MiB, TiB
+from imaging.units import GiB, KiB, MiB, TiB
 
 BLOCK = 512 * KiB
 UNIT = 1 * MiB
@@ -183,6 +183,13 @@ def test_plan_of_nothing_is_few_jobs():
     assert len(jobs) == 32768
     assert sum(job.length for job in jobs) == 64 * TiB
     assert not any(job.blocks for job in jobs)
+
+
+def test_empty_jobs_are_aligned_so_that_digests_of_whole_gib_are_set_at_once():
+    extents = [Extent(0, 1, Kind.DATA), Extent(1, 10 * TiB - 1, Kind.HOLE)]
+    jobs = list(plan(extents, 10 * TiB, 2 * MiB))
+    assert jobs[0] == Job(0, 2 * MiB, (0,))
+    assert {job.offset % GiB for job in jobs[2:]} == {0}
 
 
 def test_plan_reads_whole_digest_blocks_once():
