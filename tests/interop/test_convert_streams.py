@@ -10,6 +10,8 @@ import pytest
 from dissect.hypervisor.disk.vmdk import VMDK
 
 from appliance.cli.main import main
+from imaging.convert import TARGETS
+from imaging.formats import FORMATS
 from tests.support.disks import GiB, KiB, MiB, needs_qemu_img, pattern, qemu_img, write_sparse
 
 pytestmark = pytest.mark.interop
@@ -66,6 +68,19 @@ def test_qemu_finds_a_sound_image_with_the_same_disk(make, name: str, tmp_path: 
     # Of disks of two sizes it would say so first.
     compared = qemu_img("compare", "-f", "raw", "-F", "vmdk", disk, image)
     assert compared == "Images are identical.\n"
+
+
+@pytest.mark.parametrize("to", [to for to in TARGETS if to.partition(":")[0] == "vmdk"])
+def test_our_reader_finds_the_same_root(
+    to: str, disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = written(disk, to)
+    root = capsys.readouterr().out
+    if "vmdk" in FORMATS:
+        assert main(["disk", "digest", str(image)]) == 0
+        assert capsys.readouterr().out == root
+    assert main(["disk", "digest", str(disk)]) == 0
+    assert capsys.readouterr().out == root
 
 
 @needs_qemu_img
