@@ -126,7 +126,6 @@ class _Work:
         self._ready: dict[int, tuple[Job, Encoded]] = {}
         self._appended = 0
         self._taken = 0
-        self._appending = False
 
     def abort(self, error: BaseException) -> None:
         """Make every worker end; the first error is the one that counts."""
@@ -188,20 +187,18 @@ class _Work:
         return is_data
 
     def _deliver(self, number: int, job: Job, encoded: Encoded) -> None:
-        """Append what is next, as long as it is ready; leave it to another worker that is about it already."""
+        """Append what is next, as long as it is ready.
+
+        A job is next once the one before it is appended, and only one worker can take it: nobody else appends then.
+        """
         with self._changed:
             self._ready[number] = (job, encoded)
-            if self._appending:
-                return
-            self._appending = True
         while (item := self._next_ready()) is not None:
             self._append(*item)
 
     def _next_ready(self) -> tuple[Job, Encoded] | None:
         with self._changed:
-            item = None if self.error else self._ready.pop(self._appended, None)
-            self._appending = item is not None
-            return item
+            return self._ready.pop(self._appended, None)
 
     def _append(self, job: Job, encoded: Encoded) -> None:
         if job.blocks:

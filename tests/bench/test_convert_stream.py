@@ -123,8 +123,18 @@ def measured(folder: Path, *command: str) -> Run:
     """Run a command to its end and return what it cost."""
     began = time.monotonic()
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
+    rss, ended = 0, 0
+    while not ended:
+        time.sleep(0.02)
+        rss = max(rss, peak_rss(process.pid))
+        ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+    wall = time.monotonic() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     assert process.returncode == 0
-    wall = time.monotonic() - began
-    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss // KiB)
+    return Run(wall, usage.ru_utime + usage.ru_stime, rss // KiB)
+
+
+def peak_rss(pid: int) -> int:
+    """Return the peak so far in KiB; wait4 would count what this process had when it forked."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if "VmHWM" in line), 0)

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from imaging.convert.ordered import WINDOW, Job, copy_ordered, plan
+from imaging.convert.ordered import WINDOW, Job, _Work, copy_ordered, plan
 from imaging.digest import DIGEST_BLOCK, DigestBuilder, digest_device
 from imaging.errors import DeviceFull, DeviceIOError, Stopped
 from imaging.extent import Extent, Kind
@@ -76,17 +76,18 @@ def test_the_sink_gets_the_disk_and_the_builder_its_digests(size, threads):
 @pytest.mark.parametrize("threads", [1, 3, 40])
 def test_holes_are_not_read_and_zeros_are_told(threads):
     source = filled(40 * MiB + 512)
-    source.write(34 * MiB, bytes(BLOCK))  # written zeros: read, but nothing
+    source.write(32 * MiB + BLOCK, b"half of a unit")
+    source.write(34 * MiB + BLOCK, bytes(BLOCK))  # written zeros: read, but nothing
     sink, digest = Disk(source.size), DigestBuilder(source.size)
     copy_ordered(source, sink, digest=digest, threads=threads)
+    reads = {at // BLOCK for at, _ in source.reads}
+    data = [e for e in source.extents(0, source.size) if e.is_data]
+    assert reads == {b for e in data for b in range(e.offset // BLOCK, -(-e.end // BLOCK))}
+    assert sum(length for _, length in source.reads) <= len(reads) * BLOCK
+    assert {2 * MiB, 34 * MiB} <= set(sink.zeros)
+    assert not {3 * MiB, 32 * MiB} & set(sink.zeros)
     assert sink.content == source._bytes
     assert digest.root() == digest_device(source).root
-    blocks = {at // BLOCK for at, _ in source.reads[: len(source.reads) // 2]}
-    data = {e.offset // BLOCK for e in source.extents(0, source.size) if e.is_data}
-    assert data <= {at // BLOCK for at, _ in source.reads}
-    assert 2 * MiB // BLOCK not in blocks
-    assert {2 * MiB, 34 * MiB} <= set(sink.zeros)
-    assert 3 * MiB not in sink.zeros
 
 
 def test_without_a_digest_nothing_else_changes():
@@ -141,22 +142,46 @@ def test_an_error_of_the_source_is_raised(threads):
 
 
 def test_the_first_error_is_the_one_that_is_raised():
-    failed = threading.Event()
+    work = _Work(MemoryDevice(MiB), Disk(MiB), None, None, None)
+    first = DeviceFull("no room")
+    work.abort(first)
+    work.abort(DeviceIOError("too late to count"))
+    assert work.error is first
 
+
+def test_an_error_of_the_sink_ends_the_work():
     class Full(Disk):
         def append(self, offset, encoded):
-            failed.set()
-            raise DeviceFull("no room")
+            super().append(offset, encoded)
+            if offset == 3 * MiB:
+                raise DeviceFull("no room")
 
-    class Failing(MemoryDevice):
-        def read_into(self, offset, buffer):
-            if offset >= 4 * MiB:
-                assert failed.wait(30)
-                raise DeviceIOError("too late to count")
-            super().read_into(offset, buffer)
-
+    source, sink = Counting(b"x" * (99 * MiB)), Full(99 * MiB)
     with pytest.raises(DeviceFull):
-        copy_ordered(Failing(b"x" * (9 * MiB)), Full(9 * MiB), digest=None, threads=8)
+        copy_ordered(source, sink, digest=None, threads=4)
+    assert sink.next == 4 * MiB
+    assert len(source.reads) <= (WINDOW + 4) * UNIT // BLOCK
+
+
+def test_what_is_ready_is_appended_by_whoever_completes_the_unit_before():
+    order, done = [], threading.Semaphore(0)
+
+    class Late(Disk):
+        def encode(self, offset, data):
+            if offset == 0:
+                for _ in range(5):
+                    assert done.acquire(timeout=30)
+            else:
+                done.release()
+            return super().encode(offset, data)
+
+        def append(self, offset, encoded):
+            order.append(threading.current_thread().name)
+            super().append(offset, encoded)
+
+    copy_ordered(MemoryDevice(b"x" * (6 * MiB)), Late(6 * MiB), digest=None, threads=2)
+    assert len(order) == 6
+    assert len(set(order[:5])) == 1
 
 
 def test_workers_wait_when_the_oldest_unit_is_slow():

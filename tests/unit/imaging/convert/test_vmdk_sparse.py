@@ -9,7 +9,7 @@ from imaging.newfile import NewFile
 from imaging.units import GiB, KiB, MiB, TiB
 from tests.support.disks import pattern
 from tests.support.sinks import OPTIONS, sparse_device, write_image
-from tests.support.vmdk_walk import Header, read_sparse
+from tests.support.vmdk_walk import Header, grain_places, read_sparse
 
 
 def written(source, folder):
@@ -61,6 +61,19 @@ def test_grains_without_a_write_are_not_in_the_file(tmp_path):
         file.commit()
     content = (tmp_path / "a").read_bytes()
     assert len(content) == (Header.of(content).overhead + 128) * 512
+
+
+def test_tables_that_end_where_the_grains_begin_spare_the_first_grain(tmp_path):
+    with NewFile(tmp_path / "a") as file:
+        sink = MonolithicSparseSink(file, 13 * 32 * MiB, OPTIONS)
+        sink.write(13 * 32 * MiB - 65536, memoryview(pattern(65536)))
+        sink.finish()
+        file.commit()
+    content = (tmp_path / "a").read_bytes()
+    header = Header.of(content)
+    assert header.directory + 1 + 13 * 4 == header.overhead - 1
+    assert grain_places(content, header.capacity, header.directory) == {6655: header.overhead}
+    assert content[header.overhead * 512 :] == pattern(65536)
 
 
 def test_neighbours_are_written_at_once(tmp_path):
