@@ -4,6 +4,7 @@ import argparse
 import os
 import time
 import uuid
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 from appliance.cli import output
@@ -38,7 +39,7 @@ def add_arguments(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--level",
         choices=LEVELS,
         default=LEVELS[0],
-        help="of formats that compress: fast (the default), or small, which takes three times as long",
+        help=f"of formats that compress; small takes three times as long (default: {LEVELS[0]})",
     )
     parser.add_argument("--format", choices=FORMATS, help="what SRC is (default: looks into it)")
     parser.add_argument(
@@ -84,7 +85,8 @@ def _convert(image: DiskImage, args: argparse.Namespace) -> dict[str, int | str 
     )
     digest = None if args.no_digest else DigestBuilder(image.size, folder=args.target.parent)
     source = CountingDevice(image)
-    with NewFile(args.target, replace=args.replace) as file:
+    held = closing(digest) if digest else nullcontext()
+    with held, NewFile(args.target, replace=args.replace) as file:
         sink = TARGETS[args.to].make(file, size, options)
         with output.ProgressLine("convert", image.size) as line:
             convert(source, sink, digest=digest, progress=line.advance)

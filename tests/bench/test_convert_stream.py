@@ -25,7 +25,7 @@ TREES = ("/usr/bin", "/usr/lib/gcc", "/usr/lib/python3", "/usr/share", "/usr/lib
 TREE_BYTES = 750 * MiB
 SHARED_MEMORY = Path("/dev/shm")
 PAIRS = 2
-OURS_PER_PAIR = 3
+OURS_PER_PAIR = 2
 ROOT = Path(__file__).resolve().parents[2]
 
 
