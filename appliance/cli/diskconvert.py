@@ -4,6 +4,7 @@ import argparse
 import os
 import time
 import uuid
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 from appliance.cli import output
@@ -11,6 +12,7 @@ from appliance.cli.exits import BadUsage, Exit
 from appliance.cli.helppage import add_verb
 from imaging.convert import TARGETS, Options, convert, target_name
 from imaging.counting import CountingDevice
+from imaging.deflate import LEVELS
 from imaging.digest import DigestBuilder
 from imaging.errors import UnsupportedImage
 from imaging.formats import FORMATS, DiskImage, open_path
@@ -32,6 +34,12 @@ def add_arguments(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         required=True,
         metavar="FORMAT[:SUBFORMAT]",
         help=f"what it becomes: {', '.join(TARGETS)}",
+    )
+    parser.add_argument(
+        "--level",
+        choices=LEVELS,
+        default=LEVELS[0],
+        help=f"of formats that compress; small takes three times as long (default: {LEVELS[0]})",
     )
     parser.add_argument("--format", choices=FORMATS, help="what SRC is (default: looks into it)")
     parser.add_argument(
@@ -73,10 +81,12 @@ def _convert(image: DiskImage, args: argparse.Namespace) -> dict[str, int | str 
         time.time_ns() // 1_000_000_000,
         sector_size,
         image.extents(0, image.size),
+        args.level,
     )
     digest = None if args.no_digest else DigestBuilder(image.size, folder=args.target.parent)
     source = CountingDevice(image)
-    with NewFile(args.target, replace=args.replace) as file:
+    held = closing(digest) if digest else nullcontext()
+    with held, NewFile(args.target, replace=args.replace) as file:
         sink = TARGETS[args.to].make(file, size, options)
         with output.ProgressLine("convert", image.size) as line:
             convert(source, sink, digest=digest, progress=line.advance)

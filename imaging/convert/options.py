@@ -16,9 +16,11 @@ class Options:
         timestamp: When it was made, in seconds since 1970.
         sector_size: Logical sector of the disk, 512 or 4096 bytes, where the format knows such a thing.
         extents: Of the source, to be walked once: for formats that announce them before the data.
+        level: One of `imaging.deflate.LEVELS`: for formats that compress.
     """
 
     unique_id: UUID
     timestamp: int
     sector_size: int = 512
     extents: Iterable[Extent] = ()
+    level: str = "fast"

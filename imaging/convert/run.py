@@ -1,9 +1,9 @@
 """convert: copy a disk into a sink, whatever kind the sink is of. Opens and commits nothing."""
 
-import importlib
 from collections.abc import Callable
 
 from imaging.convert.copy import copy_random
+from imaging.convert.ordered import copy_ordered
 from imaging.convert.sink import OrderedSink, RandomSink
 from imaging.device import BlockDevice
 from imaging.digest import DigestBuilder
@@ -31,9 +31,8 @@ def convert(
         Stopped: `stop` answered true.
         ImagingError: The source or the sink failed; the first error counts. The sink is not finished then.
     """
-    if hasattr(sink, "encode"):
-        ordered = importlib.import_module("imaging.convert.ordered")  # needs the codecs
-        ordered.copy_ordered(source, sink, digest=digest, progress=progress, stop=stop)
+    if isinstance(sink, OrderedSink):
+        copy_ordered(source, sink, digest=digest, progress=progress, stop=stop)
     else:
         copy_random(source, sink, digest=digest, progress=progress, stop=stop)
     sink.finish()

@@ -1,7 +1,7 @@
 """The two ways of writing a disk that `convert` knows: at any place, or in order. Writes nothing itself."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class RandomSink(Protocol):
@@ -23,6 +23,7 @@ class RandomSink(Protocol):
         ...
 
 
+@runtime_checkable
 class OrderedSink(Protocol):
     """A disk being written from its beginning to its end (compressed streams).
 

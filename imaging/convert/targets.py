@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from imaging.convert.flat import FixedVhdSink, RawSink
 from imaging.convert.options import Options
 from imaging.convert.sink import OrderedSink, RandomSink
+from imaging.convert.targz import TarGzSink
 from imaging.convert.vhd import DynamicVhdSink
 from imaging.convert.vhdx import DynamicVhdxSink, FixedVhdxSink
+from imaging.convert.vmdk_sparse import MonolithicSparseSink
+from imaging.convert.vmdk_stream import StreamOptimizedSink
 from imaging.errors import DiskTooLarge, UnsupportedImage
-from imaging.formats import vhd_layout, vhdx_layout
+from imaging.formats import vhd_layout, vhdx_layout, vmdk_build
 from imaging.newfile import NewFile
-from imaging.units import SECTOR_SIZE, round_up
+from imaging.units import SECTOR_SIZE, GiB, round_up
 
 Sink = RandomSink | OrderedSink
 
@@ -52,8 +55,11 @@ TARGETS = {
     "vhd:dynamic": Target(DynamicVhdSink, limit=vhd_layout.MAX_DYNAMIC_SIZE),
     "vhdx:dynamic": Target(DynamicVhdxSink, limit=vhdx_layout.MAX_VIRTUAL_SIZE),
     "vhdx:fixed": Target(FixedVhdxSink, limit=vhdx_layout.MAX_VIRTUAL_SIZE),
+    "vmdk:streamOptimized": Target(StreamOptimizedSink, limit=vmdk_build.MAX_VIRTUAL_SIZE),
+    "vmdk:monolithicSparse": Target(MonolithicSparseSink, limit=vmdk_build.MAX_VIRTUAL_SIZE),
+    "targz": Target(TarGzSink, unit=GiB),
 }
-_DEFAULTS = {"vhd": "vhd:dynamic", "vhdx": "vhdx:dynamic"}
+_DEFAULTS = {"vhd": "vhd:dynamic", "vhdx": "vhdx:dynamic", "vmdk": "vmdk:streamOptimized"}
 """What a format alone means: the subformat that every one of its readers takes and that is no larger than its data."""
 
 

@@ -1,5 +1,7 @@
-"""A conversion that is ended in the middle of its writes: kill -9 leaves a partial file at most, Ctrl-C nothing."""
+"""A conversion that ends in the middle of its writes: kill -9 leaves a partial file, Ctrl-C and a full disk nothing."""
 
+import json
+import random
 import signal
 import subprocess
 import sys
@@ -29,19 +31,20 @@ sys.exit(main(sys.argv[1:]))
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.parametrize("to", ["vhdx", "vmdk:streamOptimized", "vmdk:monolithicSparse", "targz"])
 @pytest.mark.parametrize(
     ("number", "code", "left"),
     [
-        (signal.SIGKILL, -signal.SIGKILL, ["disk.raw", "disk.vhdx.partial"]),
+        (signal.SIGKILL, -signal.SIGKILL, ["disk.raw", "image.partial"]),
         (signal.SIGINT, 130, ["disk.raw"]),
     ],
 )
 def test_a_conversion_that_is_ended(
-    number: signal.Signals, code: int, left: list[str], tmp_path: Path
+    number: signal.Signals, code: int, left: list[str], to: str, tmp_path: Path
 ) -> None:
-    source, target = tmp_path / "disk.raw", tmp_path / "disk.vhdx"
+    source, target = tmp_path / "disk.raw", tmp_path / "image"
     source.write_bytes(pattern(60 * MiB))
-    words = ["disk", "convert", str(source), str(target), "--to", "vhdx"]
+    words = ["disk", "convert", str(source), str(target), "--to", to]
     with subprocess.Popen(
         [sys.executable, "-c", SLOW, *words], cwd=ROOT, stdout=subprocess.PIPE
     ) as process:
@@ -54,4 +57,27 @@ def test_a_conversion_that_is_ended(
     assert sorted(path.name for path in tmp_path.iterdir()) == left
     again = [sys.executable, "-m", "appliance.cli.main", *words]
     subprocess.run(again, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk.raw", "disk.vhdx"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk.raw", "image"]
+
+
+LIMITED = r"""
+import resource, sys
+from appliance.cli.main import main
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (3 << 20, 3 << 20))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("to", ["vhdx", "vmdk:streamOptimized", "vmdk:monolithicSparse", "targz"])
+def test_a_file_that_cannot_grow_is_named_and_nothing_is_left(to: str, tmp_path: Path) -> None:
+    source, target = tmp_path / "disk.raw", tmp_path / "image"
+    source.write_bytes(random.Random(1).randbytes(8 * MiB))
+    words = ["disk", "convert", str(source), str(target), "--to", to, "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, *words], cwd=ROOT, capture_output=True, check=False
+    )
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["code"]) == (73, "imaging.full")
+    assert "image.partial" in answer["message"]
+    assert [path.name for path in tmp_path.iterdir()] == ["disk.raw"]

@@ -10,7 +10,7 @@ from imaging.convert import TARGETS, convert
 from imaging.device import read_bytes
 from imaging.digest import digest_device
 from imaging.errors import ImagingError
-from imaging.formats import open_image
+from imaging.formats import FORMATS, open_image
 from imaging.memory import MemoryDevice
 from tests.support.disks import KiB, MiB, pattern
 from tests.support.sinks import (
@@ -24,8 +24,10 @@ from tests.support.sinks import (
 
 PARTS = {4 * KiB: pattern(5 * KiB), 2 * MiB - 700: pattern(1400, 2), 5 * MiB: bytes(MiB)}
 SIZE = 7 * MiB + 512
-RANDOM = [name for name in TARGETS if name.partition(":")[0] in ("raw", "vhd", "vhdx")]
-SELF_DESCRIBING = [name for name in RANDOM if name != "raw"]
+SELF = [name for name in TARGETS if name.partition(":")[0] in FORMATS]
+SELF_DESCRIBING = [name for name in SELF if name != "raw"]
+SAME_EACH_TIME = [name for name in TARGETS if name != "vmdk:monolithicSparse"]
+"""Its grains lie as they come, from whichever thread."""
 
 parts = st.dictionaries(
     st.integers(0, 12 * MiB),
@@ -37,7 +39,7 @@ parts = st.dictionaries(
 )
 
 
-@pytest.mark.parametrize("to", RANDOM)
+@pytest.mark.parametrize("to", SELF)
 @settings(
     max_examples=15,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -55,16 +57,17 @@ def test_any_disk_comes_out_as_it_went_in(to, size, chosen, tmp_path: Path) -> N
     assert len(found) == (size if to == "raw" else -(-size // 512) * 512)
 
 
-@pytest.mark.parametrize("to", RANDOM)
+@pytest.mark.parametrize("to", SAME_EACH_TIME)
 def test_the_same_disk_gives_the_same_file(to, tmp_path: Path) -> None:
     content = bytearray(pattern(30 * MiB))
     for start in range(0, 30, 4):
         content[start * MiB : start * MiB + 1500 * KiB] = bytes(1500 * KiB)
     content[16 * MiB : 20 * MiB] = bytes(4 * MiB)
-    write_image(MemoryDevice(content), tmp_path / "reference", to)
-    for _ in range(4):
-        write_image(MemoryDevice(content), tmp_path / "again", to, replace=True)
-        assert (tmp_path / "again").read_bytes() == (tmp_path / "reference").read_bytes()
+    files = set()
+    for _ in range(5):
+        write_image(MemoryDevice(content), tmp_path / "image", to, replace=True)
+        files.add((tmp_path / "image").read_bytes())
+    assert len(files) == 1
 
 
 @pytest.mark.parametrize("to", SELF_DESCRIBING)

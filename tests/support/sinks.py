@@ -4,6 +4,7 @@ import random
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from dataclasses import replace as replace_fields
 from pathlib import Path
 
 from imaging.convert import TARGETS, Options, convert
@@ -29,6 +30,7 @@ def write_image(
 ) -> str:
     """Convert a whole disk into a file and return its root."""
     digest = DigestBuilder(source.size)
+    options = replace_fields(options, extents=source.extents(0, source.size))
     size = TARGETS[to].padded_size(source.size, sector_size=options.sector_size)
     with NewFile(path, replace=replace) as file:
         convert(source, TARGETS[to].make(file, size, options), digest=digest)

@@ -12,7 +12,7 @@ import pytest
 from appliance.cli import diskconvert
 from appliance.cli.main import main
 from tests.support.chains import model, vhd_chain, vhdx_chain
-from tests.support.disks import MiB, Vhdx, pattern, root_of, write_sparse
+from tests.support.disks import GiB, MiB, Vhdx, pattern, root_of, write_sparse
 
 RAW = pattern(2 * MiB + 512)
 
@@ -78,6 +78,29 @@ def test_an_odd_size_is_rounded_up_with_a_warning_where_it_must(
     assert run(raw, tmp_path / "a.raw", "--to", "raw") == 0
     assert (tmp_path / "a.raw").stat().st_size == 1_000_001
     assert "longer" not in capsys.readouterr().err
+
+
+def test_google_clouds_archive_is_whole_gib_and_says_so(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(raw, tmp_path / "a.tar.gz", "--to", "targz", "--json") == 0
+    shown = capsys.readouterr()
+    answer = json.loads(shown.out)
+    assert (answer["format"], answer["subformat"]) == ("targz", "")
+    assert (answer["virtual_size"], answer["padded_size"]) == (len(RAW), GiB)
+    assert answer["root"] == root_of(RAW)
+    assert f"{GiB - len(RAW)} bytes longer" in shown.err
+
+
+@pytest.mark.parametrize("to", ["vmdk:streamOptimized", "targz"])
+def test_a_level_is_chosen(to: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "disk.raw"
+    source.write_bytes(b"".join(b"%d bottles of beer\n" % i for i in range(50_000)))
+    for level in ("fast", "small"):
+        assert run(source, tmp_path / level, "--to", to, "--level", level) == 0
+    assert run(source, tmp_path / "usual", "--to", to) == 0
+    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert sizes["small"] < sizes["fast"] == sizes["usual"]
 
 
 def test_sectors_of_4096_bytes_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
