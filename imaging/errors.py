@@ -181,7 +181,7 @@ class UnsupportedImage(ImagingError):
     """A sound image that needs something imageport does not do."""
 
     code = "imaging.unsupported"
-    fix = "Convert the image to raw, VHD or VHDX with its hypervisor's tools first."
+    fix = "Convert the image to raw, VHDX or plain VMDK with its hypervisor's tools first."
 
 
 class ParentNeeded(UnsupportedImage):

@@ -93,7 +93,7 @@ class UploadArgs(Layout, frozen=True, kw_only=True):
     source: ShareRef
     path: SharePath
     target: TargetRef
-    format: Literal["raw", "vhd", "vhdx"] | None = None
+    format: Literal["raw", "vhd", "vhdx", "vmdk", "qcow2", "ova"] | None = None
     if_exists: IfExists = "fail"
     verify: Verify = "full"
     bandwidth: Annotated[int, msgspec.Meta(ge=64 * 1024, le=2**40)] | None = None

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from imaging.check import CheckReport, Finding, Severity, bounded
 from imaging.device import BlockDevice
-from imaging.errors import ImagingError, UnsupportedImage
+from imaging.errors import ImagingError, ReferenceRefused, UnsupportedImage
 from imaging.filedev import FileDevice
 from imaging.formats.base import DiskImage, ImageInfo
 from imaging.formats.ova import open_ova
 from imaging.formats.place import Place
-from imaging.formats.probe import probe
+from imaging.formats.probe import probe, promises
 from imaging.formats.qcow2 import open_qcow2
 from imaging.formats.qcow2_check import check_qcow2
 from imaging.formats.raw import open_raw
@@ -67,14 +67,18 @@ def open_image(
         file: Stays open when the image is closed; closing it is the caller's.
         format: One of FORMATS, and then never second-guessed; None looks at the file.
         name: What messages call the file; its suffix helps when the format is None.
-        siblings: Where parents, extents and data files are looked for; None: such images are refused.
+        siblings: Where parents, extents and data files are looked for; None: such images are refused. Only used if
+            `format` was given, or the suffix of `name` says the format that was found: a guest can write any header
+            into its raw disk, and so would choose which files beside it are read (CVE-2024-32498).
 
     Raises:
         ImagingError: With the cause and, where there is one, the offset in the file.
     """
-    place = Place(last_component(name), siblings, _open_as)
     try:
-        return _open_as(file, format or probe(file, name), place)
+        found = format or probe(file, name)
+        if siblings is not None and format is None and not promises(name, found):
+            siblings = _Unsaid(found)
+        return _open_as(file, found, Place(last_component(name), siblings, _open_as))
     except ImagingError as err:
         if not name or str(err).startswith(name):
             raise
@@ -141,6 +145,21 @@ def _only_opened(_file: BlockDevice) -> Iterator[Finding]:
     """Say that nobody looked further, so that silence is not taken for soundness."""
     text = "for this format only what reading needs was checked"
     yield Finding("check.open-only", Severity.NOTE, text)
+
+
+class _Unsaid:
+    """The folder of an image of which nobody said the format: opens nothing."""
+
+    def __init__(self, found: str) -> None:
+        self._found = found
+
+    def open(self, name: str) -> BlockDevice:
+        """Refuse."""
+        raise ReferenceRefused(
+            f"it looks like {self._found} and names the file {name!r}, but nobody said that format, nor does its own"
+            " name: give it to have that file read",
+            found=name,
+        )
 
 
 def _open_as(file: BlockDevice, format: str, place: Place) -> DiskImage:

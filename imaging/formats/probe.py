@@ -49,7 +49,13 @@ _SUFFIXES = {
     ".vmdk": "vmdk",
     ".ova": "ova",
     ".qcow2": "qcow2",
+    ".qcow": "qcow2",
 }
+
+
+def promises(name: str, format: str) -> bool:
+    """Return whether the name of a file ends as names of this format do."""
+    return any(name.lower().endswith(end) for end, found in _SUFFIXES.items() if found == format)
 
 
 def probe(file: BlockDevice, name: str = "") -> str:

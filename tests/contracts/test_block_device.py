@@ -143,7 +143,7 @@ def _vmdk_of_many_extents(_folder: Path) -> BlockDevice:
             sizes[3], {n: data for n, data in grains.items() if any(data)}
         ).build(),
     }
-    return open_image(MemoryDevice(text.encode()), siblings=Folder(files))
+    return open_image(MemoryDevice(text.encode()), format="vmdk", siblings=Folder(files))
 
 
 def _vmdk_delta(_folder: Path) -> BlockDevice:
@@ -157,7 +157,7 @@ def _vmdk_delta(_folder: Path) -> BlockDevice:
         parent=("00000001", "base"),
     )
     files = {"base": StreamVmdk(SIZE, base, cid="1").build()}
-    return open_image(MemoryDevice(top.build()), name="top", siblings=Folder(files))
+    return open_image(MemoryDevice(top.build()), name="top.vmdk", siblings=Folder(files))
 
 
 def _ova(_folder: Path) -> BlockDevice:

@@ -130,7 +130,7 @@ def test_vmdk_delta(top: list[int], base: list[int], zeros: set[int], one: int, 
     hidden = {grain: bytes(GRAIN) for grain in zeros if grain not in above}
     image = SparseVmdk(size, above, flags=7, entries=dict.fromkeys(hidden, 1), parent=("1", "base"))
     folder = Folder({"base": StreamVmdk(size, below, cid="1").build()})
-    disk = open_image(MemoryDevice(image.build()), name="top", siblings=folder)
+    disk = open_image(MemoryDevice(image.build()), name="top.vmdk", siblings=folder)
     check(disk, disk_of(size, below | hidden | above), one, two)
 
 

@@ -142,7 +142,7 @@ def test_a_vhdx_bitmap_speaks_for_the_blocks_of_its_chunk(tmp_path: Path) -> Non
     child.blocks, child.sectors = {child.ratio + 1: pattern(4096, 9)}, {child.ratio + 1: [1]}
     folder = MemoryFolder({"base.vhdx": base_vhdx()})
     with closing(FileDevice(child.write(tmp_path / "top"))) as file:
-        disk = open_image(file, name="top", siblings=folder)
+        disk = open_image(file, name="top.vhdx", siblings=folder)
         found = read_bytes(disk, child.size - child.block_size, 1536)
     assert found == bytes(512) + pattern(4096, 9)[512:1024] + bytes(512)
 
@@ -198,7 +198,7 @@ def test_many_small_runs_cost_one_read_of_each_file() -> None:
     folder = MemoryFolder({})
     folder.open = lambda name: base  # type: ignore[method-assign]
     file = Counting(vhdx_child(sectors={1: range(0, 2048, 2)}).build())
-    disk = open_image(file, name="top", siblings=folder)
+    disk = open_image(file, name="top.vhdx", siblings=folder)
     base.reads = file.reads = 0
     read_bytes(disk, MiB, 512 * KiB)
     assert (base.reads, file.reads) == (1, 2)  # the bitmap is the second

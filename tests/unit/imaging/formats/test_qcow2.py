@@ -150,7 +150,7 @@ def test_one_pass_over_the_backing_file_lists_its_holes(tmp_path: Path) -> None:
         def open(self, name: str) -> MemoryDevice:
             return Base(pattern(48 * C))
 
-    disk = open_image(MemoryDevice(image.build()), siblings=BaseFolder())
+    disk = open_image(MemoryDevice(image.build()), format="qcow2", siblings=BaseFolder())
     kinds = [extent.kind for extent in disk.extents(0, disk.size)]
     assert kinds == [Kind.DATA] + [Kind.HOLE, Kind.DATA] * 7 + [Kind.HOLE]
     assert asked == [(0, 48 * C)]
