@@ -12,13 +12,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from imaging.filedev import FileDevice
 from imaging.formats import FORMATS
+from tests.bench.launch import Launched, launch
 from tests.support.disks import GiB, MiB, needs_qemu_img, qemu_img, write_sparse
 
 pytestmark = [pytest.mark.bench, needs_qemu_img]
@@ -29,45 +29,16 @@ RUNS = int(os.environ.get("BENCH_RUNS", "5"))
 MEMORY = Path("/dev/shm")
 IMAGEPORT = [sys.executable, "-m", "appliance.cli.main", "disk", "convert"]
 PLAIN = "--no-digest"
-LAUNCHER = """
-import os, sys, time
-started = time.monotonic()
-null = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
-pid = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, file_actions=null)
-_, status, usage = os.wait4(pid, 0)
-print(time.monotonic() - started, usage.ru_utime + usage.ru_stime, usage.ru_maxrss)
-sys.exit(os.waitstatus_to_exitcode(status))
-"""
-"""Between us and what is measured: a process begins with the peak memory of the one that started it."""
 
 
-@dataclass(frozen=True)
-class Run:
-    """One process, or several one after another."""
-
-    wall: float
-    cpu: float
-    rss: int
-
-    def __add__(self, other: "Run") -> "Run":
-        return Run(self.wall + other.wall, self.cpu + other.cpu, max(self.rss, other.rss))
-
-
-def run(*command: str | Path) -> Run:
-    launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER, *map(str, command)]
-    done = subprocess.run(launcher, stdout=subprocess.PIPE, check=True)
-    wall, cpu, rss = done.stdout.split()[-3:]
-    return Run(float(wall), float(cpu), int(rss) // 1024)
-
-
-def ours(source: Path, target: Path, to: str, *options: str) -> Run:
+def ours(source: Path, target: Path, to: str, *options: str) -> Launched:
     target.unlink(missing_ok=True)
-    return run(*IMAGEPORT, source, target, "--to", to, *options)
+    return launch(*IMAGEPORT, source, target, "--to", to, *options)
 
 
-def qemu(source: Path, target: Path, *options: str, form: str = "raw") -> Run:
+def qemu(source: Path, target: Path, *options: str, form: str = "raw") -> Launched:
     target.unlink(missing_ok=True)
-    return run("qemu-img", "convert", "-f", form, *options, source, target)
+    return launch("qemu-img", "convert", "-f", form, *options, source, target)
 
 
 @pytest.fixture(scope="module")
@@ -120,12 +91,12 @@ def data(folder: Path, disk: Path) -> Path:
     return path
 
 
-def show(name: str, pairs: list[tuple[Run, Run]]) -> None:
+def show(name: str, pairs: list[tuple[Launched, Launched]]) -> None:
     """Print a row: ours, the other's, and how they compare."""
     mine, other = (min(runs, key=lambda run: run.wall) for runs in zip(*pairs, strict=True))
     ratio = min(mine.wall / other.wall for mine, other in pairs)
     sys.stdout.write(
-        f"\n{name:<44} {mine.wall:6.2f} s {mine.cpu:6.2f} CPU s {max(m.rss for m, _ in pairs):4} MiB |"
+        f"\n{name:<44} {mine.wall:6.2f} s {mine.cpu:6.2f} CPU s {max(m.rss for m, _ in pairs):4.0f} MiB |"
         f" {other.wall:6.2f} s {other.cpu:6.2f} CPU s | best/best {mine.wall / other.wall:.2f},"
         f" best pair {ratio:.2f}, CPU {mine.cpu / other.cpu:.2f}"
     )
@@ -151,7 +122,7 @@ def test_from_raw(to: str, options: tuple[str, ...], folder: Path, disk: Path, d
         plain.append((ours(disk, mine, to, PLAIN), by_qemu))
         hashing = ours(disk, mine, to)
         digest.append((hashing, qemu(disk, other, *options)))
-        tools.append((hashing, digest[-1][1] + run("sha256sum", data)))
+        tools.append((hashing, digest[-1][1] + launch("sha256sum", data)))
     show(f"raw -> {to}, no digest", plain)
     show(f"raw -> {to}, digest", digest)
     show(f"raw -> {to}, digest, and sha256sum of the data", tools)
@@ -171,6 +142,23 @@ def test_to_raw(form: str, folder: Path, disk: Path) -> None:
         hashing = ours(image, mine, "raw", *options)
         pairs.append((hashing, qemu(image, other, "-O", "raw", form=form)))
     show(f"{form} -> raw, digest", pairs)
+    for path in (image, mine, other):
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("to", "options"),
+    [("raw", ("-O", "raw")), ("vhdx:dynamic", ("-O", "vhdx", "-o", "block_size=2M"))],
+    ids=["raw", "vhdx"],
+)
+def test_from_a_stream(to: str, options: tuple[str, ...], folder: Path, disk: Path) -> None:
+    image, mine, other = folder / "image", folder / "mine", folder / "other"
+    ours(disk, image, "vmdk:streamOptimized", PLAIN)
+    pairs = []
+    for _ in range(RUNS):
+        hashing = ours(image, mine, to, "--format", "vmdk")
+        pairs.append((hashing, qemu(image, other, *options, form="vmdk")))
+    show(f"streamOptimized -> {to}, digest", pairs)
     for path in (image, mine, other):
         path.unlink()
 

@@ -10,14 +10,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.support.disks import GiB, KiB, MiB, needs_qemu_img, write_sparse
+from tests.bench.launch import Launched, launch
+from tests.support.disks import GiB, MiB, needs_qemu_img, write_sparse
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800), needs_qemu_img]
 
@@ -27,15 +26,6 @@ SHARED_MEMORY = Path("/dev/shm")
 PAIRS = 2
 OURS_PER_PAIR = 2
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@dataclass
-class Run:
-    """What one process cost."""
-
-    wall: float
-    cpu: float
-    rss: int
 
 
 @pytest.fixture(scope="module")
@@ -90,17 +80,17 @@ def test_targz(disk: Path) -> None:
 
 def compare(disk: Path, peer: str, theirs: tuple[str, ...], to: str) -> list[float]:
     """Run both by turns; print the best of each and return our sizes over theirs."""
-    runs: dict[str, list[Run]] = {peer: [], "fast": [], "small": []}
+    runs: dict[str, list[Launched]] = {peer: [], "fast": [], "small": []}
     sizes = {}
     for _ in range(PAIRS):
         for level in ("fast", "small"):
             ours = (sys.executable, "-m", "appliance.cli.main", "disk", "convert", "--replace")
             words = (str(disk), str(disk.with_name(level)), "--to", to, "--level", level)
             for _ in range(OURS_PER_PAIR):
-                runs[level].append(measured(ROOT, *ours, *words))
+                runs[level].append(launch(*ours, *words, folder=ROOT))
             sizes[level] = disk.with_name(level).stat().st_size
             disk.with_name(level).unlink()
-        runs[peer].append(measured(disk.parent, *theirs))
+        runs[peer].append(launch(*theirs, folder=disk.parent))
         sizes[peer] = disk.with_name("theirs").stat().st_size
         disk.with_name("theirs").unlink()
     data = disk.stat().st_blocks * 512 // MiB
@@ -113,28 +103,7 @@ def compare(disk: Path, peer: str, theirs: tuple[str, ...], to: str) -> list[flo
         lines.append(
             f"{name:9} {wall:6.2f} s ({wall / base:.3f}), CPU {cpu:6.2f} s,"
             f" {sizes[name] / MiB:6.1f} MiB ({sizes[name] / sizes[peer]:.3f}),"
-            f" peak RSS {max(run.rss for run in found)} MiB"
+            f" peak RSS {max(run.rss for run in found):.0f} MiB"
         )
     sys.stdout.write("\n" + "\n".join(lines) + "\n")
     return [sizes[level] / sizes[peer] for level in ("fast", "small")]
-
-
-def measured(folder: Path, *command: str) -> Run:
-    """Run a command to its end and return what it cost."""
-    began = time.monotonic()
-    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
-    rss, ended = 0, 0
-    while not ended:
-        time.sleep(0.02)
-        rss = max(rss, peak_rss(process.pid))
-        ended, status, usage = os.wait4(process.pid, os.WNOHANG)
-    wall = time.monotonic() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    return Run(wall, usage.ru_utime + usage.ru_stime, rss // KiB)
-
-
-def peak_rss(pid: int) -> int:
-    """Return the peak so far in KiB; wait4 would count what this process had when it forked."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next((int(line.split()[1]) for line in lines if "VmHWM" in line), 0)

@@ -4,16 +4,27 @@ A real agent with its journal, the relay's double. Prints; asserts no seconds. L
 twice the time.
 """
 
+import logging
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tests.support.agent_relay_double import relay
 from tests.support.agent_world import StepStage, agent, prepare
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Two log lines a job would be most of what `make bench` prints."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize("jobs", [50, 100, 200, 400, 800])

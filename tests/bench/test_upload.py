@@ -15,7 +15,6 @@ import shutil
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ import pytest
 
 from imaging.formats.vhd_layout import build_fixed_footer
 from imaging.units import GiB, MiB
+from tests.bench.launch import launch
 from tests.support.simazure import running_azure
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
@@ -80,24 +80,10 @@ def report(port: int) -> dict[str, float]:
 
 def measured(port: int, size: int, command: list[str], environment: dict[str, str]) -> Run:
     report(port)
-    began = time.monotonic()
-    process = subprocess.Popen(
-        command,
-        env=os.environ | environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    with process.stderr:
-        errors = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.monotonic() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0, errors
+    ran = launch(*command, environment=environment)
     got = report(port)
-    cpu = (usage.ru_utime + usage.ru_stime) / (size / GiB)
-    return Run(wall, got["last"] - began, cpu, usage.ru_maxrss / 1024, int(got["bytes"]))
+    to_last_page = got["last"] - ran.started
+    return Run(ran.wall, to_last_page, ran.cpu / (size / GiB), ran.rss, int(got["bytes"]))
 
 
 def imageport(port: int, size: int, folder: Path, name: str, *options: str) -> Run:
