@@ -114,7 +114,7 @@ def test_images_of_qemu_hold_the_disk_they_were_made_from(
     form: tuple[str, str, str, str], disk: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     name, options, family, subformat = form
-    image = convert(disk, tmp_path / "image", name, options)
+    image = convert(disk, tmp_path / f"image.{family}", name, options)
     assert main(["disk", "info", "--json", str(image)]) == 0
     info = json.loads(capsys.readouterr().out)
     assert (info["format"], info["subformat"], info["dirty"]) == (family, subformat, False)

@@ -181,7 +181,7 @@ def test_a_secret_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
         ({"target": {"kind": "local", "name": "cloud", "disk": "d", "size": 3}}, "size"),
         ({"target": {"kind": "floppy"}}, "floppy"),
         ({"options": {"if_exists": "maybe"}}, "if_exists"),
-        ({"format": "vmdk"}, "format"),
+        ({"format": "vdi"}, "format"),
         ({"appliance": "Site 1"}, "`appliance`"),
         ({"workflow": "Spring 2026"}, "`workflow`"),
         ({"workflow": 3}, "`workflow`"),

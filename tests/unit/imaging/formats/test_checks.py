@@ -78,10 +78,11 @@ def test_a_sound_image_is_clean(make: Callable[[], bytes]) -> None:
 def test_a_sound_chain_is_clean_and_names_its_parent(make: Callable[..., dict[str, bytes]]) -> None:
     files = make([(2 * MiB, [(0, pattern(2 * MiB))]), (2 * MiB, [(512, pattern(512))])])
     base, top = files
-    report = checked(files[top], files=files)
+    form = base.rpartition(".")[2]
+    report = checked(files[top], form, files)
     assert (report.findings, report.parent, report.subformat) == ((), base, "differencing")
     with pytest.raises(ParentNeeded):
-        checked(files[top])
+        checked(files[top], form)
 
 
 # --- raw -----------------------------------------------------------------------------------------
@@ -199,14 +200,14 @@ def test_a_bitmap_of_a_disk_without_a_parent_is_found() -> None:
 def test_a_partial_block_that_is_not_is_noted(sectors: list[int], whose: str) -> None:
     paths = {"relative_path": "base.vhdx"}
     child = VhdxChild(4 * MiB, {1: pattern(MiB)}, sectors={1: sectors}, paths=paths)
-    report = checked(child.build(), files={"base.vhdx": vhdx()})
+    report = checked(child.build(), "vhdx", {"base.vhdx": vhdx()})
     assert (only(report).code, report.clean) == ("check.bitmap-uniform", True)
     assert whose in only(report).message
 
 
 def test_a_stale_sector_of_a_vhd_child_is_no_fault() -> None:
     child = VhdChild(4 * BLOCK, {1: pattern(BLOCK)}, sectors={1: [3]}, name="base.vhd")
-    assert checked(child.build(), files={"base.vhd": vhd()}).findings == ()
+    assert checked(child.build(), "vhd", {"base.vhd": vhd()}).findings == ()
 
 
 # --- in general ----------------------------------------------------------------------------------

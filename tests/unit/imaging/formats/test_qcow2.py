@@ -244,9 +244,12 @@ def test_a_chain_may_have_32_images_and_no_more(tmp_path: Path) -> None:
         name = {"backing": b"%d" % (number - 1), "backing_format": b"qcow2"} if number else {}
         image = Qcow2(40 * C, {number: content(number)}, **name)  # type: ignore[arg-type]
         image.write(tmp_path / str(number))
-    with open_path(tmp_path / "31") as disk:
+    with open_path(tmp_path / "31", format="qcow2") as disk:
         assert read_bytes(disk, 0, 32 * C) == b"".join(map(content, range(32)))
-    with pytest.raises(InvalidImage, match="more than 32"), open_path(tmp_path / "32"):
+    with (
+        pytest.raises(InvalidImage, match="more than 32"),
+        open_path(tmp_path / "32", format="qcow2"),
+    ):
         pass
 
 
