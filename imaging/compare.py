@@ -5,7 +5,6 @@ The shorter device is taken to go on in zeros: whether that may count as equal i
 
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from imaging.device import BlockDevice
 from imaging.errors import Stopped
 from imaging.extent import Extent, Kind
 from imaging.units import KiB
+from imaging.workers import run_workers
 
 _PIECE = 512 * KiB
 """Bytes read and compared at a time: both buffers of a thread stay in the processor's cache."""
@@ -70,14 +70,7 @@ def compare_devices(
         ImagingError: A device failed.
     """
     work = _Work(a, b, progress, stop)
-    with ThreadPoolExecutor(threads, thread_name_prefix="compare") as pool:
-        workers = [pool.submit(work.run) for _ in range(threads)]
-        try:
-            for worker in workers:
-                worker.result()
-        except BaseException:
-            work.abort()
-            raise
+    run_workers(work.run, count=threads, name="compare", abort=work.abort)
     return Comparison(a.size, b.size, work.first_difference)
 
 
@@ -136,16 +129,12 @@ class _Work:
     def run(self) -> None:
         """Work until nothing is left or a difference lies before it; one call a thread."""
         buffers = bytearray(_PIECE), bytearray(_PIECE)
-        try:
-            while run := self._next():
-                for piece in run:
-                    found = self._compare(piece, *buffers)
-                    if found is not None:
-                        self._note(found)
-                        break
-        except BaseException:
-            self.abort()
-            raise
+        while run := self._next():
+            for piece in run:
+                found = self._compare(piece, *buffers)
+                if found is not None:
+                    self._note(found)
+                    break
 
     def _next(self) -> list[Piece]:
         with self._lock:

@@ -8,7 +8,6 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
 
 from imaging.convert.plan import Gap, Run, Unit, plan_runs
 from imaging.convert.sink import RandomSink
@@ -17,6 +16,7 @@ from imaging.device import BlockDevice
 from imaging.digest import DIGEST_BLOCK, DIGEST_SIZE, ZERO_BLOCK_DIGEST, DigestBuilder
 from imaging.errors import Stopped
 from imaging.units import KiB, MiB
+from imaging.workers import run_workers
 
 RUN = 2 * MiB
 """What a worker takes at a time: no larger than a block of any format that places blocks at their first write."""
@@ -61,14 +61,7 @@ def copy_random(
     """
     work = _Work(source, sink, digest, progress, stop)
     count = threads or _thread_count(hashing=digest is not None)
-    with ThreadPoolExecutor(count, thread_name_prefix="copy") as pool:
-        try:
-            wait([pool.submit(work.run) for _ in range(count)])
-        except BaseException as err:  # Ctrl-C: the workers end before the pool lets go of it
-            work.fail(err)
-            raise
-    if work.error is not None:
-        raise work.error
+    run_workers(work.run, count=count, name="copy", abort=work.abort)
 
 
 def _thread_count(*, hashing: bool) -> int:
@@ -76,7 +69,7 @@ def _thread_count(*, hashing: bool) -> int:
 
 
 class _Work:
-    """What the workers share: the steps to do, guarded by one lock, and the first error."""
+    """What the workers share: the steps to do, guarded by one lock."""
 
     def __init__(
         self,
@@ -88,7 +81,6 @@ class _Work:
     ) -> None:
         extents = source.extents(0, source.size)
         self._steps = enumerate_runs(plan_runs(extents, source.size, block=DIGEST_BLOCK, run=RUN))
-        self.error: BaseException | None = None
         self._source = source
         self._sink = sink
         self._digest = digest
@@ -96,32 +88,29 @@ class _Work:
         self._stop = stop
         self._turns = Turns()
         self._lock = threading.Lock()
+        self._aborted = False
 
-    def fail(self, err: BaseException) -> None:
-        """Keep the first error, and make every worker end after the block it is busy with."""
-        with self._lock:
-            self.error = self.error or err
+    def abort(self) -> None:
+        """Make every worker end after the block it is busy with."""
+        self._aborted = True
         self._turns.abort()
 
     def run(self) -> None:
-        """Work until no step is left; one call a thread. Raises nothing: see `error`."""
+        """Work until no step is left; one call a thread."""
         buffer = bytearray(DIGEST_BLOCK)
-        try:
-            with memoryview(buffer) as view:
-                worker = _Worker(self._source, self._sink, buffer, view)
-                while (step := self._next()) is not None:
-                    number, cell = step
-                    if isinstance(cell, Gap):
-                        self._skip(cell)
-                    else:
-                        self._copy(worker, cell, number)
-                    self._report(cell.length)
-        except BaseException as err:  # noqa: BLE001  (raised again by the caller's thread)
-            self.fail(err)
+        with memoryview(buffer) as view:
+            worker = _Worker(self._source, self._sink, buffer, view)
+            while (step := self._next()) is not None:
+                number, cell = step
+                if isinstance(cell, Gap):
+                    self._skip(cell)
+                else:
+                    self._copy(worker, cell, number)
+                self._report(cell.length)
 
     def _next(self) -> tuple[int, Run | Gap] | None:
         with self._lock:
-            if self.error is not None:
+            if self._aborted:
                 return None
             if self._stop is not None and self._stop():
                 raise Stopped("the copy was stopped before it was complete")

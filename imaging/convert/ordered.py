@@ -8,7 +8,6 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -17,6 +16,7 @@ from imaging.device import BlockDevice
 from imaging.digest import DIGEST_BLOCK, ZERO_BLOCK_DIGEST, DigestBuilder, block_count
 from imaging.errors import Stopped
 from imaging.extent import Extent
+from imaging.workers import run_workers
 
 WINDOW = 16
 """Jobs that may be begun before the oldest is appended. Memory: as many units, read or encoded, and a unit a thread."""
@@ -67,14 +67,7 @@ def copy_ordered(
     """
     work = _Work(source, sink, digest, progress, stop)
     count = min(threads or len(os.sched_getaffinity(0)), WINDOW)
-    with ThreadPoolExecutor(count, thread_name_prefix="ordered") as pool:
-        try:
-            wait([pool.submit(work.run) for _ in range(count)])
-        except BaseException as err:
-            work.abort(err)
-            raise
-    if work.error is not None:
-        raise work.error
+    run_workers(work.run, count=count, name="ordered", abort=work.abort)
 
 
 def plan(extents: Iterable[Extent], size: int, unit: int) -> Iterator[Job]:
@@ -115,7 +108,7 @@ class _Work:
         progress: Callable[[int], None] | None,
         stop: Callable[[], bool] | None,
     ) -> None:
-        self.error: BaseException | None = None
+        self._aborted = False
         self._source = source
         self._sink = sink
         self._digest = digest
@@ -127,26 +120,23 @@ class _Work:
         self._appended = 0
         self._taken = 0
 
-    def abort(self, error: BaseException) -> None:
-        """Make every worker end; the first error is the one that counts."""
+    def abort(self) -> None:
+        """Make every worker end."""
         with self._changed:
-            self.error = self.error or error
+            self._aborted = True
             self._changed.notify_all()
 
     def run(self) -> None:
         """Work until no job is left or somebody failed; one call a thread."""
         buffer = bytearray(self._sink.unit)
-        try:
-            while (taken := self._next()) is not None:
-                number, job = taken
-                self._deliver(number, job, self._encode(job, buffer))
-        except BaseException as err:  # noqa: BLE001 - the caller's thread raises it
-            self.abort(err)
+        while (taken := self._next()) is not None:
+            number, job = taken
+            self._deliver(number, job, self._encode(job, buffer))
 
     def _next(self) -> tuple[int, Job] | None:
         with self._changed:
-            self._changed.wait_for(lambda: self.error or self._taken - self._appended < WINDOW)
-            if self.error is not None:
+            self._changed.wait_for(lambda: self._aborted or self._taken - self._appended < WINDOW)
+            if self._aborted:
                 return None
             if self._stop is not None and self._stop():
                 raise Stopped("the copy was stopped before it was complete")

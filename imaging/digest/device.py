@@ -6,13 +6,13 @@ The digest inside a copy is not made here: the copy pipeline hashes what it move
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from imaging.device import BlockDevice
 from imaging.digest.builder import DIGEST_BLOCK, DigestBuilder, DiskDigest, hash_block
 from imaging.errors import Stopped
 from imaging.extent import Extent
+from imaging.workers import run_workers
 
 _RUN_BLOCKS = 8
 """Blocks that a worker takes at a time (4 MiB): locks stay rare, work stays evenly spread."""
@@ -51,14 +51,7 @@ def digest_device(
     """
     work = _Work(device, progress, stop)
     count = threads or len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(count, thread_name_prefix="digest") as pool:
-        workers = [pool.submit(work.run) for _ in range(count)]
-        try:
-            for worker in workers:
-                worker.result()
-        except BaseException:
-            work.abort()
-            raise
+    run_workers(work.run, count=count, name="digest", abort=work.abort)
     return work.builder.digest()
 
 
@@ -104,16 +97,12 @@ class _Work:
     def run(self) -> None:
         """Work until no run is left; one call a thread."""
         buffer = bytearray(DIGEST_BLOCK)
-        try:
-            while (run := self._next()) is not None:
-                if run.is_data:
-                    self.builder.set_blocks(run.first, self._hash(run, buffer))
-                else:
-                    self.builder.set_zero(run.first, run.count)
-                self._report(run)
-        except BaseException:
-            self.abort()
-            raise
+        while (run := self._next()) is not None:
+            if run.is_data:
+                self.builder.set_blocks(run.first, self._hash(run, buffer))
+            else:
+                self.builder.set_zero(run.first, run.count)
+            self._report(run)
 
     def _next(self) -> BlockRun | None:
         with self._lock:

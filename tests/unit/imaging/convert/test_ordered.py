@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from imaging.convert.ordered import WINDOW, Job, _Work, copy_ordered, plan
+from imaging.convert.ordered import WINDOW, Job, copy_ordered, plan
 from imaging.digest import DIGEST_BLOCK, DigestBuilder, digest_device
 from imaging.errors import DeviceFull, DeviceIOError, Stopped
 from imaging.extent import Extent, Kind
@@ -139,14 +139,6 @@ def test_an_error_of_the_source_is_raised(threads):
     with pytest.raises(DeviceIOError, match="broken"):
         copy_ordered(Failing(b"x" * (9 * MiB)), sink, digest=None, threads=threads)
     assert sink.next <= 2 * MiB
-
-
-def test_the_first_error_is_the_one_that_is_raised():
-    work = _Work(MemoryDevice(MiB), Disk(MiB), None, None, None)
-    first = DeviceFull("no room")
-    work.abort(first)
-    work.abort(DeviceIOError("too late to count"))
-    assert work.error is first
 
 
 def test_an_error_of_the_sink_ends_the_work():
