@@ -91,7 +91,9 @@ class DeviceFull(DeviceError):
 
     code = "imaging.full"
     exit_code = 73
-    fix = "Make room below the file that is named, or write to another file system; nothing was lost but the new file."
+    fix = (
+        "Make room below the file that is named, or write to another file system; then do it again."
+    )
 
 
 class InvalidImage(ImagingError):

@@ -15,7 +15,6 @@ from imaging.formats.vhd_layout import build_fixed_footer
 from tests.support.chains import Writes, model, vhd_chain, vhdx_chain
 from tests.support.disks import (
     DATA_DIR,
-    SHARED_DIR,
     DynamicVhd,
     GiB,
     MiB,
@@ -240,10 +239,7 @@ def test_libvhdi_reads_whole_blocks_of_a_vhd_chain_as_we_do(
 def test_a_checkpoint_of_windows_is_read_over_its_parent(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    packed = next((f / SAMPLE for f in (DATA_DIR, SHARED_DIR) if (f / SAMPLE).is_file()), None)
-    if packed is None:
-        pytest.skip(f"{SAMPLE} is missing")
-    child = unpack(packed, tmp_path).read_bytes()
+    child = unpack(DATA_DIR / SAMPLE, tmp_path).read_bytes()
     (size,) = struct.unpack_from(">Q", child, len(child) - 512 + 48)
     footer = vhd_footer(size, unique_id=child[512 + 40 : 512 + 56])
     content = pattern(size)
