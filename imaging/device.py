@@ -58,6 +58,17 @@ class BlockDevice(Protocol):
         ...
 
 
+class ResizableDevice(BlockDevice, Protocol):
+    """A device whose end can be moved: the file that an image written in place lies in."""
+
+    def truncate(self, size: int) -> None:
+        """Make the device `size` bytes long: cut its end off, or add zeros as a hole.
+
+        Like a write it is durable only after `flush`.
+        """
+        ...
+
+
 def read_bytes(device: BlockDevice, offset: int, length: int) -> bytes:
     """Return `length` bytes at `offset`; for headers and tests, not for the copy pipeline."""
     buffer = bytearray(length)

@@ -9,6 +9,7 @@ ImagingError                 imaging.error
 │   ├── DeviceFull           imaging.full
 │   ├── FileMissing          imaging.file-missing
 │   ├── FileExists           imaging.file-exists
+│   ├── FileBusy             imaging.file-busy
 │   ├── NotAFile             imaging.not-a-file
 │   └── AccessDenied         imaging.access-denied
 ├── InvalidImage             imaging.invalid
@@ -119,6 +120,16 @@ class FileExists(DeviceError):
     exit_code = 73
     http_status = 409
     fix = "Choose another name, or say that the file may be replaced (`--replace`)."
+
+
+class FileBusy(DeviceError):
+    """Another process of ours is writing the file."""
+
+    code = "imaging.file-busy"
+    exit_code = 75
+    http_status = 409
+    retryable = True
+    fix = "Wait until the other process has ended, or end it; then do it again."
 
 
 class NotAFile(DeviceError):

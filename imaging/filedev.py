@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from imaging.errors import (
     DeviceClosed,
     DeviceFull,
     DeviceIOError,
+    FileBusy,
     FileMissing,
     ImagingError,
     NotAFile,
@@ -54,7 +56,7 @@ class FileDevice:
 
     @property
     def size(self) -> int:
-        """Bytes of the file when it was opened."""
+        """Bytes of the file when it was opened, or truncated."""
         return self._size
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
@@ -92,6 +94,30 @@ class FileDevice:
             raise named_error(self.path, OSError(number, os.strerror(number)), offset)
         for start in range(offset, offset + length, len(_ZEROS)):
             self.write(start, _ZEROS[: min(len(_ZEROS), offset + length - start)])
+
+    def lock(self) -> None:
+        """Keep other writers of ours away until it is closed.
+
+        Raises:
+            FileBusy: Somebody else writes it.
+        """
+        try:
+            lock_file(self._require_writable(0, 0))
+        except BlockingIOError as err:
+            raise FileBusy(
+                f"{self.path}: another process is writing it", path=str(self.path)
+            ) from err
+        except OSError as err:
+            raise named_error(self.path, err) from err
+
+    def truncate(self, size: int) -> None:
+        """Make the file this long; what is added is a hole."""
+        fd = self._require_writable(0, 0)
+        try:
+            os.ftruncate(fd, size)
+        except OSError as err:
+            raise named_error(self.path, err, size) from err
+        self._size = size
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Describe the window by SEEK_DATA and SEEK_HOLE, one extent at a time."""
@@ -207,3 +233,19 @@ def named_error(path: Path, err: OSError, offset: int | None = None) -> ImagingE
     if err.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return DeviceFull(f"{path}{where}: {reason}", **fields)
     return DeviceIOError(f"{path}{where}: {reason}", **fields)
+
+
+def lock_file(fd: int) -> None:
+    """Lock an open file against other writers of ours, until it is closed; does nothing where shares know no locks.
+
+    Raises:
+        BlockingIOError: Somebody else holds it.
+        OSError: The operating system failed otherwise.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as err:
+        if err.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):  # a share without locks
+            raise

@@ -49,6 +49,15 @@ class MemoryDevice:
         for page in range(-(-offset // _PAGE), last):
             self._is_data[page] = 0
 
+    def truncate(self, size: int) -> None:
+        """Cut the end off, or add a hole."""
+        self._require_writable(0, 0)
+        keep = min(size, self.size)
+        pages = -(-size // _PAGE)
+        del self._bytes[keep:], self._is_data[-(-keep // _PAGE) :]
+        self._bytes.extend(bytes(size - keep))
+        self._is_data.extend(bytes(pages - len(self._is_data)))
+
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Describe the window by pages."""
         self._require_open(offset, length)

@@ -1,7 +1,5 @@
 """NewFile: a file that appears whole or not at all. Written as `NAME.partial`, renamed when it is committed."""
 
-import errno
-import fcntl
 import os
 import stat
 import threading
@@ -9,8 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from imaging.errors import FileExists, NotAFile
-from imaging.filedev import named_error
+from imaging.errors import FileBusy, FileExists, NotAFile
+from imaging.filedev import lock_file, named_error
 
 PARTIAL = ".partial"
 
@@ -28,7 +26,8 @@ class NewFile:
         """Begin the file. A partial file of that name, left by a killed run, is overwritten.
 
         Raises:
-            FileExists: `path` is there and may not be replaced, or another process is writing it.
+            FileExists: `path` is there and may not be replaced.
+            FileBusy: Another process is writing it.
             NotAFile: `path` is a device, a folder or the like.
             DeviceError: The operating system refused it.
         """
@@ -113,7 +112,7 @@ class NewFile:
         while True:
             fd = os.open(self._partial, flags, 0o644)
             try:
-                _lock(fd)
+                lock_file(fd)
                 if not self._is_partial(fd):  # committed, or given up, since it was opened
                     os.close(fd)
                     continue
@@ -142,10 +141,8 @@ class NewFile:
         if self.path.exists() and not stat.S_ISREG(self.path.stat().st_mode):
             raise NotAFile(f"{self.path}: is no regular file", path=str(self.path))
 
-    def _busy(self) -> FileExists:
-        return FileExists(
-            f"{self._partial}: another process is writing it", path=str(self._partial)
-        )
+    def _busy(self) -> FileBusy:
+        return FileBusy(f"{self._partial}: another process is writing it", path=str(self._partial))
 
     def _exists(self) -> FileExists:
         return FileExists(f"{self.path}: is there already", path=str(self.path))
@@ -156,13 +153,3 @@ class NewFile:
             os.fsync(folder)
         finally:
             os.close(folder)
-
-
-def _lock(fd: int) -> None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError as err:
-        if err.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):  # a share without locks
-            raise

@@ -66,6 +66,13 @@ class OverlayDevice:
         self._require_open(offset, length)
         self._put(_Patch(offset, offset + length, None))
 
+    def truncate(self, size: int) -> None:
+        """Cut the end off, or add zeros: the base's bytes behind a cut do not come back."""
+        self._require_open(0, 0)
+        first, last = sorted((size, self._size))
+        self._put(_Patch(first, max(last, self._base.size), None))
+        self._size = size
+
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Describe the window: changes are data or zeros, the rest is as the base says."""
         self._require_open(offset, length)

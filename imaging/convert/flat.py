@@ -1,7 +1,7 @@
 """Sinks of disks that lie in one piece in their file: raw, and fixed VHD, a footer behind it. Zeros stay holes."""
 
 from imaging.convert.options import Options
-from imaging.formats.vhd_layout import UNIX_TIME_OF_EPOCH, build_fixed_footer
+from imaging.formats.vhd.layout import UNIX_TIME_OF_EPOCH, build_fixed_footer
 from imaging.newfile import NewFile
 
 

@@ -12,7 +12,9 @@ from imaging.convert.vhdx import DynamicVhdxSink, FixedVhdxSink
 from imaging.convert.vmdk_sparse import MonolithicSparseSink
 from imaging.convert.vmdk_stream import StreamOptimizedSink
 from imaging.errors import DiskTooLarge, UnsupportedImage
-from imaging.formats import vhd_layout, vhdx_layout, vmdk_build
+from imaging.formats.vhd import layout as vhd_layout
+from imaging.formats.vhdx import layout as vhdx_layout
+from imaging.formats.vmdk import build as vmdk_build
 from imaging.newfile import NewFile
 from imaging.units import SECTOR_SIZE, GiB, round_up
 

@@ -14,7 +14,7 @@ from imaging.convert.options import Options
 from imaging.deflate import gzip_compressor
 from imaging.errors import DeviceIOError
 from imaging.extent import Extent
-from imaging.formats.tar_build import build_end, build_sparse_header
+from imaging.formats.tar.build import build_end, build_sparse_header
 from imaging.newfile import NewFile
 from imaging.units import SECTOR_SIZE, KiB, MiB, round_up
 

@@ -10,7 +10,7 @@ from array import array
 
 from imaging.convert.options import Options
 from imaging.convert.places import Places
-from imaging.formats.vhd_layout import (
+from imaging.formats.vhd.layout import (
     ABSENT,
     DYNAMIC_HEADER_SIZE,
     FOOTER_SIZE,

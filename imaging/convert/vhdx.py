@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from imaging.convert.options import Options
 from imaging.convert.places import Places
-from imaging.formats.vhdx_bat import ENTRY_SIZE, build_entries, entry_count, entry_index
-from imaging.formats.vhdx_layout import (
+from imaging.formats.vhdx.bat import ENTRY_SIZE, build_entries, entry_count, entry_index
+from imaging.formats.vhdx.layout import (
     HEADER_OFFSETS,
     NO_GUID,
     REGION_BAT,

@@ -9,7 +9,7 @@ from array import array
 from imaging.convert.options import Options
 from imaging.convert.places import Places
 from imaging.convert.vmdk_stream import too_large
-from imaging.formats import vmdk_build as build
+from imaging.formats.vmdk import build
 from imaging.newfile import NewFile
 from imaging.units import SECTOR_SIZE
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from imaging.convert.options import Options
 from imaging.deflate import zlib_compressor
 from imaging.errors import DiskTooLarge
-from imaging.formats import vmdk_build as build
+from imaging.formats.vmdk import build
 from imaging.newfile import NewFile
 from imaging.units import SECTOR_SIZE, MiB
 

@@ -5,31 +5,34 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from imaging.check import CheckReport, Finding, Severity, bounded
-from imaging.device import BlockDevice
+from imaging.device import BlockDevice, ResizableDevice
 from imaging.errors import ImagingError, ReferenceRefused, UnsupportedImage
 from imaging.filedev import FileDevice
-from imaging.formats.base import DiskImage, ImageInfo
-from imaging.formats.ova import open_ova
+from imaging.formats.base import DiskImage, ImageInfo, WritableImage
+from imaging.formats.ova.device import open_ova
 from imaging.formats.place import Place
 from imaging.formats.probe import probe, promises
-from imaging.formats.qcow2 import open_qcow2
-from imaging.formats.qcow2_check import check_qcow2
-from imaging.formats.raw import open_raw
-from imaging.formats.raw_check import check_raw
-from imaging.formats.vhd import open_vhd
-from imaging.formats.vhd_check import check_vhd
-from imaging.formats.vhdx import open_vhdx
-from imaging.formats.vhdx_check import check_vhdx
-from imaging.formats.vmdk import open_vmdk
+from imaging.formats.qcow2.check import check_qcow2
+from imaging.formats.qcow2.device import open_qcow2
+from imaging.formats.raw.check import check_raw
+from imaging.formats.raw.device import edit_raw, open_raw
+from imaging.formats.vhd.check import check_vhd
+from imaging.formats.vhd.device import open_vhd
+from imaging.formats.vhdx.check import check_vhdx
+from imaging.formats.vhdx.device import open_vhdx
+from imaging.formats.vmdk.device import open_vmdk
 from imaging.siblings import LocalFolder, Siblings, last_component
 
 __all__ = [
+    "EDITABLE",
     "FORMATS",
     "CheckReport",
     "DiskImage",
     "ImageInfo",
     "check_image",
     "check_path",
+    "edit_image",
+    "edit_path",
     "open_image",
     "open_path",
     "probe",
@@ -44,6 +47,13 @@ _OPENERS: dict[str, Callable[[BlockDevice, Place], DiskImage]] = {
     "ova": open_ova,
 }
 FORMATS = tuple(_OPENERS)
+
+_EDITORS: dict[str, Callable[[ResizableDevice, Place], WritableImage]] = {
+    "raw": edit_raw,
+}
+"""What opens a disk to be written in place; a parent is only read."""
+
+EDITABLE = tuple(_EDITORS)
 
 _CHECKERS: dict[str, Callable[[BlockDevice], Iterator[Finding]]] = {
     "raw": check_raw,
@@ -80,9 +90,52 @@ def open_image(
             siblings = _Unsaid(found)
         return _open_as(file, found, Place(last_component(name), siblings, _open_as))
     except ImagingError as err:
-        if not name or str(err).startswith(name):
-            raise
-        raise type(err)(f"{name}: {err}", **{**err.fields, "path": name}) from err
+        raise _named(err, name) from err.__cause__
+
+
+def edit_image(
+    file: ResizableDevice, *, format: str, name: str = "", siblings: Siblings | None = None
+) -> WritableImage:
+    """Open the disk inside `file` for reading and writing in place, after all its metadata were checked.
+
+    Opening may write: a log that was never applied is applied. For a dry run lay an OverlayDevice over the file.
+
+    Args:
+        file: Stays open when the image is closed; nobody else may write it meanwhile.
+        format: One of EDITABLE. It is never guessed: a wrong guess would be written.
+        name: What messages call the file.
+        siblings: Where its parent is looked for, which is only read; None: an image with a parent is refused.
+
+    Raises:
+        UnsupportedImage: The format is read, but not written in place.
+        ImagingError: With the cause and, where there is one, the offset in the file.
+    """
+    if format not in _EDITORS:
+        known = ", ".join(EDITABLE)
+        raise UnsupportedImage(
+            f"images of format {format!r} are not written in place, only {known}: convert it",
+            found=format,
+        )
+    try:
+        return _EDITORS[format](file, Place(last_component(name), siblings, _open_as))
+    except ImagingError as err:
+        raise _named(err, name) from err.__cause__
+
+
+@contextmanager
+def edit_path(path: str | Path, *, format: str) -> Iterator[WritableImage]:
+    """Open an image file of this machine to be written in place, locked against other writers of ours."""
+    file = FileDevice(path, writable=True)
+    try:
+        file.lock()
+        folder = LocalFolder(Path(path).resolve().parent)
+        image = edit_image(file, format=format, name=str(path), siblings=folder)
+        try:
+            yield image
+        finally:
+            image.close()
+    finally:
+        file.close()
 
 
 def check_image(
@@ -166,3 +219,10 @@ def _open_as(file: BlockDevice, format: str, place: Place) -> DiskImage:
     if format not in _OPENERS:
         raise UnsupportedImage(f"format {format!r} is none of {', '.join(FORMATS)}", found=format)
     return _OPENERS[format](file, place)
+
+
+def _named(err: ImagingError, name: str) -> ImagingError:
+    """Return the error with the file's name before it, if it is not there yet."""
+    if not name or str(err).startswith(name):
+        return err
+    return type(err)(f"{name}: {err}", **{**err.fields, "path": name})

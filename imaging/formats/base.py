@@ -47,7 +47,7 @@ class Closable(Protocol):
 
 
 class DiskImage(BlockDevice, Protocol):
-    """The disk inside an image file, read-only. Closing it leaves the file below open.
+    """The disk inside an image file, read-only unless it was opened as writable. Closing it leaves the file below open.
 
     All metadata has been checked by the time it is made: reading cannot meet a bad offset. Only tables that are too
     many to read at once (L2 tables of qcow2) are checked when they are met: a read may then raise `InvalidImage`.
@@ -59,8 +59,8 @@ class DiskImage(BlockDevice, Protocol):
         ...
 
 
-class ReadOnlyImage(ABC):
-    """What all images share: the checks of the BlockDevice contract round two methods of the format.
+class BaseImage(ABC):
+    """What all images share: the checks of the BlockDevice contract round two methods of the format. Read-only.
 
     A format implements `_read_into` and `_extents`; both may assume a range inside the disk, and
     `_extents` may answer more than it was asked for, but in order and without gaps.
@@ -128,3 +128,39 @@ class ReadOnlyImage(ABC):
     def _refuse(self, what: str) -> NoReturn:
         self._require_open()
         raise ReadOnlyDevice(f"cannot {what}: the {self._info.format} image is read-only")
+
+
+class WritableImage(BaseImage):
+    """What images share that are written in place, by one thread: three more methods of the format.
+
+    `_write` and `_zero` may assume a range inside the disk that is not empty. `_flush` makes all of it durable, in an
+    order that leaves a sound image at every moment. `close` does not flush: what was not flushed may be there or not.
+    """
+
+    def write(self, offset: int, data: memoryview | bytes) -> None:
+        """Write all of `data` at `offset` of the virtual disk."""
+        self._require_open()
+        require_range(offset, len(data), self.size)
+        if len(data):
+            self._write(offset, memoryview(data))
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make a range of the virtual disk read as zeros, as a hole where the format can."""
+        self._require_open()
+        require_range(offset, length, self.size)
+        if length:
+            self._zero(offset, length)
+
+    def flush(self) -> None:
+        """Make everything written so far survive power loss."""
+        self._require_open()
+        self._flush()
+
+    @abstractmethod
+    def _write(self, offset: int, data: memoryview) -> None: ...
+
+    @abstractmethod
+    def _zero(self, offset: int, length: int) -> None: ...
+
+    @abstractmethod
+    def _flush(self) -> None: ...

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from imaging.device import BlockDevice
 from imaging.extent import Extent, Kind
-from imaging.formats.base import ImageInfo, ReadOnlyImage
+from imaging.formats.base import BaseImage, ImageInfo
 from imaging.formats.bitmaps import SectorBitmaps
 from imaging.formats.mapped import FileWindows, fill_zeros
 from imaging.formats.parents import Parent
@@ -58,7 +58,7 @@ class LayerTable(Protocol):
         ...
 
 
-class LayeredImage(ReadOnlyImage):
+class LayeredImage(BaseImage):
     """Reads and describes a disk whose blocks and sectors are its own or its parent's."""
 
     def __init__(

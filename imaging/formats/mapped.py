@@ -6,7 +6,7 @@ from typing import Protocol
 
 from imaging.device import BlockDevice
 from imaging.extent import Extent, Kind, clip
-from imaging.formats.base import ImageInfo, ReadOnlyImage
+from imaging.formats.base import BaseImage, ImageInfo
 from imaging.units import MiB
 
 _ZEROS = memoryview(bytes(1 * MiB))
@@ -39,7 +39,7 @@ class BlockTable(Protocol):
         ...
 
 
-class MappedImage(ReadOnlyImage):
+class MappedImage(BaseImage):
     """Reads and describes a disk through its block table."""
 
     def __init__(self, file: BlockDevice, info: ImageInfo, table: BlockTable) -> None:

@@ -6,9 +6,9 @@ because a guest can write any header into a raw disk (CVE-2008-2004).
 
 from imaging.device import BlockDevice, read_bytes
 from imaging.errors import FormatMismatch, UnsupportedImage
-from imaging.formats.ova import holds_ovf
-from imaging.formats.qcow2_layout import MAGIC as QCOW2_MAGIC
-from imaging.formats.vhd_layout import (
+from imaging.formats.ova.device import holds_ovf
+from imaging.formats.qcow2.layout import MAGIC as QCOW2_MAGIC
+from imaging.formats.vhd.layout import (
     DYNAMIC_COOKIE,
     FOOTER_COOKIE,
     FOOTER_SIZE,
@@ -16,9 +16,9 @@ from imaging.formats.vhd_layout import (
     is_footer,
     parse_footer,
 )
-from imaging.formats.vhdx_layout import FILE_SIGNATURE
-from imaging.formats.vmdk_descriptor import SIGNATURE
-from imaging.formats.vmdk_layout import MAGIC
+from imaging.formats.vhdx.layout import FILE_SIGNATURE
+from imaging.formats.vmdk.descriptor import SIGNATURE
+from imaging.formats.vmdk.layout import MAGIC
 
 _HEAD_SIZE = 1536
 """The footer's copy, and the dynamic header where every known writer puts it."""

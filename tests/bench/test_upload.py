@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from imaging.formats.vhd_layout import build_fixed_footer
+from imaging.formats.vhd.layout import build_fixed_footer
 from imaging.units import GiB, MiB
 from tests.bench.launch import launch
 from tests.support.simazure import running_azure

@@ -12,7 +12,7 @@ from imaging.counting import CountingDevice
 from imaging.device import BlockDevice, read_bytes
 from imaging.errors import DeviceClosed, OutOfRange, ReadOnlyDevice
 from imaging.filedev import FileDevice
-from imaging.formats import open_image
+from imaging.formats import edit_image, open_image
 from imaging.memory import MemoryDevice
 from imaging.offset import OffsetDevice
 from imaging.overlay import OverlayDevice
@@ -52,6 +52,12 @@ def _read_only_file(folder: Path) -> BlockDevice:
 
 def _raw(folder: Path) -> BlockDevice:
     return open_image(_read_only_file(folder), format="raw")
+
+
+def _raw_in_place(folder: Path) -> BlockDevice:
+    return edit_image(
+        FileDevice(write_sparse(folder / "disk.raw", SIZE, PARTS), writable=True), format="raw"
+    )
 
 
 def _fixed_vhd(_folder: Path) -> BlockDevice:
@@ -195,6 +201,7 @@ CASES = {
     "overlay": Case(_overlay, writable=True),
     "counting": Case(lambda folder: CountingDevice(_memory(folder)), writable=True),
     "raw": Case(_raw),
+    "raw-in-place": Case(_raw_in_place, writable=True),
     "vhd-fixed": Case(_fixed_vhd),
     "vhd-dynamic": Case(_dynamic_vhd),
     "vhdx": Case(_vhdx),

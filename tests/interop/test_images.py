@@ -11,7 +11,7 @@ import pyvhdi
 from dissect.hypervisor.disk.vhdx import VHDX
 
 from appliance.cli.main import main
-from imaging.formats.vhd_layout import build_fixed_footer
+from imaging.formats.vhd.layout import build_fixed_footer
 from tests.support.chains import Writes, model, vhd_chain, vhdx_chain
 from tests.support.disks import (
     DATA_DIR,

@@ -9,7 +9,7 @@ from typing import Any
 from imaging.device import read_bytes
 from imaging.errors import ImagingError
 from imaging.formats import DiskImage
-from imaging.formats.qcow2 import open_qcow2
+from imaging.formats.qcow2.device import open_qcow2
 from imaging.memory import MemoryDevice
 from tests.support.disks import KiB, pattern, write_sparse
 

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from imaging.formats.vhd_layout import build_fixed_footer
+from imaging.formats.vhd.layout import build_fixed_footer
 
 FOOTER_SIZE = 512
 _UNIX_TIME_OF_2000 = 946_684_800

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from imaging.errors import DeviceFull, FileExists, FileMissing, NotAFile
+from imaging.errors import DeviceFull, FileBusy, FileExists, FileMissing, NotAFile
 from imaging.newfile import NewFile
 
 
@@ -80,7 +80,7 @@ def test_errors_name_the_cause(tmp_path, monkeypatch):
 def test_two_writers_of_one_file_are_not_mixed(tmp_path):
     with NewFile(tmp_path / "a", replace=True) as first:
         first.write(0, b"first")
-        with pytest.raises(FileExists, match="another process"):
+        with pytest.raises(FileBusy, match="another process"):
             NewFile(tmp_path / "a", replace=True)
         first.commit()
     assert (tmp_path / "a").read_bytes() == b"first"

@@ -11,6 +11,19 @@ BASE, SIZE = bytes(range(1, 61)), 80
 change = st.tuples(st.integers(0, SIZE), st.integers(0, SIZE), st.booleans())
 
 
+@given(st.lists(st.tuples(st.integers(0, SIZE), st.booleans()), max_size=8))
+def test_a_cut_end_does_not_come_back(steps: list[tuple[int, bool]]) -> None:
+    overlay, model = OverlayDevice(MemoryDevice(BASE, read_only=True)), bytearray(BASE)
+    for number, (size, then_write) in enumerate(steps):
+        overlay.truncate(size)
+        model = bytearray(model[:size].ljust(size, b"\0"))
+        if then_write and size:
+            overlay.write(size - 1, bytes([100 + number]))
+            model[-1] = 100 + number
+        assert overlay.size == size
+        assert read_bytes(overlay, 0, size) == bytes(model)
+
+
 @given(st.lists(change, max_size=25), st.integers(0, SIZE), st.integers(0, SIZE))
 def test_reads_like_a_copy_that_was_changed(
     changes: list[tuple[int, int, bool]], one: int, two: int

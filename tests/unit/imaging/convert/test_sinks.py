@@ -26,10 +26,14 @@ def test_data_then_tables_then_heads_are_made_durable(to: str, tmp_path: Path) -
     source = sparse_device(3 * MiB, {MiB: pattern(MiB)})
     with RecordedFile(tmp_path / "image") as file:
         convert(source, TARGETS[to].make(file, 3 * MiB, OPTIONS))
-    flushes = [at for at, one in enumerate(file.operations) if one.offset < 0]
+    flushes = [at for at, one in enumerate(file.recording.operations) if one.offset < 0]
     assert len(flushes) == len(ORDERS[to])
-    assert flushes[-1] == len(file.operations) - 1
-    data = [at for at, one in enumerate(file.operations) if one.data and one.data in pattern(MiB)]
+    assert flushes[-1] == len(file.recording.operations) - 1
+    data = [
+        at
+        for at, one in enumerate(file.recording.operations)
+        if one.data and one.data in pattern(MiB)
+    ]
     assert data
     assert max(data) < flushes[0]
 

@@ -4,7 +4,7 @@ import pytest
 
 from imaging.convert.vmdk_sparse import MonolithicSparseSink
 from imaging.errors import DiskTooLarge
-from imaging.formats import vmdk_build
+from imaging.formats.vmdk import build as vmdk_build
 from imaging.newfile import NewFile
 from imaging.units import GiB, KiB, MiB, TiB
 from tests.support.disks import pattern

@@ -8,7 +8,7 @@ import pytest
 from imaging.convert.vmdk_stream import StreamOptimizedSink
 from imaging.deflate import LEVELS
 from imaging.errors import DiskTooLarge
-from imaging.formats import vmdk_build
+from imaging.formats.vmdk import build as vmdk_build
 from imaging.newfile import NewFile
 from imaging.units import GiB, KiB, MiB, TiB
 from tests.support.sinks import OPTIONS, sparse_device, write_image

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imaging.errors import BlockOverlap, Truncated, UnsupportedImage
-from imaging.formats.grains import GrainClaims
 from imaging.formats.spans import FileRange
+from imaging.formats.vmdk.grains import GrainClaims
 
 GRAIN, FILE = 16, 400
 """Sectors."""

@@ -7,8 +7,8 @@ import pytest
 
 from imaging.errors import InvalidImage, UnsupportedImage
 from imaging.formats.reference import Reference
-from imaging.formats.vhd_locator_layout import Locator, parse_locators, parse_name, parse_path
-from imaging.formats.vhdx_locator_layout import parse_parent_locator
+from imaging.formats.vhd.locator import Locator, parse_locators, parse_name, parse_path
+from imaging.formats.vhdx.locator import parse_parent_locator
 from tests.support.chains import linkage, parent_locator
 
 GUID = bytes(range(16))

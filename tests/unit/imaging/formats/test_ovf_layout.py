@@ -3,7 +3,7 @@
 import pytest
 
 from imaging.errors import ImagingError, InvalidImage, UnsupportedImage
-from imaging.formats.ovf_layout import parse_ovf
+from imaging.formats.ova.ovf import parse_ovf
 from tests.support.vmdks import ovf
 
 ONE = {"file1": "disk-1.vmdk"}

@@ -20,7 +20,7 @@ from imaging.errors import (
 )
 from imaging.extent import Extent, Kind
 from imaging.formats import open_image, open_path
-from imaging.formats.qcow2 import open_qcow2
+from imaging.formats.qcow2.device import open_qcow2
 from imaging.memory import MemoryDevice
 from imaging.siblings import LocalFolder
 from tests.support.disks import KiB, fixed_vhd, pattern

@@ -7,7 +7,7 @@ from backports import zstd
 
 from imaging.device import read_bytes
 from imaging.errors import InvalidImage
-from imaging.formats.qcow2 import open_qcow2
+from imaging.formats.qcow2.device import open_qcow2
 from tests.support.disks import MiB, pattern
 from tests.support.qcow2_images import (
     COMPRESSED,

@@ -10,7 +10,7 @@ from imaging.errors import (
 )
 from imaging.extent import Extent, Kind
 from imaging.formats import open_path
-from imaging.formats.qcow2 import open_qcow2
+from imaging.formats.qcow2.device import open_qcow2
 from tests.support.disks import pattern
 from tests.support.qcow2_images import (
     COMPRESSED,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from imaging.errors import ImagingError, InvalidImage, Truncated, UnsupportedImage
-from imaging.formats.qcow2_layout import (
+from imaging.formats.qcow2.layout import (
     CompressedCluster,
     Header,
     parse_compressed,

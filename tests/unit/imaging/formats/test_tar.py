@@ -14,7 +14,7 @@ from imaging.errors import (
     Truncated,
     UnsupportedImage,
 )
-from imaging.formats.tar import MAX_MEMBERS, TarFolder, TarMember, tar_members
+from imaging.formats.tar.members import MAX_MEMBERS, TarFolder, TarMember, tar_members
 from imaging.memory import MemoryDevice
 from imaging.overlay import OverlayDevice
 from tests.support.vmdks import tar

@@ -5,7 +5,7 @@ import tarfile
 
 import pytest
 
-from imaging.formats.tar_build import build_end, build_sparse_header
+from imaging.formats.tar.build import build_end, build_sparse_header
 from imaging.units import GiB, KiB, TiB
 
 

@@ -6,7 +6,7 @@ import tarfile
 import pytest
 
 from imaging.errors import InvalidImage
-from imaging.formats.tar_layout import TarHeader, parse_pax, parse_tar_header, pax_size
+from imaging.formats.tar.layout import TarHeader, parse_pax, parse_tar_header, pax_size
 
 FORMS = {"ustar": tarfile.USTAR_FORMAT, "gnu": tarfile.GNU_FORMAT, "pax": tarfile.PAX_FORMAT}
 

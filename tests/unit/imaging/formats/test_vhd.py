@@ -14,7 +14,7 @@ from imaging.errors import (
     Truncated,
 )
 from imaging.extent import Extent, Kind
-from imaging.formats.vhd import open_vhd
+from imaging.formats.vhd.device import open_vhd
 from imaging.memory import MemoryDevice
 from tests.support.disks import DynamicVhd, KiB, MiB, fixed_vhd, pattern, vhd_footer, vhd_sum
 

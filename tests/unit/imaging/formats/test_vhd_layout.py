@@ -5,8 +5,8 @@ import struct
 import pytest
 
 from imaging.errors import InvalidImage
-from imaging.formats import vhd_layout
-from imaging.formats.vhd_layout import DiskType, Geometry, build_fixed_footer
+from imaging.formats.vhd import layout as vhd_layout
+from imaging.formats.vhd.layout import DiskType, Geometry, build_fixed_footer
 from imaging.units import GiB, MiB, TiB
 
 DISK_ID = bytes(range(16))

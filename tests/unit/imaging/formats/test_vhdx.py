@@ -15,7 +15,7 @@ from imaging.errors import (
     UnsupportedImage,
 )
 from imaging.extent import Extent, Kind
-from imaging.formats.vhdx import open_vhdx
+from imaging.formats.vhdx.device import open_vhdx
 from imaging.memory import MemoryDevice
 from tests.support.disks import (
     BAT_GUID,

@@ -10,8 +10,8 @@ from imaging.extent import Kind
 from imaging.formats.layered import LayerRun, Owner
 from imaging.formats.mapped import BlockRun
 from imaging.formats.spans import SpanMap
-from imaging.formats.vhdx_bat import BlockAllocationTable, build_entries, entry_count, entry_index
-from imaging.formats.vhdx_layout import DiskParameters
+from imaging.formats.vhdx.bat import BlockAllocationTable, build_entries, entry_count, entry_index
+from imaging.formats.vhdx.layout import DiskParameters
 from imaging.memory import MemoryDevice
 
 MiB, TiB = 1 << 20, 1 << 40

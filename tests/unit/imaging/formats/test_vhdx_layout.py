@@ -6,7 +6,7 @@ import uuid
 import pytest
 
 from imaging.errors import ChecksumMismatch, InvalidImage
-from imaging.formats import vhdx_layout as layout
+from imaging.formats.vhdx import layout
 from tests.support.disks import (
     BAT_GUID,
     FILE_PARAMETERS,

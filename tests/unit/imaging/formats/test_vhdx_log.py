@@ -10,8 +10,8 @@ import pytest
 from imaging.device import read_bytes
 from imaging.errors import ImagingError, InvalidImage, Truncated, UnsupportedImage
 from imaging.formats import open_image
-from imaging.formats.vhdx import open_vhdx
-from imaging.formats.vhdx_log import LogEntry, active_sequence
+from imaging.formats.vhdx.device import open_vhdx
+from imaging.formats.vhdx.log import LogEntry, active_sequence
 from imaging.memory import MemoryDevice
 from tests.support.chains import MemoryFolder, VhdxChild
 from tests.support.disks import LOG_OFFSET, MiB, Vhdx, pattern, vhdx_header

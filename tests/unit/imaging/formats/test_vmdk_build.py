@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from imaging.formats import vmdk_build as build
+from imaging.formats.vmdk import build
 from imaging.units import GiB, MiB, TiB
 
 ID = UUID("01234567-89ab-cdef-0123-456789abcdef")

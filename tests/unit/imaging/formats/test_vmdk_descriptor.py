@@ -3,7 +3,7 @@
 import pytest
 
 from imaging.errors import ImagingError, InvalidImage, UnsupportedImage
-from imaging.formats.vmdk_descriptor import (
+from imaging.formats.vmdk.descriptor import (
     MAX_EXTENTS,
     Descriptor,
     ExtentLine,

@@ -5,8 +5,8 @@ import zlib
 import pytest
 
 from imaging.errors import InvalidImage
-from imaging.formats.vmdk_grain import GrainDecoder
-from imaging.formats.vmdk_layout import Marker
+from imaging.formats.vmdk.grain import GrainDecoder
+from imaging.formats.vmdk.layout import Marker
 from tests.support.disks import pattern
 from tests.support.vmdks import GRAIN
 

@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from imaging.errors import InvalidImage, UnsupportedImage
-from imaging.formats.vmdk_layout import Marker, parse_header, parse_marker
+from imaging.formats.vmdk.layout import Marker, parse_header, parse_marker
 from tests.support.vmdks import IN_FOOTER, MiB, SparseVmdk, StreamVmdk, marker
 
 PLAIN = SparseVmdk(MiB).header(directory=50, spare=40)

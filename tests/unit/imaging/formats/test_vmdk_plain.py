@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from imaging.extent import Extent, Kind
-from imaging.formats.vmdk_sparse import open_sparse
-from imaging.formats.vmdk_tables import KeptWindows
+from imaging.formats.vmdk.sparse import open_sparse
+from imaging.formats.vmdk.tables import KeptWindows
 from imaging.memory import MemoryDevice
 from tests.support.disks import KiB, MiB, pattern
 from tests.support.vmdks import SparseVmdk

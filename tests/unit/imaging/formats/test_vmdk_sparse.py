@@ -8,8 +8,8 @@ import pytest
 from imaging.device import read_bytes
 from imaging.errors import BlockOverlap, ImagingError, InvalidImage, Truncated, UnsupportedImage
 from imaging.extent import Extent, Kind
-from imaging.formats.vmdk_sparse import SparseExtent, open_sparse
-from imaging.formats.vmdk_tables import KeptWindows
+from imaging.formats.vmdk.sparse import SparseExtent, open_sparse
+from imaging.formats.vmdk.tables import KeptWindows
 from imaging.memory import MemoryDevice
 from tests.support.disks import MiB, pattern
 from tests.support.vmdks import GRAIN, SparseVmdk, StreamVmdk, disk_of, marker

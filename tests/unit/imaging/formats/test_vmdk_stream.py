@@ -8,9 +8,9 @@ import pytest
 from imaging.device import read_bytes
 from imaging.errors import BlockOverlap, ImagingError, InvalidImage, Truncated
 from imaging.extent import Extent, Kind
-from imaging.formats.base import ReadOnlyImage
-from imaging.formats.vmdk_sparse import open_sparse
-from imaging.formats.vmdk_tables import KeptWindows
+from imaging.formats.base import BaseImage
+from imaging.formats.vmdk.sparse import open_sparse
+from imaging.formats.vmdk.tables import KeptWindows
 from imaging.memory import MemoryDevice
 from tests.support.disks import KiB, MiB, pattern
 from tests.support.vmdks import GRAIN, StreamVmdk, disk_of
@@ -31,7 +31,7 @@ class Counting(MemoryDevice):
         super().read_into(offset, buffer)
 
 
-def opened(image: StreamVmdk) -> tuple[ReadOnlyImage, Counting]:
+def opened(image: StreamVmdk) -> tuple[BaseImage, Counting]:
     file = Counting(image.build())
     extent = open_sparse(file, KeptWindows()).image
     file.reads.clear()

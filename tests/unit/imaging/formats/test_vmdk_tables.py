@@ -8,8 +8,8 @@ import pytest
 from imaging.errors import InvalidImage, Truncated
 from imaging.extent import Kind
 from imaging.formats.mapped import BlockRun
-from imaging.formats.vmdk_layout import parse_header
-from imaging.formats.vmdk_tables import GrainTables, KeptWindows
+from imaging.formats.vmdk.layout import parse_header
+from imaging.formats.vmdk.tables import GrainTables, KeptWindows
 from imaging.memory import MemoryDevice
 from imaging.overlay import OverlayDevice
 from tests.support.disks import MiB, pattern

@@ -10,15 +10,15 @@ from typing import TypeVar
 
 from imaging.device import BlockDevice, read_bytes
 from imaging.errors import InvalidImage, Truncated, UnsupportedImage
-from imaging.formats.base import ImageInfo, ReadOnlyImage
+from imaging.formats.base import BaseImage, ImageInfo
 from imaging.formats.bitmaps import SectorBitmaps
 from imaging.formats.layered import LayeredImage
 from imaging.formats.mapped import MappedImage
 from imaging.formats.parents import Parent, inherited, open_parent, require_sectors
 from imaging.formats.place import NOWHERE, Place
 from imaging.formats.spans import FileRange, SpanMap, require_apart
-from imaging.formats.vhdx_bat import BITMAP_SIZE, ENTRY_SIZE, BlockAllocationTable, entry_count
-from imaging.formats.vhdx_layout import (
+from imaging.formats.vhdx.bat import BITMAP_SIZE, ENTRY_SIZE, BlockAllocationTable, entry_count
+from imaging.formats.vhdx.layout import (
     FILE_SIGNATURE,
     HEADER_AREA_SIZE,
     HEADER_OFFSETS,
@@ -41,9 +41,9 @@ from imaging.formats.vhdx_layout import (
     parse_parameters,
     parse_region_table,
 )
-from imaging.formats.vhdx_locator_layout import ParentLocator, parse_parent_locator
-from imaging.formats.vhdx_log import replay_log
-from imaging.formats.vhdx_parent import require_linkage
+from imaging.formats.vhdx.locator import ParentLocator, parse_parent_locator
+from imaging.formats.vhdx.log import replay_log
+from imaging.formats.vhdx.parent import require_linkage
 from imaging.units import SECTOR_SIZE, MiB
 
 _T = TypeVar("_T")
@@ -77,7 +77,7 @@ class LoadedVhdx:
         return self.header.log_guid != NO_GUID
 
 
-def open_vhdx(file: BlockDevice, place: Place = NOWHERE) -> ReadOnlyImage:
+def open_vhdx(file: BlockDevice, place: Place = NOWHERE) -> BaseImage:
     """Check all metadata and open the disk inside `file`.
 
     Raises:
@@ -118,7 +118,7 @@ def load_vhdx(file: BlockDevice) -> LoadedVhdx:
 
 
 def _open_parent(place: Place, locator: ParentLocator) -> Parent:
-    def open_checked(file: BlockDevice, place: Place) -> ReadOnlyImage:
+    def open_checked(file: BlockDevice, place: Place) -> BaseImage:
         _require_signature(file)
         require_linkage(_read_header(file)[0], locator)
         return open_vhdx(file, place)

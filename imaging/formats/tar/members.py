@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from imaging.device import BlockDevice, read_bytes
 from imaging.errors import FileMissing, InvalidImage, ReferenceRefused, Truncated, UnsupportedImage
-from imaging.formats.tar_layout import (
+from imaging.formats.tar.layout import (
     BLOCK_SIZE,
     MAX_PAX_SIZE,
     parse_pax,

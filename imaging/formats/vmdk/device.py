@@ -16,28 +16,28 @@ from imaging.errors import (
     UnsupportedImage,
 )
 from imaging.extent import Extent
-from imaging.formats.base import Closable, ImageInfo, ReadOnlyImage
+from imaging.formats.base import BaseImage, Closable, ImageInfo
 from imaging.formats.parents import Parent, inherited, open_parent
 from imaging.formats.place import NOWHERE, Place, naming
 from imaging.formats.reference import Reference
 from imaging.formats.spans import FileRange, require_apart
-from imaging.formats.vmdk_delta import DeltaExtent
-from imaging.formats.vmdk_descriptor import (
+from imaging.formats.vmdk.delta import DeltaExtent
+from imaging.formats.vmdk.descriptor import (
     SIGNATURE,
     Descriptor,
     ExtentLine,
     ExtentType,
     parse_descriptor,
 )
-from imaging.formats.vmdk_layout import MAX_DESCRIPTOR_SIZE
-from imaging.formats.vmdk_sparse import SparseExtent, open_sparse
-from imaging.formats.vmdk_tables import KeptWindows
+from imaging.formats.vmdk.layout import MAX_DESCRIPTOR_SIZE
+from imaging.formats.vmdk.sparse import SparseExtent, open_sparse
+from imaging.formats.vmdk.tables import KeptWindows
 from imaging.memory import MemoryDevice
 from imaging.offset import OffsetDevice
 from imaging.overlay import OverlayDevice
 
 
-class VmdkImage(ReadOnlyImage):
+class VmdkImage(BaseImage):
     """A disk of one or more extents, one behind the other."""
 
     def __init__(

@@ -9,12 +9,12 @@ from dataclasses import replace
 
 from imaging.device import BlockDevice, read_bytes
 from imaging.errors import InvalidImage, UnsupportedImage
-from imaging.formats.base import ImageInfo, ReadOnlyImage
-from imaging.formats.ovf_layout import MAX_OVF_SIZE, OvfDisk, parse_ovf
+from imaging.formats.base import BaseImage, ImageInfo
+from imaging.formats.ova.ovf import MAX_OVF_SIZE, OvfDisk, parse_ovf
 from imaging.formats.place import NOWHERE, Place, naming
-from imaging.formats.raw import FlatImage
-from imaging.formats.tar import TarFolder, TarMember, tar_members
-from imaging.formats.vmdk import open_vmdk
+from imaging.formats.raw.device import FlatImage
+from imaging.formats.tar.members import TarFolder, TarMember, tar_members
+from imaging.formats.vmdk.device import open_vmdk
 from imaging.siblings import bare_name
 
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -29,7 +29,7 @@ def holds_ovf(file: BlockDevice) -> bool:
     return any(_is_ovf(member.name) for member in tar_members(file))
 
 
-def open_ova(file: BlockDevice, place: Place = NOWHERE) -> ReadOnlyImage:
+def open_ova(file: BlockDevice, place: Place = NOWHERE) -> BaseImage:
     """Check the archive, the descriptor and all metadata of the disk, and open it.
 
     Raises:

@@ -1,7 +1,7 @@
 """Open qcow2 images, versions 2 and 3, for reading: the active state only; writes none.
 
 Implements "qcow2" (qemu, docs/interop/qcow2.txt). Header, extensions and L1 table are checked before the first byte
-of the disk is read; L2 tables when they are met (`imaging.formats.qcow2_tables` says why). Refcounts are never
+of the disk is read; L2 tables when they are met (`imaging.formats.qcow2.tables` says why). Refcounts are never
 looked at: reading needs none. The backing file and the data file lie beside the image, under bare names; the format
 of a backing file is what the image says, and is never probed.
 """
@@ -20,14 +20,14 @@ from imaging.errors import (
     UnsupportedImage,
 )
 from imaging.extent import Extent, Kind
-from imaging.formats.base import Closable, ImageInfo, ReadOnlyImage
+from imaging.formats.base import BaseImage, Closable, ImageInfo
 from imaging.formats.layered import Walk
 from imaging.formats.mapped import FileWindows, fill_zeros
 from imaging.formats.parents import Parent, inherited
 from imaging.formats.place import NOWHERE, Place
-from imaging.formats.qcow2_compressed import CompressedClusters
-from imaging.formats.qcow2_l2 import Run, Source
-from imaging.formats.qcow2_layout import (
+from imaging.formats.qcow2.compressed import CompressedClusters
+from imaging.formats.qcow2.l2 import Run, Source
+from imaging.formats.qcow2.layout import (
     CORRUPT,
     DIRTY,
     MAX_HEADER_SIZE,
@@ -38,7 +38,7 @@ from imaging.formats.qcow2_layout import (
     parse_header,
     parse_names,
 )
-from imaging.formats.qcow2_tables import ClusterTables
+from imaging.formats.qcow2.tables import ClusterTables
 from imaging.overlay import OverlayDevice
 from imaging.siblings import bare_name
 from imaging.units import SECTOR_SIZE
@@ -47,7 +47,7 @@ _FORMATS = {"raw": "raw", "qcow2": "qcow2", "vpc": "vhd", "vhdx": "vhdx", "vmdk"
 """What the image calls the format of its backing file (by qemu's names) -> what we call it."""
 
 
-class Qcow2Image(ReadOnlyImage):
+class Qcow2Image(BaseImage):
     """The active state of a qcow2, over its backing file's disk where it has none of its own."""
 
     def __init__(

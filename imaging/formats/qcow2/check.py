@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from imaging.check import Finding, Severity
 from imaging.device import BlockDevice, read_bytes
 from imaging.errors import InvalidImage
-from imaging.formats.qcow2_layout import CORRUPT, DIRTY, MAX_HEADER_SIZE, Header, parse_header
-from imaging.formats.qcow2_tables import ClusterTables
+from imaging.formats.qcow2.layout import CORRUPT, DIRTY, MAX_HEADER_SIZE, Header, parse_header
+from imaging.formats.qcow2.tables import ClusterTables
 
 
 def check_qcow2(file: BlockDevice) -> Iterator[Finding]:

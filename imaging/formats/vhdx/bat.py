@@ -10,7 +10,7 @@ from imaging.extent import Kind
 from imaging.formats.layered import LayerRun, Owner
 from imaging.formats.mapped import BlockRun
 from imaging.formats.spans import FileRange, SpanMap
-from imaging.formats.vhdx_layout import DiskParameters
+from imaging.formats.vhdx.layout import DiskParameters
 from imaging.units import MiB
 
 ENTRY_SIZE = 8

@@ -6,8 +6,8 @@ from imaging.check import Finding, Severity, UsageMap
 from imaging.device import BlockDevice, read_bytes
 from imaging.formats.bitmaps import SectorBitmaps
 from imaging.formats.leaks import find_leaks
-from imaging.formats.vhd import LoadedVhd, find_footer, load_dynamic
-from imaging.formats.vhd_layout import FOOTER_SIZE, SHORT_FOOTER_SIZE, DiskType, is_footer
+from imaging.formats.vhd.device import LoadedVhd, find_footer, load_dynamic
+from imaging.formats.vhd.layout import FOOTER_SIZE, SHORT_FOOTER_SIZE, DiskType, is_footer
 from imaging.units import SECTOR_SIZE, MiB
 
 _ABSENT = b"\xff" * 4

@@ -12,16 +12,16 @@ from dataclasses import dataclass, replace
 from imaging.device import BlockDevice, read_bytes
 from imaging.errors import InvalidImage, ParentMismatch, Truncated
 from imaging.extent import Kind
-from imaging.formats.base import ImageInfo, ReadOnlyImage
+from imaging.formats.base import BaseImage, ImageInfo
 from imaging.formats.bitmaps import SectorBitmaps
 from imaging.formats.layered import LayeredImage, LayerRun, Owner
 from imaging.formats.mapped import BlockRun, MappedImage
 from imaging.formats.parents import Parent, inherited, open_parent, require_sectors
 from imaging.formats.place import NOWHERE, Place
-from imaging.formats.raw import FlatImage
+from imaging.formats.raw.device import FlatImage
 from imaging.formats.reference import Reference
 from imaging.formats.spans import FileRange, SpanMap
-from imaging.formats.vhd_layout import (
+from imaging.formats.vhd.layout import (
     ABSENT,
     CHS_CREATORS,
     DYNAMIC_HEADER_SIZE,
@@ -36,11 +36,11 @@ from imaging.formats.vhd_layout import (
     parse_dynamic_header,
     parse_footer,
 )
-from imaging.formats.vhd_parent import read_references
+from imaging.formats.vhd.parent import read_references
 from imaging.units import SECTOR_SIZE, round_up
 
 
-def open_vhd(file: BlockDevice, place: Place = NOWHERE) -> ReadOnlyImage:
+def open_vhd(file: BlockDevice, place: Place = NOWHERE) -> BaseImage:
     """Check all metadata and open the disk inside `file`.
 
     Raises:
@@ -183,7 +183,7 @@ def load_dynamic(file: BlockDevice, footer: Footer, data_end: int) -> LoadedVhd:
 
 def _open_dynamic(
     file: BlockDevice, footer: Footer, data_end: int, warnings: tuple[str, ...], place: Place
-) -> ReadOnlyImage:
+) -> BaseImage:
     loaded = load_dynamic(file, footer, data_end)
     table, block_size = loaded.table, loaded.header.block_size
     info = ImageInfo(
@@ -200,7 +200,7 @@ def _open_dynamic(
 
 
 def _open_parent(place: Place, references: Sequence[Reference], parent_id: bytes) -> Parent:
-    def open_checked(file: BlockDevice, place: Place) -> ReadOnlyImage:
+    def open_checked(file: BlockDevice, place: Place) -> BaseImage:
         # The time stamp need not be equal: copying the parent changes it.
         found = find_footer(file)[0].unique_id
         if found != parent_id:

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from imaging.errors import InvalidImage
-from imaging.formats.qcow2_layout import (
+from imaging.formats.qcow2.layout import (
     ALL_ZEROS,
     COMPRESSED,
     COPIED,

@@ -15,7 +15,7 @@ from backports import zstd
 
 from imaging.device import BlockDevice
 from imaging.errors import InvalidImage
-from imaging.formats.qcow2_layout import ZSTD, CompressedCluster
+from imaging.formats.qcow2.layout import ZSTD, CompressedCluster
 from imaging.inflate import inflate_raw
 from imaging.units import KiB, MiB
 

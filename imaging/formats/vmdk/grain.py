@@ -1,11 +1,11 @@
 """One compressed grain: what its marker must say and what must come out of its data; reads no file.
 
-"Virtual Disk Format 5.0", "Stream-Optimized Compressed Sparse Extents". Readers with tables (`vmdk_stream`) and those
+"Virtual Disk Format 5.0", "Stream-Optimized Compressed Sparse Extents". Readers with tables (`stream`) and those
 that only go forward share it.
 """
 
 from imaging.errors import InvalidImage
-from imaging.formats.vmdk_layout import MARKER_SIZE, Marker
+from imaging.formats.vmdk.layout import MARKER_SIZE, Marker
 from imaging.inflate import inflate_zlib
 from imaging.units import SECTOR_SIZE, round_up
 

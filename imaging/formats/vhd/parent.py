@@ -4,8 +4,8 @@ from imaging.device import BlockDevice, read_bytes
 from imaging.errors import Truncated
 from imaging.formats.reference import Reference
 from imaging.formats.spans import FileRange
-from imaging.formats.vhd_layout import DynamicHeader
-from imaging.formats.vhd_locator_layout import (
+from imaging.formats.vhd.layout import DynamicHeader
+from imaging.formats.vhd.locator import (
     LOCATORS_AT,
     NAME_AT,
     RELATIVE,

@@ -3,8 +3,8 @@
 import uuid
 
 from imaging.errors import ParentMismatch
-from imaging.formats.vhdx_layout import Header
-from imaging.formats.vhdx_locator_layout import ParentLocator
+from imaging.formats.vhdx.layout import Header
+from imaging.formats.vhdx.locator import ParentLocator
 
 
 def require_linkage(header: Header, locator: ParentLocator) -> None:

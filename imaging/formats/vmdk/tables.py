@@ -14,7 +14,7 @@ from imaging.device import BlockDevice
 from imaging.errors import InvalidImage, Truncated
 from imaging.extent import Kind
 from imaging.formats.mapped import BlockRun
-from imaging.formats.vmdk_layout import TABLE_ENTRIES, TABLE_SIZE, SparseHeader
+from imaging.formats.vmdk.layout import TABLE_ENTRIES, TABLE_SIZE, SparseHeader
 from imaging.units import SECTOR_SIZE
 
 _WINDOW_TABLES = 64

@@ -23,7 +23,7 @@ import google_crc32c
 
 from imaging.device import BlockDevice, read_bytes
 from imaging.errors import InvalidImage, Truncated, UnsupportedImage
-from imaging.formats.vhdx_layout import Header
+from imaging.formats.vhdx.layout import Header
 from imaging.overlay import OverlayDevice
 from imaging.units import KiB, MiB
 

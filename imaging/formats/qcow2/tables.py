@@ -16,8 +16,8 @@ from itertools import pairwise
 
 from imaging.device import BlockDevice
 from imaging.errors import BlockOverlap, InvalidImage, Truncated
-from imaging.formats.qcow2_l2 import Claim, ExtendedL2Entries, L2Entries, Run, Source
-from imaging.formats.qcow2_layout import L1_RESERVED, OFFSET_MASK, Header
+from imaging.formats.qcow2.l2 import Claim, ExtendedL2Entries, L2Entries, Run, Source
+from imaging.formats.qcow2.layout import L1_RESERVED, OFFSET_MASK, Header
 from imaging.formats.spans import FileRange, require_apart
 from imaging.units import MiB, round_up
 

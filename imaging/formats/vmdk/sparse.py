@@ -8,10 +8,10 @@ from typing import NoReturn
 
 from imaging.device import BlockDevice, read_bytes
 from imaging.errors import InvalidImage, Truncated, UnsupportedImage
-from imaging.formats.base import ImageInfo, ReadOnlyImage
-from imaging.formats.grains import GrainClaims
+from imaging.formats.base import BaseImage, ImageInfo
 from imaging.formats.spans import FileRange, require_apart
-from imaging.formats.vmdk_layout import (
+from imaging.formats.vmdk.grains import GrainClaims
+from imaging.formats.vmdk.layout import (
     COWD_MAGIC,
     FOOTER_AREA_SIZE,
     HEADER_SIZE,
@@ -23,9 +23,9 @@ from imaging.formats.vmdk_layout import (
     parse_header,
     parse_marker,
 )
-from imaging.formats.vmdk_plain import PlainExtent
-from imaging.formats.vmdk_stream import StreamExtent
-from imaging.formats.vmdk_tables import GrainTables, KeptWindows
+from imaging.formats.vmdk.plain import PlainExtent
+from imaging.formats.vmdk.stream import StreamExtent
+from imaging.formats.vmdk.tables import GrainTables, KeptWindows
 from imaging.units import SECTOR_SIZE
 
 _MAX_TABLE_RANGES = 1 << 16
@@ -44,7 +44,7 @@ class SparseExtent:
     """
 
     header: SparseHeader
-    image: ReadOnlyImage
+    image: BaseImage
     tables: GrainTables
     warnings: tuple[str, ...]
 
@@ -79,9 +79,7 @@ def open_sparse(file: BlockDevice, kept: KeptWindows) -> SparseExtent:
     return SparseExtent(header, _image_of(file, info, tables, end), tables, warnings)
 
 
-def _image_of(
-    file: BlockDevice, info: ImageInfo, tables: GrainTables, data_end: int
-) -> ReadOnlyImage:
+def _image_of(file: BlockDevice, info: ImageInfo, tables: GrainTables, data_end: int) -> BaseImage:
     if info.subformat == "stream":
         return StreamExtent(file, info, tables, data_end=data_end)
     return PlainExtent(file, info, tables)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from imaging.device import BlockDevice
 from imaging.errors import BlockOverlap, Truncated
 from imaging.extent import Extent, Kind
-from imaging.formats.base import ImageInfo, ReadOnlyImage
-from imaging.formats.vmdk_grain import GrainDecoder
-from imaging.formats.vmdk_layout import MARKER_SIZE, parse_marker
-from imaging.formats.vmdk_tables import GrainTables
+from imaging.formats.base import BaseImage, ImageInfo
+from imaging.formats.vmdk.grain import GrainDecoder
+from imaging.formats.vmdk.layout import MARKER_SIZE, parse_marker
+from imaging.formats.vmdk.tables import GrainTables
 from imaging.units import SECTOR_SIZE, MiB
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _KEPT_BYTES = 1 * MiB
 """Grains of which a reader took only a part; it comes back for the rest."""
 
 
-class StreamExtent(ReadOnlyImage):
+class StreamExtent(BaseImage):
     """The extent as a disk of its own.
 
     Memory: a buffer of at most `_MAX_READ` (or one grain) a thread, and `_KEPT_BYTES` of grains (or two).

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from imaging.device import BlockDevice
 from imaging.extent import Extent, Kind
-from imaging.formats.base import ReadOnlyImage
-from imaging.formats.vmdk_sparse import SparseExtent
+from imaging.formats.base import BaseImage
+from imaging.formats.vmdk.sparse import SparseExtent
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class _Run:
     is_here: bool
 
 
-class DeltaExtent(ReadOnlyImage):
+class DeltaExtent(BaseImage):
     """A sparse extent over the same range of the parent. A grain of zeros hides the parent, a hole does not."""
 
     def __init__(self, file: BlockDevice, top: SparseExtent, below: BlockDevice) -> None:

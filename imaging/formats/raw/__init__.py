@@ -1,0 +1,1 @@
+"""Raw disks: the file is the disk."""
