@@ -5,7 +5,6 @@ Knows no disk.
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
 
 
 def run_workers(
@@ -33,11 +32,19 @@ def run_workers(
                 errors.append(err)
             abort()
 
-    with ThreadPoolExecutor(count, thread_name_prefix=name) as pool:
-        try:
-            wait([pool.submit(guarded) for _ in range(count)])
-        except BaseException:
-            abort()
-            raise
+    threads = [threading.Thread(target=guarded, name=f"{name}_{i}") for i in range(count)]
+    started: list[threading.Thread] = []
+    try:
+        for thread in threads:
+            thread.start()
+            started.append(thread)
+        for thread in started:
+            thread.join()
+    except BaseException:
+        abort()
+        raise
+    finally:
+        for thread in started:
+            thread.join()
     if errors:
         raise errors[0]

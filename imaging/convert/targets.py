@@ -3,22 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from imaging.convert.flat import FixedVhdSink, RawSink
 from imaging.convert.options import Options
 from imaging.convert.sink import OrderedSink, RandomSink
-from imaging.convert.targz import TarGzSink
-from imaging.convert.vhd import DynamicVhdSink
-from imaging.convert.vhdx import DynamicVhdxSink, FixedVhdxSink
-from imaging.convert.vmdk_sparse import MonolithicSparseSink
-from imaging.convert.vmdk_stream import StreamOptimizedSink
 from imaging.errors import DiskTooLarge, UnsupportedImage
-from imaging.formats.vhd import layout as vhd_layout
-from imaging.formats.vhdx import layout as vhdx_layout
-from imaging.formats.vmdk import build as vmdk_build
+from imaging.formats.signatures import MAX_DYNAMIC_VHD, MAX_VIRTUAL_SIZE
+from imaging.late import load
 from imaging.newfile import NewFile
 from imaging.units import SECTOR_SIZE, GiB, round_up
 
 Sink = RandomSink | OrderedSink
+Maker = Callable[[NewFile, int, Options], Sink]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +20,19 @@ class Target:
     """One way of writing a disk.
 
     Attributes:
-        make: (empty file, virtual size, options) -> the sink; what `padded_size` returned is a size that it takes.
+        sink: The sink's class, as "module:name" below `imaging.convert`; it is imported when it is first made.
         unit: The virtual size must be a multiple of this; 1: it may be anything.
         limit: The largest virtual size in bytes; None: what the file system takes.
     """
 
-    make: Callable[[NewFile, int, Options], Sink]
+    sink: str
     unit: int = SECTOR_SIZE
     limit: int | None = None
+
+    def make(self, file: NewFile, size: int, options: Options) -> Sink:
+        """Begin a disk of `size` bytes, as `padded_size` returned it, in an empty file."""
+        make: Maker = load(f"imaging.convert.{self.sink}")
+        return make(file, size, options)
 
     def padded_size(self, size: int, *, sector_size: int) -> int:
         """Return the virtual size that a disk of `size` bytes gets: never less.
@@ -52,14 +51,14 @@ class Target:
 
 
 TARGETS = {
-    "raw": Target(RawSink, unit=1),
-    "vhd:fixed": Target(FixedVhdSink, limit=vhd_layout.MAX_VIRTUAL_SIZE),
-    "vhd:dynamic": Target(DynamicVhdSink, limit=vhd_layout.MAX_DYNAMIC_SIZE),
-    "vhdx:dynamic": Target(DynamicVhdxSink, limit=vhdx_layout.MAX_VIRTUAL_SIZE),
-    "vhdx:fixed": Target(FixedVhdxSink, limit=vhdx_layout.MAX_VIRTUAL_SIZE),
-    "vmdk:streamOptimized": Target(StreamOptimizedSink, limit=vmdk_build.MAX_VIRTUAL_SIZE),
-    "vmdk:monolithicSparse": Target(MonolithicSparseSink, limit=vmdk_build.MAX_VIRTUAL_SIZE),
-    "targz": Target(TarGzSink, unit=GiB),
+    "raw": Target("flat:RawSink", unit=1),
+    "vhd:fixed": Target("flat:FixedVhdSink", limit=MAX_VIRTUAL_SIZE),
+    "vhd:dynamic": Target("vhd:DynamicVhdSink", limit=MAX_DYNAMIC_VHD),
+    "vhdx:dynamic": Target("vhdx:DynamicVhdxSink", limit=MAX_VIRTUAL_SIZE),
+    "vhdx:fixed": Target("vhdx:FixedVhdxSink", limit=MAX_VIRTUAL_SIZE),
+    "vmdk:streamOptimized": Target("vmdk_stream:StreamOptimizedSink", limit=MAX_VIRTUAL_SIZE),
+    "vmdk:monolithicSparse": Target("vmdk_sparse:MonolithicSparseSink", limit=MAX_VIRTUAL_SIZE),
+    "targz": Target("targz:TarGzSink", unit=GiB),
 }
 _DEFAULTS = {"vhd": "vhd:dynamic", "vhdx": "vhdx:dynamic", "vmdk": "vmdk:streamOptimized"}
 """What a format alone means: the subformat that every one of its readers takes and that is no larger than its data."""

@@ -1,6 +1,6 @@
-"""Image formats: devices over devices. This registry is the only way to open one."""
+"""Image formats: devices over devices. This is the only way to open one."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -9,18 +9,9 @@ from imaging.device import BlockDevice, ResizableDevice
 from imaging.errors import ImagingError, ReferenceRefused, UnsupportedImage
 from imaging.filedev import FileDevice
 from imaging.formats.base import DiskImage, ImageInfo, WritableImage
-from imaging.formats.ova.device import open_ova
 from imaging.formats.place import Place
 from imaging.formats.probe import probe, promises
-from imaging.formats.qcow2.check import check_qcow2
-from imaging.formats.qcow2.device import open_qcow2
-from imaging.formats.raw.check import check_raw
-from imaging.formats.raw.device import edit_raw, open_raw
-from imaging.formats.vhd.check import check_vhd
-from imaging.formats.vhd.device import open_vhd
-from imaging.formats.vhdx.check import check_vhdx
-from imaging.formats.vhdx.device import open_vhdx
-from imaging.formats.vmdk.device import open_vmdk
+from imaging.formats.registry import EDITABLE, FORMATS, REGISTRY
 from imaging.siblings import LocalFolder, Siblings, last_component
 
 __all__ = [
@@ -37,31 +28,6 @@ __all__ = [
     "open_path",
     "probe",
 ]
-
-_OPENERS: dict[str, Callable[[BlockDevice, Place], DiskImage]] = {
-    "raw": open_raw,
-    "vhd": open_vhd,
-    "vhdx": open_vhdx,
-    "qcow2": open_qcow2,
-    "vmdk": open_vmdk,
-    "ova": open_ova,
-}
-FORMATS = tuple(_OPENERS)
-
-_EDITORS: dict[str, Callable[[ResizableDevice, Place], WritableImage]] = {
-    "raw": edit_raw,
-}
-"""What opens a disk to be written in place; a parent is only read."""
-
-EDITABLE = tuple(_EDITORS)
-
-_CHECKERS: dict[str, Callable[[BlockDevice], Iterator[Finding]]] = {
-    "raw": check_raw,
-    "vhd": check_vhd,
-    "vhdx": check_vhdx,
-    "qcow2": check_qcow2,
-}
-"""What looks further than opening does; each gets a file that opened without an error."""
 
 
 def open_image(
@@ -110,14 +76,14 @@ def edit_image(
         UnsupportedImage: The format is read, but not written in place.
         ImagingError: With the cause and, where there is one, the offset in the file.
     """
-    if format not in _EDITORS:
+    if format not in EDITABLE:
         known = ", ".join(EDITABLE)
         raise UnsupportedImage(
             f"images of format {format!r} are not written in place, only {known}: convert it",
             found=format,
         )
     try:
-        return _EDITORS[format](file, Place(last_component(name), siblings, _open_as))
+        return REGISTRY[format].editor()(file, Place(last_component(name), siblings, _open_as))
     except ImagingError as err:
         raise _named(err, name) from err.__cause__
 
@@ -155,7 +121,7 @@ def check_image(
     image = open_image(file, format=format, name=name, siblings=siblings)
     try:
         info = image.info
-        look = _CHECKERS.get(info.format, _only_opened)
+        look = REGISTRY[info.format].checker() or _only_opened
         findings = tuple(bounded(look(file)))
     finally:
         image.close()
@@ -216,9 +182,9 @@ class _Unsaid:
 
 
 def _open_as(file: BlockDevice, format: str, place: Place) -> DiskImage:
-    if format not in _OPENERS:
+    if format not in REGISTRY:
         raise UnsupportedImage(f"format {format!r} is none of {', '.join(FORMATS)}", found=format)
-    return _OPENERS[format](file, place)
+    return REGISTRY[format].opener()(file, place)
 
 
 def _named(err: ImagingError, name: str) -> ImagingError:

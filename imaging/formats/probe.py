@@ -6,56 +6,18 @@ because a guest can write any header into a raw disk (CVE-2008-2004).
 
 from imaging.device import BlockDevice, read_bytes
 from imaging.errors import FormatMismatch, UnsupportedImage
-from imaging.formats.ova.device import holds_ovf
-from imaging.formats.qcow2.layout import MAGIC as QCOW2_MAGIC
-from imaging.formats.vhd.layout import (
-    DYNAMIC_COOKIE,
-    FOOTER_COOKIE,
-    FOOTER_SIZE,
-    SHORT_FOOTER_SIZE,
-    is_footer,
-    parse_footer,
-)
-from imaging.formats.vhdx.layout import FILE_SIGNATURE
-from imaging.formats.vmdk.descriptor import SIGNATURE
-from imaging.formats.vmdk.layout import MAGIC
+from imaging.formats.signatures import SIGNATURES, SUFFIXES, UNSUPPORTED, VHD_COOKIE
+from imaging.late import load
 
 _HEAD_SIZE = 1536
-"""The footer's copy, and the dynamic header where every known writer puts it."""
-
+"""The footer's copy of a VHD, and the dynamic header where every known writer puts it."""
+_FOOTER_SIZES = (512, 511)
 _TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
-
-_SIGNATURES = (
-    (FILE_SIGNATURE, "vhdx"),
-    (MAGIC, "vmdk"),
-    (SIGNATURE, "vmdk"),
-    (QCOW2_MAGIC, "qcow2"),
-)
-
-_UNSUPPORTED = (
-    (0, b"QFI\xfb\0\0\0\1", "qcow version 1"),
-    (0, b"COWD", "VMDK (COWD)"),
-    (64, b"\x7f\x10\xda\xbe", "VDI"),
-    (0, b"\x1f\x8b\x08", "gzip"),
-    (0, b"\xfd7zXZ\x00", "xz"),
-)
-"""Known, not read by this version: taking them for raw would upload a container as a disk."""
-
-_SUFFIXES = {
-    ".vhd": "vhd",
-    ".avhd": "vhd",
-    ".vhdx": "vhdx",
-    ".avhdx": "vhdx",
-    ".vmdk": "vmdk",
-    ".ova": "ova",
-    ".qcow2": "qcow2",
-    ".qcow": "qcow2",
-}
 
 
 def promises(name: str, format: str) -> bool:
     """Return whether the name of a file ends as names of this format do."""
-    return any(name.lower().endswith(end) for end, found in _SUFFIXES.items() if found == format)
+    return any(name.lower().endswith(end) for end, found in SUFFIXES.items() if found == format)
 
 
 def probe(file: BlockDevice, name: str = "") -> str:
@@ -67,19 +29,19 @@ def probe(file: BlockDevice, name: str = "") -> str:
         FormatMismatch: Nothing was recognised, and the name promises more than a raw disk.
     """
     head = read_bytes(file, 0, min(_HEAD_SIZE, file.size))
-    for offset, magic, what in _UNSUPPORTED:
+    for offset, magic, what in UNSUPPORTED:
         if head[offset : offset + len(magic)] == magic:
             raise UnsupportedImage(f"{what} images are not read by this version", found=what)
-    for signature, found in _SIGNATURES:
+    for signature, found in SIGNATURES:
         if head.startswith(signature):
             return found
     if head[_TAR_MAGIC_AT:].startswith(_TAR_MAGIC):
-        if holds_ovf(file):
+        if load("imaging.formats.ova.device:holds_ovf")(file):
             return "ova"
         raise UnsupportedImage("tar archives without an OVF descriptor are not read", found="tar")
-    if is_footer(head[:FOOTER_SIZE]) and DYNAMIC_COOKIE in head[FOOTER_SIZE:]:
+    if head.startswith(VHD_COOKIE) and load("imaging.formats.vhd.probe:starts_as_vhd")(head):
         return "vhd"
-    promised = next((fmt for end, fmt in _SUFFIXES.items() if name.lower().endswith(end)), "raw")
+    promised = next((fmt for end, fmt in SUFFIXES.items() if name.lower().endswith(end)), "raw")
     if _ends_as_vhd(file, strict=promised != "vhd"):
         return "vhd"
     if promised != "raw":
@@ -92,21 +54,10 @@ def probe(file: BlockDevice, name: str = "") -> str:
 
 
 def _ends_as_vhd(file: BlockDevice, *, strict: bool) -> bool:
-    """Tell whether the file ends in a footer.
-
-    Where the name says nothing, the footer must fit: its checksum right, and a fixed disk exactly as
-    long as the file. Else it may belong to an image that lies nested at the end of a raw disk.
-    """
-    for length in (FOOTER_SIZE, SHORT_FOOTER_SIZE):
-        if file.size < length or (
-            length == SHORT_FOOTER_SIZE and file.size % FOOTER_SIZE != length
-        ):
-            continue
-        tail = read_bytes(file, file.size - length, length)
-        if not tail.startswith(FOOTER_COOKIE):
-            continue
-        if not strict:
-            return True
-        if is_footer(tail):
-            return parse_footer(tail, file.size - length).current_size == file.size - length
-    return False
+    """Tell whether the file ends in a footer of a VHD; nothing is imported where there is no trace of one."""
+    lengths = (length for length in _FOOTER_SIZES if length <= file.size)
+    tails = (read_bytes(file, file.size - length, len(VHD_COOKIE)) for length in lengths)
+    if VHD_COOKIE not in tails:
+        return False
+    found: bool = load("imaging.formats.vhd.probe:ends_as_vhd")(file, strict=strict)
+    return found

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from imaging.errors import InvalidImage, Truncated, UnsupportedImage
-from imaging.units import MiB, TiB
+from imaging.formats.signatures import MAX_VIRTUAL_SIZE, QCOW2_MAGIC
+from imaging.units import MiB
 
-MAGIC = b"QFI\xfb"
 V2_HEADER_SIZE = 72
 V3_HEADER_SIZE = 104
 """The least that version 3 has; the compression type stands right behind it."""
@@ -20,7 +20,6 @@ MAX_HEADER_SIZE = V3_HEADER_SIZE + 8
 
 MIN_CLUSTER_BITS, MAX_CLUSTER_BITS = 9, 21
 MIN_EXTENDED_CLUSTER_BITS = 14
-MAX_VIRTUAL_SIZE = 64 * TiB
 MAX_L1_SIZE = 32 * MiB
 """Bytes of an L1 table, the limit of qemu: no writer makes a longer one."""
 MAX_BACKING_NAME = 1023
@@ -161,9 +160,9 @@ def parse_header(head: bytes) -> Header:
         InvalidImage: It is no qcow2, or a field breaks the rules.
         UnsupportedImage: Another version, encryption, or more than 64 TiB.
     """
-    if not head.startswith(MAGIC):
+    if not head.startswith(QCOW2_MAGIC):
         raise InvalidImage(
-            f"the file begins with {head[:4]!r}, expected {MAGIC!r}: it is no qcow2", offset=0
+            f"the file begins with {head[:4]!r}, expected {QCOW2_MAGIC!r}: it is no qcow2", offset=0
         )
     _require_length(head, V2_HEADER_SIZE)
     version = int.from_bytes(head[4:8], "big")

@@ -20,12 +20,12 @@ from imaging.formats.parents import Parent, inherited, open_parent, require_sect
 from imaging.formats.place import NOWHERE, Place
 from imaging.formats.raw.device import FlatImage
 from imaging.formats.reference import Reference
+from imaging.formats.signatures import VHD_COOKIE
 from imaging.formats.spans import FileRange, SpanMap
 from imaging.formats.vhd.layout import (
     ABSENT,
     CHS_CREATORS,
     DYNAMIC_HEADER_SIZE,
-    FOOTER_COOKIE,
     FOOTER_SIZE,
     MAX_CHS_SECTORS,
     SHORT_FOOTER_SIZE,
@@ -70,7 +70,7 @@ def find_footer(file: BlockDevice) -> tuple[Footer, int, tuple[str, ...]]:
         return parse_footer(tail[1:], offset), offset, ()
     head = read_bytes(file, 0, FOOTER_SIZE)
     if is_footer(head) and parse_footer(head, 0).disk_type is not DiskType.FIXED:
-        end = size - FOOTER_SIZE if tail.startswith(FOOTER_COOKIE) else size
+        end = size - FOOTER_SIZE if tail.startswith(VHD_COOKIE) else size
         warning = "the footer at the end is damaged or gone, its copy at the start was used"
         return parse_footer(head, 0), end, (warning,)
     return parse_footer(tail, size - FOOTER_SIZE), size - FOOTER_SIZE, ()

@@ -8,14 +8,18 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from imaging.errors import ChecksumMismatch, InvalidImage
-from imaging.units import SECTOR_SIZE, GiB, TiB
+from imaging.formats.signatures import (
+    MAX_DYNAMIC_VHD,
+    MAX_VIRTUAL_SIZE,
+    VHD_COOKIE,
+    VHD_DYNAMIC_COOKIE,
+)
+from imaging.units import SECTOR_SIZE
 
 FOOTER_SIZE = 512
 SHORT_FOOTER_SIZE = 511
 """Footers written before Virtual PC 2004 lack their last (reserved, zero) byte."""
-FOOTER_COOKIE = b"conectix"
 DYNAMIC_HEADER_SIZE = 1024
-DYNAMIC_COOKIE = b"cxsparse"
 
 NO_OFFSET = 0xFFFF_FFFF_FFFF_FFFF
 """Data Offset of a fixed disk and of the dynamic header: nothing follows. Azure checks it."""
@@ -23,10 +27,6 @@ NO_OFFSET = 0xFFFF_FFFF_FFFF_FFFF
 UNIX_TIME_OF_EPOCH = 946_684_800
 """Seconds from 1970 to 2000-01-01T00:00:00Z, where VHD time stamps count from."""
 
-MAX_VIRTUAL_SIZE = 64 * TiB
-"""No VHD is larger: fixed ones end here by convention, dynamic ones at 2040 GiB by their BAT."""
-MAX_DYNAMIC_SIZE = 2040 * GiB
-"""The BAT counts 2^32 sectors of the file, blocks and all; Windows makes none larger than this."""
 ABSENT = 0xFFFF_FFFF
 """BAT entry of a block that is not in the file."""
 
@@ -173,7 +173,7 @@ def build_dynamic_footer(virtual_size: int, *, unique_id: bytes, timestamp: int)
 
     Arguments and result are those of `build_fixed_footer`.
     """
-    if not 0 < virtual_size <= MAX_DYNAMIC_SIZE or virtual_size % SECTOR_SIZE:
+    if not 0 < virtual_size <= MAX_DYNAMIC_VHD or virtual_size % SECTOR_SIZE:
         raise ValueError(f"a dynamic VHD cannot have {virtual_size} bytes")
     return _build_footer(DiskType.DYNAMIC, FOOTER_SIZE, virtual_size, unique_id, timestamp)
 
@@ -189,7 +189,14 @@ def build_dynamic_header(*, table_offset: int, max_entries: int, block_size: int
     Returns:
         1024 bytes.
     """
-    fields = (DYNAMIC_COOKIE, NO_OFFSET, table_offset, FILE_FORMAT_VERSION, max_entries, block_size)
+    fields = (
+        VHD_DYNAMIC_COOKIE,
+        NO_OFFSET,
+        table_offset,
+        FILE_FORMAT_VERSION,
+        max_entries,
+        block_size,
+    )
     header = bytearray(_DYNAMIC_HEADER.pack(*fields, 0, bytes(16), 0, b"", b""))
     struct.pack_into(">I", header, _DYNAMIC_CHECKSUM_AT, checksum(header, _DYNAMIC_CHECKSUM_AT))
     return bytes(header)
@@ -203,7 +210,7 @@ def _build_footer(
     chs = geometry_of(virtual_size)
     footer = bytearray(
         _FOOTER.pack(
-            FOOTER_COOKIE,
+            VHD_COOKIE,
             FEATURE_RESERVED,
             FILE_FORMAT_VERSION,
             data_offset,
@@ -229,7 +236,7 @@ def _build_footer(
 def is_footer(block: bytes) -> bool:
     """Tell whether `block` is a footer whose checksum is right (its values may still be absurd)."""
     block = block.ljust(FOOTER_SIZE, b"\0")
-    if block[:8] != FOOTER_COOKIE:
+    if block[:8] != VHD_COOKIE:
         return False
     return _stored_checksum(block, _CHECKSUM_AT) == checksum(block, _CHECKSUM_AT)
 
@@ -245,7 +252,7 @@ def parse_footer(block: bytes, file_offset: int) -> Footer:
         InvalidImage: Cookie, checksum, version, type or size break the rules.
     """
     block = block.ljust(FOOTER_SIZE, b"\0")
-    _require_cookie(block, FOOTER_COOKIE, "VHD footer", file_offset)
+    _require_cookie(block, VHD_COOKIE, "VHD footer", file_offset)
     _require_checksum(block, _CHECKSUM_AT, "VHD footer", file_offset)
     (
         _,
@@ -297,7 +304,7 @@ def parse_dynamic_header(block: bytes, file_offset: int) -> DynamicHeader:
         InvalidImage: Cookie, checksum, version or block size break the rules.
     """
     what = "VHD dynamic header"
-    _require_cookie(block, DYNAMIC_COOKIE, what, file_offset)
+    _require_cookie(block, VHD_DYNAMIC_COOKIE, what, file_offset)
     _require_checksum(block, _DYNAMIC_CHECKSUM_AT, what, file_offset)
     (_, _, table_offset, version, max_entries, block_size, _, parent_id, _, name, locators) = (
         _DYNAMIC_HEADER.unpack(block)

@@ -16,10 +16,10 @@ from imaging.formats.layered import LayeredImage
 from imaging.formats.mapped import MappedImage
 from imaging.formats.parents import Parent, inherited, open_parent, require_sectors
 from imaging.formats.place import NOWHERE, Place
+from imaging.formats.signatures import VHDX_SIGNATURE
 from imaging.formats.spans import FileRange, SpanMap, require_apart
 from imaging.formats.vhdx.bat import BITMAP_SIZE, ENTRY_SIZE, BlockAllocationTable, entry_count
 from imaging.formats.vhdx.layout import (
-    FILE_SIGNATURE,
     HEADER_AREA_SIZE,
     HEADER_OFFSETS,
     HEADER_SIZE,
@@ -149,10 +149,10 @@ def _doubts(disk: DiskParameters) -> tuple[str, ...]:
 
 
 def _require_signature(file: BlockDevice) -> None:
-    found = read_bytes(file, 0, min(len(FILE_SIGNATURE), file.size))
-    if found != FILE_SIGNATURE:
+    found = read_bytes(file, 0, min(len(VHDX_SIGNATURE), file.size))
+    if found != VHDX_SIGNATURE:
         raise InvalidImage(
-            f"the file begins with {found!r}, expected {FILE_SIGNATURE!r}: it is no VHDX", offset=0
+            f"the file begins with {found!r}, expected {VHDX_SIGNATURE!r}: it is no VHDX", offset=0
         )
     if file.size < HEADER_AREA_SIZE:
         raise Truncated(

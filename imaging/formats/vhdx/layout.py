@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 from imaging.crc32c import crc32c
 from imaging.errors import ChecksumMismatch, InvalidImage, UnsupportedImage
-from imaging.units import KiB, MiB, TiB
-
-FILE_SIGNATURE = b"vhdxfile"
+from imaging.formats.signatures import MAX_VIRTUAL_SIZE, VHDX_SIGNATURE
+from imaging.units import KiB, MiB
 
 HEADER_OFFSETS = (64 * KiB, 128 * KiB)
 HEADER_SIZE = 4 * KiB
@@ -27,7 +26,6 @@ HEADER_AREA_SIZE = 1 * MiB
 _OF_DISK, _REQUIRED = 2, 4
 """Flags of a metadata item (2.6.1.2): it describes the disk, not the file; who does not know it must refuse."""
 MAX_ENTRIES = 2047
-MAX_VIRTUAL_SIZE = 64 * TiB
 SECTOR_SIZES = (512, 4096)
 MIN_BLOCK_SIZE = 1 * MiB
 MAX_BLOCK_SIZE = 256 * MiB
@@ -219,7 +217,7 @@ def parse_parameters(items: dict[bytes, bytes], file_offset: int) -> DiskParamet
 
 def build_identifier(creator: str) -> bytes:
     """Build the file type identifier (2.2.1); `creator` is for people, at most 256 characters."""
-    return (FILE_SIGNATURE + creator.encode("utf-16-le")[:512]).ljust(4 * KiB, b"\0")
+    return (VHDX_SIGNATURE + creator.encode("utf-16-le")[:512]).ljust(4 * KiB, b"\0")
 
 
 def build_header(header: Header, *, file_write_guid: bytes) -> bytes:

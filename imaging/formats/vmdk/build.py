@@ -12,7 +12,8 @@ from enum import IntEnum
 from typing import Self
 from uuid import UUID
 
-from imaging.units import SECTOR_SIZE, KiB, TiB, round_up
+from imaging.formats.signatures import VMDK_MAGIC
+from imaging.units import SECTOR_SIZE, KiB, round_up
 
 GRAIN_SIZE = 64 * KiB
 GRAIN_SECTORS = GRAIN_SIZE // SECTOR_SIZE
@@ -26,7 +27,6 @@ DESCRIPTOR_SECTOR = 1
 DESCRIPTOR_SECTORS = 20
 OVERHEAD_SECTORS = 128
 """Where VMware's own streams begin their grains; ESX wants the descriptor before it."""
-MAX_VIRTUAL_SIZE = 64 * TiB
 MAX_SECTORS = 1 << 32
 """Grain tables name places in the file by 32 bits: a file ends at 2 TiB."""
 
@@ -38,7 +38,6 @@ MARKERS = 1 << 17
 DIRECTORY_IN_FOOTER = 0xFFFF_FFFF_FFFF_FFFF
 NO_PARENT_CID = 0xFFFF_FFFF
 
-_MAGIC = b"KDMV"
 _NEWLINES = b"\n \r\n"
 _HEADER = struct.Struct("<4sIIQQQQIQQQB4sH433x")
 _MARKER = struct.Struct("<QII496x")
@@ -90,7 +89,7 @@ class Header:
     def pack(self) -> bytes:
         """Return its 512 bytes."""
         return _HEADER.pack(
-            *(_MAGIC, self.version, self.flags, self.capacity, GRAIN_SECTORS),
+            *(VMDK_MAGIC, self.version, self.flags, self.capacity, GRAIN_SECTORS),
             *(DESCRIPTOR_SECTOR, DESCRIPTOR_SECTORS, TABLE_ENTRIES),
             *(self.redundant_directory, self.directory, self.overhead),
             *(0, _NEWLINES, _DEFLATE if self.flags & COMPRESSED else 0),

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from imaging.errors import InvalidImage, UnsupportedImage
+from imaging.formats.signatures import VMDK_DESCRIPTOR
 from imaging.units import SECTOR_SIZE, TiB
 
-SIGNATURE = b"# Disk DescriptorFile"
 NO_PARENT = 0xFFFF_FFFF
 """parentCID of a disk that stands alone."""
 MAX_EXTENTS = 4096
@@ -109,10 +109,10 @@ def parse_descriptor(data: bytes, file_offset: int = 0) -> Descriptor:
         UnsupportedImage: It describes a kind of disk, or of extent, that we do not read.
     """
     data = data.split(b"\0", 1)[0]
-    if not data.startswith(SIGNATURE):
+    if not data.startswith(VMDK_DESCRIPTOR):
         raise InvalidImage(
-            f"no VMDK descriptor at file offset {file_offset}: expected {SIGNATURE!r}, found"
-            f" {data[: len(SIGNATURE)]!r}",
+            f"no VMDK descriptor at file offset {file_offset}: expected {VMDK_DESCRIPTOR!r}, found"
+            f" {data[: len(VMDK_DESCRIPTOR)]!r}",
             offset=file_offset,
         )
     keys: dict[str, str] = {}

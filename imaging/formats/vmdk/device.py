@@ -20,10 +20,10 @@ from imaging.formats.base import BaseImage, Closable, ImageInfo
 from imaging.formats.parents import Parent, inherited, open_parent
 from imaging.formats.place import NOWHERE, Place, naming
 from imaging.formats.reference import Reference
+from imaging.formats.signatures import VMDK_DESCRIPTOR
 from imaging.formats.spans import FileRange, require_apart
 from imaging.formats.vmdk.delta import DeltaExtent
 from imaging.formats.vmdk.descriptor import (
-    SIGNATURE,
     Descriptor,
     ExtentLine,
     ExtentType,
@@ -88,7 +88,7 @@ def open_vmdk(file: BlockDevice, place: Place = NOWHERE) -> VmdkImage:
         ReferenceRefused, DeviceError: A file that it names cannot be opened, or must not be.
     """
     with ExitStack() as opened:
-        if read_bytes(file, 0, min(len(SIGNATURE), file.size)) == SIGNATURE:
+        if read_bytes(file, 0, min(len(VMDK_DESCRIPTOR), file.size)) == VMDK_DESCRIPTOR:
             disk = _open_described(file, place, opened)
         else:
             disk = _open_single(file)

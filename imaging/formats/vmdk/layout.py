@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 from imaging.errors import InvalidImage, UnsupportedImage
-from imaging.units import SECTOR_SIZE, TiB
+from imaging.formats.signatures import MAX_VIRTUAL_SIZE, VMDK_MAGIC
+from imaging.units import SECTOR_SIZE
 
 HEADER_SIZE = 512
-MAGIC = b"KDMV"
 COWD_MAGIC = b"COWD"
 """vmfsSparse extents: snapshots of ESXi up to VMFS 5."""
 SESPARSE_MAGIC = b"\xbe\xba\xfe\xca\x00\x00\x00\x00"
@@ -21,8 +21,6 @@ SESPARSE_MAGIC = b"\xbe\xba\xfe\xca\x00\x00\x00\x00"
 VERSIONS = (1, 2, 3)
 """2 and 3 (zeroed grains, changed block tracking, newer streams) have the layout of 1."""
 
-MAX_CAPACITY = 64 * TiB
-"""Above VMware's own limit of 62 TiB: nobody has such a disk."""
 MIN_GRAIN_SECTORS, MAX_GRAIN_SECTORS = 16, 65536
 """A power of two greater than 8 by the specification; 32 MiB is our upper end, writers take 64 KiB."""
 TABLE_ENTRIES = 512
@@ -131,9 +129,9 @@ def parse_header(block: bytes, file_offset: int) -> SparseHeader:
         InvalidImage: A value breaks the rules.
         UnsupportedImage: A version, or a compression, that we do not read.
     """
-    if block[:4] != MAGIC or len(block) < HEADER_SIZE:
+    if block[:4] != VMDK_MAGIC or len(block) < HEADER_SIZE:
         raise InvalidImage(
-            f"no VMDK header at file offset {file_offset}: expected {MAGIC!r}, found {block[:4]!r}",
+            f"no VMDK header at file offset {file_offset}: expected {VMDK_MAGIC!r}, found {block[:4]!r}",
             offset=file_offset,
         )
     (
@@ -193,9 +191,9 @@ def _require_version(version: int, file_offset: int) -> None:
 
 
 def _require_geometry(capacity: int, grain: int, entries: int, file_offset: int) -> None:
-    if not 0 < capacity * SECTOR_SIZE <= MAX_CAPACITY:
+    if not 0 < capacity * SECTOR_SIZE <= MAX_VIRTUAL_SIZE:
         raise InvalidImage(
-            f"the capacity is {capacity} sectors, expected 1 to {MAX_CAPACITY // SECTOR_SIZE}",
+            f"the capacity is {capacity} sectors, expected 1 to {MAX_VIRTUAL_SIZE // SECTOR_SIZE}",
             offset=file_offset + 12,
             found=capacity,
         )

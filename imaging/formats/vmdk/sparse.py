@@ -9,13 +9,13 @@ from typing import NoReturn
 from imaging.device import BlockDevice, read_bytes
 from imaging.errors import InvalidImage, Truncated, UnsupportedImage
 from imaging.formats.base import BaseImage, ImageInfo
+from imaging.formats.signatures import VMDK_MAGIC
 from imaging.formats.spans import FileRange, require_apart
 from imaging.formats.vmdk.grains import GrainClaims
 from imaging.formats.vmdk.layout import (
     COWD_MAGIC,
     FOOTER_AREA_SIZE,
     HEADER_SIZE,
-    MAGIC,
     MARKER_SIZE,
     SESPARSE_MAGIC,
     MarkerType,
@@ -92,7 +92,7 @@ def _read_header(file: BlockDevice) -> SparseHeader:
             raise UnsupportedImage(
                 f"VMDK extents of type {name} are not read", offset=0, found=name
             )
-    if block.startswith(MAGIC) and len(block) < HEADER_SIZE:
+    if block.startswith(VMDK_MAGIC) and len(block) < HEADER_SIZE:
         raise Truncated(
             f"the file has {file.size} bytes, less than a VMDK header", offset=file.size
         )

@@ -2,13 +2,13 @@
 
 import struct
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from imaging import formats
 from imaging.check import CheckReport, Finding, Severity
 from imaging.errors import ImagingError, ParentNeeded
-from imaging.formats import check_image
+from imaging.formats import check_image, registry
 from imaging.memory import MemoryDevice
 from tests.support.chains import MemoryFolder, VhdChild, VhdxChild, vhd_chain, vhdx_chain
 from tests.support.disks import (
@@ -220,7 +220,8 @@ def test_what_cannot_be_read_is_an_error_and_no_report() -> None:
 
 
 def test_a_format_without_a_check_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(formats._CHECKERS, "raw")
+    unchecked = replace(registry.REGISTRY["raw"], checks="")
+    monkeypatch.setitem(registry.REGISTRY, "raw", unchecked)
     report = checked(pattern(MiB), "raw")
     assert (only(report).code, report.clean) == ("check.open-only", True)
 

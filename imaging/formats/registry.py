@@ -1,0 +1,63 @@
+"""The registry of image formats: what can be done with each. A format is imported when it is first used."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from imaging.check import Finding
+from imaging.device import BlockDevice, ResizableDevice
+from imaging.formats.base import DiskImage, WritableImage
+from imaging.formats.place import Place
+from imaging.late import load
+
+Opener = Callable[[BlockDevice, Place], DiskImage]
+Editor = Callable[[ResizableDevice, Place], WritableImage]
+Checker = Callable[[BlockDevice], Iterator[Finding]]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """The functions of one format, as "module:name"; "" where it has none.
+
+    Attributes:
+        opens: Opens it for reading.
+        edits: Opens it to be written in place; a parent is only read.
+        checks: Looks further than opening does; gets a file that opened without an error.
+    """
+
+    opens: str
+    edits: str = ""
+    checks: str = ""
+
+    def opener(self) -> Opener:
+        """Return what opens it."""
+        found: Opener = load(self.opens)
+        return found
+
+    def editor(self) -> Editor:
+        """Return what opens it to be written; only where `edits` is not empty."""
+        found: Editor = load(self.edits)
+        return found
+
+    def checker(self) -> Checker | None:
+        """Return what checks it."""
+        found: Checker | None = load(self.checks) if self.checks else None
+        return found
+
+
+_PACKAGE = "imaging.formats"
+REGISTRY = {
+    "raw": Format(
+        f"{_PACKAGE}.raw.device:open_raw",
+        edits=f"{_PACKAGE}.raw.device:edit_raw",
+        checks=f"{_PACKAGE}.raw.check:check_raw",
+    ),
+    "vhd": Format(f"{_PACKAGE}.vhd.device:open_vhd", checks=f"{_PACKAGE}.vhd.check:check_vhd"),
+    "vhdx": Format(f"{_PACKAGE}.vhdx.device:open_vhdx", checks=f"{_PACKAGE}.vhdx.check:check_vhdx"),
+    "qcow2": Format(
+        f"{_PACKAGE}.qcow2.device:open_qcow2", checks=f"{_PACKAGE}.qcow2.check:check_qcow2"
+    ),
+    "vmdk": Format(f"{_PACKAGE}.vmdk.device:open_vmdk"),
+    "ova": Format(f"{_PACKAGE}.ova.device:open_ova"),
+}
+FORMATS = tuple(REGISTRY)
+EDITABLE = tuple(name for name, form in REGISTRY.items() if form.edits)
