@@ -87,6 +87,15 @@ class OverlayDevice:
         self._closed = True
         self._patches.clear()
 
+    def changes(self) -> Iterator[tuple[int, int, bytes | None]]:
+        """Yield what was changed, in order: (offset, length, its bytes or None where it reads as zeros)."""
+        for patch in self._patches:
+            yield patch.offset, patch.end - patch.offset, patch.content
+
+    def clear(self) -> None:
+        """Forget the changes: the base is what is read again. What is behind its end reads as zeros."""
+        self._patches.clear()
+
     def _put(self, new: _Patch) -> None:
         if new.offset == new.end:
             return

@@ -54,6 +54,30 @@ class SectorBitmaps:
                 yield is_set, edge - index
                 index = edge
 
+    def assign(self, file_offset: int, first: int, count: int, *, to: bool) -> None:
+        """Set bits, or clear them, in the file too; whole bytes between the ends are not read.
+
+        Args:
+            file_offset: Where the bitmap begins in the file.
+            first: The first bit, counted in sectors from the bitmap's begin.
+            count: Bits, all inside the bitmap.
+            to: What they become.
+        """
+        start, stop = first // 8, -(-(first + count) // 8)
+        content = bytearray((b"\xff" if to else b"\0") * (stop - start))
+        for at in {start, stop - 1}:  # the bytes of which some bits are others'
+            old = read_bytes(self._file, file_offset + at, 1)[0]
+            inside = range(max(first, at * 8), min(first + count, at * 8 + 8))
+            mask = sum(self._bit(bit % 8) for bit in inside)
+            content[at - start] = old | mask if to else old & ~mask
+        self._file.write(file_offset + start, bytes(content))
+        with self._lock:
+            for number in range(start // _WINDOW, (stop - 1) // _WINDOW + 1):
+                self._kept.pop((file_offset, number), None)
+
+    def _bit(self, number: int) -> int:
+        return 0x80 >> number if self._msb_first else 1 << number
+
     def _digits(self, file_offset: int, number: int) -> str:
         key = (file_offset, number)
         with self._lock:

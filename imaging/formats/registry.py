@@ -52,7 +52,11 @@ REGISTRY = {
         checks=f"{_PACKAGE}.raw.check:check_raw",
     ),
     "vhd": Format(f"{_PACKAGE}.vhd.device:open_vhd", checks=f"{_PACKAGE}.vhd.check:check_vhd"),
-    "vhdx": Format(f"{_PACKAGE}.vhdx.device:open_vhdx", checks=f"{_PACKAGE}.vhdx.check:check_vhdx"),
+    "vhdx": Format(
+        f"{_PACKAGE}.vhdx.device:open_vhdx",
+        edits=f"{_PACKAGE}.vhdx.edit:edit_vhdx",
+        checks=f"{_PACKAGE}.vhdx.check:check_vhdx",
+    ),
     "qcow2": Format(
         f"{_PACKAGE}.qcow2.device:open_qcow2", checks=f"{_PACKAGE}.qcow2.check:check_qcow2"
     ),

@@ -70,13 +70,26 @@ def _dynamic_vhd(_folder: Path) -> BlockDevice:
     return open_image(MemoryDevice(DynamicVhd(SIZE, blocks).build()))
 
 
-def _vhdx(_folder: Path) -> BlockDevice:
+def _vhdx_file() -> MemoryDevice:
     disk = content()
     blocks = {block: disk[block * MiB : (block + 1) * MiB] for block in (2, 3, 0)}
-    return open_image(MemoryDevice(Vhdx(SIZE, blocks, states={1: 2}).build()))
+    return MemoryDevice(Vhdx(SIZE, blocks, states={1: 2}).build())
 
 
-def _chain(make: Callable[[list[tuple[int, Writes]]], dict[str, bytes]], form: str) -> BlockDevice:
+def _vhdx(_folder: Path) -> BlockDevice:
+    return open_image(_vhdx_file())
+
+
+def _vhdx_in_place(_folder: Path) -> BlockDevice:
+    return edit_image(_vhdx_file(), format="vhdx")
+
+
+def _chain(
+    make: Callable[[list[tuple[int, Writes]]], dict[str, bytes]],
+    form: str,
+    *,
+    writable: bool = False,
+) -> BlockDevice:
     """The parts in a base that is too short, and in two children: one changes it back."""
     disk = content()
     start = 2 * MiB + 512 * KiB
@@ -88,6 +101,8 @@ def _chain(make: Callable[[list[tuple[int, Writes]]], dict[str, bytes]], form: s
     files = make(layers)
     name = list(files)[-1]
     file = MemoryDevice(files[name])
+    if writable:
+        return edit_image(file, format=form, name=name, siblings=MemoryFolder(files))
     return open_image(file, format=form, name=name, siblings=MemoryFolder(files))
 
 
@@ -206,6 +221,10 @@ CASES = {
     "vhd-dynamic": Case(_dynamic_vhd),
     "vhdx": Case(_vhdx),
     "vhd-chain": Case(lambda _folder: _chain(vhd_chain, "vhd")),
+    "vhdx-in-place": Case(_vhdx_in_place, writable=True),
+    "vhdx-chain-in-place": Case(
+        lambda _folder: _chain(vhdx_chain, "vhdx", writable=True), writable=True
+    ),
     "vhdx-chain": Case(lambda _folder: _chain(vhdx_chain, "vhdx")),
     "qcow2": Case(_qcow2),
     "qcow2-subclusters": Case(_qcow2_subclusters),

@@ -78,7 +78,7 @@ def test_after_a_power_loss_it_is_whole_or_no_image(to, tmp_path: Path) -> None:
         assert not (tmp_path / "image").exists()
         file.commit()
     opened = 0
-    for content in file.recording.states():
+    for content, _, _ in file.recording.states():
         try:
             image = open_image(MemoryDevice(content), format=to.partition(":")[0])
         except ImagingError:

@@ -1,9 +1,9 @@
 """What a disk may hold after a power loss: a file that records what is done to it, and every state that may be left."""
 
-import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from imaging.memory import MemoryDevice
 
@@ -19,6 +19,20 @@ class Operation:
     data: bytes | None = None
 
 
+class State(NamedTuple):
+    """One of them.
+
+    Attributes:
+        content: Of the file.
+        durable: Operations that are certainly in it, flushes counted.
+        reached: Operations that may be in it.
+    """
+
+    content: bytes
+    durable: int
+    reached: int
+
+
 @dataclass
 class Recording:
     """What was done to a file that had `initial` in it."""
@@ -26,30 +40,30 @@ class Recording:
     initial: bytes = b""
     operations: list[Operation] = field(default_factory=list)
 
-    def states(self, seed: int = 1, *, random_choices: int = 8) -> Iterator[bytes]:
-        """Yield what a disk may hold after a power loss: all that was flushed, and some of what came after it.
+    def states(self, seed: int = 1, *, random_choices: int = 8) -> Iterator[State]:
+        """Yield what a disk may hold after a power loss: what was flushed, and some of what came after it.
 
         Of the writes since the last flush: every prefix, all but each one, each one alone, each one torn at a sector,
-        and random choices; in random order. A truncation comes with or without what was written behind it.
+        all of them torn, and random choices. Two writes to the same bytes keep their order, as they do in a page cache.
         """
         chance = random.Random(seed)
         durable: list[Operation] = []
+        position = 0
         for pending in self._epochs():
+            reached = position + len(pending)
             choices = [pending[:count] for count in range(len(pending) + 1)]
             choices += [pending[:at] + pending[at + 1 :] for at in range(len(pending))]
             choices += [[one] for one in pending]
             choices += [[*pending[:at], _torn(pending[at], chance)] for at in range(len(pending))]
+            choices.append([_torn(one, chance) for one in pending])
             choices += [
                 [one for one in pending if chance.random() < 0.5] for _ in range(random_choices)
             ]
             for choice in choices:
-                yield self._apply(durable + choice)
-                shuffled = list(choice)
-                chance.shuffle(shuffled)
-                if not _collide(choice):
-                    yield self._apply(durable + shuffled)
+                yield State(self._apply(durable + choice), position, reached)
             durable += pending
-        yield self._apply(durable)
+            position = reached + 1
+        yield State(self._apply(durable), position, position)
 
     def _epochs(self) -> Iterator[list[Operation]]:
         pending: list[Operation] = []
@@ -98,19 +112,9 @@ class RecordedDevice(MemoryDevice):
 
 
 def _torn(operation: Operation, chance: random.Random) -> Operation:
+    """Cut a write where a sector of the disk begins."""
     if not operation.data:
         return operation
-    sectors = -(-len(operation.data) // SECTOR)
-    return Operation(operation.offset, operation.data[: chance.randrange(sectors) * SECTOR])
-
-
-def _collide(operations: list[Operation]) -> bool:
-    """Tell whether the order matters to what the disk may hold: then only the given one is played.
-
-    Two writes to the same bytes without a flush between them do not change places in a page cache; and a truncation
-    is ordered with what lies behind it.
-    """
-    if any(one.data is None for one in operations):
-        return True
-    spans = sorted((one.offset, one.offset + len(one.data or b"")) for one in operations)
-    return any(a[1] > b[0] for a, b in itertools.pairwise(spans))
+    first, end = operation.offset // SECTOR, operation.offset + len(operation.data)
+    cut = max(chance.randrange(first, -(-end // SECTOR)) * SECTOR, operation.offset)
+    return Operation(operation.offset, operation.data[: cut - operation.offset])

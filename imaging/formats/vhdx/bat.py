@@ -63,6 +63,16 @@ def build_entries(disk: DiskParameters, first: int, offsets: Sequence[int]) -> b
     return entries.tobytes()
 
 
+def state_of(entry: int) -> int:
+    """Return the state in an entry."""
+    return entry & _STATE_MASK
+
+
+def place_of(entry: int) -> int:
+    """Return the file offset in an entry."""
+    return entry & _OFFSET_MASK
+
+
 class BlockAllocationTable:
     """The payload entries, in pages of whole chunks, and those of the sector bitmaps.
 
@@ -71,6 +81,8 @@ class BlockAllocationTable:
 
     def __init__(self, file: BlockDevice, offset: int, disk: DiskParameters) -> None:
         """Read the table at file offset `offset`; nothing in it is checked yet."""
+        self._file = file
+        self._offset = offset
         self._disk = disk
         chunks = max(1, _PAGE_ENTRIES // disk.chunk_ratio)
         self._page_blocks = chunks * disk.chunk_ratio
@@ -114,6 +126,34 @@ class BlockAllocationTable:
         if state == NOT_PRESENT:
             return LayerRun(count, Owner.PARENT)
         return LayerRun(count, Owner.IMAGE, _ABSENT[state])
+
+    def entry(self, block: int) -> int:
+        """Return the entry of a block: where it is, and its state in the low three bits."""
+        number, index = divmod(block, self._page_blocks)
+        page = self._pages[number]
+        return page if isinstance(page, int) else page[index]
+
+    def bitmap_entry(self, chunk: int) -> int:
+        """Return the entry of a chunk's sector bitmap."""
+        return self._bitmaps[chunk]
+
+    def set_entry(self, block: int, entry: int) -> None:
+        """Change the entry of a block, in the file too."""
+        number, index = divmod(block, self._page_blocks)
+        page = self._pages[number]
+        if isinstance(page, int):
+            blocks = min(self._page_blocks, self._disk.blocks - number * self._page_blocks)
+            page = self._pages[number] = array("Q", [page]) * blocks
+        page[index] = entry
+        self._write(entry_index(block, self._disk), entry)
+
+    def set_bitmap_entry(self, chunk: int, entry: int) -> None:
+        """Change the entry of a chunk's sector bitmap, in the file too."""
+        self._bitmaps[chunk] = entry
+        self._write((chunk + 1) * (self._disk.chunk_ratio + 1) - 1, entry)
+
+    def _write(self, index: int, entry: int) -> None:
+        self._file.write(self._offset + index * ENTRY_SIZE, entry.to_bytes(ENTRY_SIZE, "little"))
 
     def bitmap_ranges(self) -> list[FileRange]:
         """Return where the sector bitmaps of a differencing disk lie (2.5.1.2).

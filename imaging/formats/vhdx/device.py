@@ -4,9 +4,7 @@ Implements [MS-VHDX]. All metadata are checked before the first byte of the disk
 """
 
 import uuid
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 from imaging.device import BlockDevice, read_bytes
 from imaging.errors import InvalidImage, Truncated, UnsupportedImage
@@ -19,10 +17,9 @@ from imaging.formats.place import NOWHERE, Place
 from imaging.formats.signatures import VHDX_SIGNATURE
 from imaging.formats.spans import FileRange, SpanMap, require_apart
 from imaging.formats.vhdx.bat import BITMAP_SIZE, ENTRY_SIZE, BlockAllocationTable, entry_count
+from imaging.formats.vhdx.headers import read_copies, read_header
 from imaging.formats.vhdx.layout import (
     HEADER_AREA_SIZE,
-    HEADER_OFFSETS,
-    HEADER_SIZE,
     ITEM_FILE_PARAMETERS,
     ITEM_LOGICAL_SECTOR,
     ITEM_PARENT_LOCATOR,
@@ -36,7 +33,6 @@ from imaging.formats.vhdx.layout import (
     Header,
     Item,
     Region,
-    parse_header,
     parse_metadata_table,
     parse_parameters,
     parse_region_table,
@@ -46,7 +42,6 @@ from imaging.formats.vhdx.log import replay_log
 from imaging.formats.vhdx.parent import require_linkage
 from imaging.units import SECTOR_SIZE, MiB
 
-_T = TypeVar("_T")
 _MAX_ITEM_SIZE = 1 * MiB
 """No metadata item is longer (2.6.1.2)."""
 
@@ -86,20 +81,27 @@ def open_vhdx(file: BlockDevice, place: Place = NOWHERE) -> BaseImage:
         ImagingError: What is wrong with its parent.
     """
     loaded = load_vhdx(file)
+    bitmaps = SectorBitmaps(loaded.file, size=BITMAP_SIZE, msb_first=False)
+    return assemble(loaded, loaded.file, bitmaps, place)
+
+
+def assemble(
+    loaded: LoadedVhdx, file: BlockDevice, bitmaps: SectorBitmaps, place: Place
+) -> BaseImage:
+    """Make the disk whose blocks are in `file` of metadata that were checked; open its parent, if it has one."""
     info = _describe(loaded, file_size=file.size)
     if loaded.locator is None:
-        return MappedImage(loaded.file, info, loaded.table)
+        return MappedImage(file, info, loaded.table)
     parent = _open_parent(place, loaded.locator)
     require_sectors(parent, loaded.disk.sector_size)
     info = replace(info, parent=parent.name, warnings=inherited(parent, info.warnings))
-    bitmaps = SectorBitmaps(loaded.file, size=BITMAP_SIZE, msb_first=False)
-    return LayeredImage(loaded.file, info, loaded.table, bitmaps=bitmaps, parent=parent)
+    return LayeredImage(file, info, loaded.table, bitmaps=bitmaps, parent=parent)
 
 
 def load_vhdx(file: BlockDevice) -> LoadedVhdx:
     """Read and check all metadata of one file; a parent is not looked for."""
     _require_signature(file)
-    header, warnings = _read_header(file)
+    header, _, warnings = read_header(file)
     log = _log_range(header)
     # Nothing outside the first MiB may be looked at before the log was replayed.
     if header.log_guid != NO_GUID:
@@ -120,7 +122,7 @@ def load_vhdx(file: BlockDevice) -> LoadedVhdx:
 def _open_parent(place: Place, locator: ParentLocator) -> Parent:
     def open_checked(file: BlockDevice, place: Place) -> BaseImage:
         _require_signature(file)
-        require_linkage(_read_header(file)[0], locator)
+        require_linkage(read_header(file)[0], locator)
         return open_vhdx(file, place)
 
     return open_parent(place, locator.references, open_checked)
@@ -162,36 +164,6 @@ def _require_signature(file: BlockDevice) -> None:
         )
 
 
-def _read_copies(
-    file: BlockDevice, offsets: Sequence[int], length: int, parse: Callable[[bytes, int], _T]
-) -> tuple[dict[int, _T], tuple[str, ...]]:
-    """Parse both copies of a structure; return the sound ones and warnings, or raise if none is."""
-    sound: dict[int, _T] = {}
-    errors: list[InvalidImage] = []
-    for offset in offsets:
-        try:
-            sound[offset] = parse(read_bytes(file, offset, length), offset)
-        except InvalidImage as err:
-            errors.append(err)
-    if not sound:
-        raise errors[0]
-    return sound, tuple(f"{err}; the other copy was used" for err in errors)
-
-
-def _read_header(file: BlockDevice) -> tuple[Header, tuple[str, ...]]:
-    """Return the current header: of the sound ones, that with the higher sequence number (2.2.2)."""
-    headers, warnings = _read_copies(file, HEADER_OFFSETS, HEADER_SIZE, parse_header)
-    first, *others = headers.values()
-    for other in others:
-        # disk2vhd writes the same header twice; the specification calls that corrupt.
-        if other.sequence == first.sequence and other != first:
-            raise InvalidImage(
-                f"both VHDX headers have sequence number {first.sequence} but differ",
-                offset=HEADER_OFFSETS[1],
-            )
-    return max(headers.values(), key=lambda header: header.sequence), warnings
-
-
 def _log_range(header: Header) -> FileRange:
     offset, length = header.log_offset, header.log_length
     if offset % MiB or length % MiB or offset < HEADER_AREA_SIZE or length == 0:
@@ -205,7 +177,7 @@ def _log_range(header: Header) -> FileRange:
 
 def _read_regions(file: BlockDevice) -> tuple[dict[bytes, Region], tuple[str, ...]]:
     """Return the regions by GUID; BAT and metadata are among them (2.2.3)."""
-    tables, warnings = _read_copies(file, REGION_TABLE_OFFSETS, TABLE_SIZE, parse_region_table)
+    tables, warnings = read_copies(file, REGION_TABLE_OFFSETS, TABLE_SIZE, parse_region_table)
     regions: dict[bytes, Region] = {}
     for table_offset, table in list(tables.items())[:1]:
         for region in table:
