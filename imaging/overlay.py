@@ -87,6 +87,10 @@ class OverlayDevice:
         self._closed = True
         self._patches.clear()
 
+    def follow(self) -> None:
+        """Become as long as the base, which has grown, and show what it holds there."""
+        self._size = max(self._size, self._base.size)
+
     def changes(self) -> Iterator[tuple[int, int, bytes | None]]:
         """Yield what was changed, in order: (offset, length, its bytes or None where it reads as zeros)."""
         for patch in self._patches:

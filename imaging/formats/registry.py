@@ -51,7 +51,11 @@ REGISTRY = {
         edits=f"{_PACKAGE}.raw.device:edit_raw",
         checks=f"{_PACKAGE}.raw.check:check_raw",
     ),
-    "vhd": Format(f"{_PACKAGE}.vhd.device:open_vhd", checks=f"{_PACKAGE}.vhd.check:check_vhd"),
+    "vhd": Format(
+        f"{_PACKAGE}.vhd.device:open_vhd",
+        edits=f"{_PACKAGE}.vhd.edit:edit_vhd",
+        checks=f"{_PACKAGE}.vhd.check:check_vhd",
+    ),
     "vhdx": Format(
         f"{_PACKAGE}.vhdx.device:open_vhdx",
         edits=f"{_PACKAGE}.vhdx.edit:edit_vhdx",

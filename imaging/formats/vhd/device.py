@@ -102,6 +102,16 @@ class BlockAllocationTable:
         bitmap = entry * SECTOR_SIZE
         return LayerRun(1, Owner.MIXED, Kind.DATA, bitmap + self.bitmap_size, bitmap)
 
+    def entry(self, block: int) -> int | None:
+        """Return where in the file the bitmap of a block begins; None: the block is not there."""
+        entry = self._entries[block]
+        return None if entry == ABSENT else entry * SECTOR_SIZE
+
+    def set_entry(self, block: int, file_offset: int) -> bytes:
+        """Change where the bitmap of a block begins, and return the entry's 4 bytes; the file is the caller's."""
+        self._entries[block] = file_offset // SECTOR_SIZE
+        return self._entries[block].to_bytes(4, "big")
+
     def claim_all(self, spans: SpanMap, *, block_size: int, virtual_size: int) -> None:
         """Check that every block lies in the file and on nothing else."""
         for block, entry in enumerate(self._entries):
@@ -185,6 +195,19 @@ def _open_dynamic(
     file: BlockDevice, footer: Footer, data_end: int, warnings: tuple[str, ...], place: Place
 ) -> BaseImage:
     loaded = load_dynamic(file, footer, data_end)
+    bitmaps = SectorBitmaps(file, size=loaded.table.bitmap_size, msb_first=True)
+    return assemble(loaded, file, bitmaps, warnings, place)
+
+
+def assemble(
+    loaded: LoadedVhd,
+    file: BlockDevice,
+    bitmaps: SectorBitmaps,
+    warnings: tuple[str, ...],
+    place: Place,
+) -> BaseImage:
+    """Make the disk whose blocks are in `file` of metadata that were checked; open its parent, if it has one."""
+    footer = loaded.footer
     table, block_size = loaded.table, loaded.header.block_size
     info = ImageInfo(
         "vhd", "dynamic", footer.current_size, file.size, block_size, warnings=warnings
@@ -195,7 +218,6 @@ def _open_dynamic(
     require_sectors(parent, SECTOR_SIZE)
     warnings = inherited(parent, warnings)
     info = replace(info, subformat="differencing", parent=parent.name, warnings=warnings)
-    bitmaps = SectorBitmaps(file, size=table.bitmap_size, msb_first=True)
     return LayeredImage(file, info, table, bitmaps=bitmaps, parent=parent)
 
 

@@ -14,12 +14,10 @@ lies behind the file's end, where zeros are.
 """
 
 import uuid
-from collections.abc import Iterator
 
 from imaging.device import ResizableDevice, read_bytes
-from imaging.extent import Extent
-from imaging.formats.base import WritableImage
 from imaging.formats.bitmaps import SectorBitmaps
+from imaging.formats.blocks import BlockEditor
 from imaging.formats.place import NOWHERE, Place
 from imaging.formats.vhdx.bat import (
     BITMAP_SIZE,
@@ -89,19 +87,18 @@ class MetadataPages(OverlayDevice):
         return taken
 
 
-class VhdxEditor(WritableImage):
+class VhdxEditor(BlockEditor):
     """A VHDX that is written in place, by one thread. Closing it leaves the log with nothing to replay."""
 
     def __init__(self, file: ResizableDevice, place: Place) -> None:
         """Check all metadata of a file without a log to apply, and change nothing yet."""
         self._pages = MetadataPages(file)
         loaded = load_vhdx(self._pages)
-        self._bitmaps = SectorBitmaps(self._pages, size=BITMAP_SIZE, msb_first=False)
-        self._image = assemble(loaded, file, self._bitmaps, place)
-        super().__init__(file, self._image.info, owned=(self._image,))
+        bitmaps = SectorBitmaps(self._pages, size=BITMAP_SIZE, msb_first=False)
+        image = assemble(loaded, file, bitmaps, place)
+        super().__init__(file, image, bitmaps, block_size=loaded.disk.block_size)
         self._disk = loaded.disk
         self._table = loaded.table
-        self._target = file
         self._headers = Headers(file)
         self._log = LogWriter(file, self._headers)
         self._begun = False
@@ -114,24 +111,6 @@ class VhdxEditor(WritableImage):
                 self._log.close()
         finally:
             super().close()
-
-    def _read_into(self, offset: int, buffer: memoryview) -> None:
-        self._image.read_into(offset, buffer)
-
-    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
-        return self._image.extents(offset, length)
-
-    def _write(self, offset: int, data: memoryview) -> None:
-        self._begin()
-        for block, inside, start, stop in self._cut(offset, len(data)):
-            self._write_block(block, inside, data[start:stop])
-            self._commit_if_many()
-
-    def _zero(self, offset: int, length: int) -> None:
-        self._begin()
-        for block, inside, start, stop in self._cut(offset, length):
-            self._zero_block(block, inside, stop - start)
-            self._commit_if_many()
 
     def _flush(self) -> None:
         if self._flushed:
@@ -154,23 +133,15 @@ class VhdxEditor(WritableImage):
         self._headers.put(data_write_guid=uuid.uuid4().bytes_le)
         self._begun = True
 
-    def _cut(self, offset: int, length: int) -> Iterator[tuple[int, int, int, int]]:
-        """Cut a range of the disk at the borders of blocks: (block, first byte in it, start and stop in the range)."""
-        size, start = self._disk.block_size, 0
-        while start < length:
-            block, inside = divmod(offset + start, size)
-            stop = min(start + size - inside, length)
-            yield block, inside, start, stop
-            start = stop
-
     def _write_block(self, block: int, inside: int, data: memoryview) -> None:
         entry = self._table.entry(block)
-        if state_of(entry) == FULLY_PRESENT:
+        state, is_whole = state_of(entry), len(data) == self._length(block)
+        if state == FULLY_PRESENT:
             self._target.write(place_of(entry) + inside, data)
-        elif self._shows_parent(entry) and len(data) < self._length(block):
+        elif state == PARTIALLY_PRESENT or (self._shows_parent(state) and not is_whole):
             self._write_mixed(block, inside, data)
         else:
-            place = self._allocate(self._disk.block_size)
+            place = self._allocate(self._block_size)
             self._target.write(place + inside, data)
             self._table.set_entry(block, place | FULLY_PRESENT)
 
@@ -179,56 +150,16 @@ class VhdxEditor(WritableImage):
         state = state_of(entry)
         if state == FULLY_PRESENT:
             self._target.zero(place_of(entry) + inside, length)
-        elif state == NOT_PRESENT and self._disk.has_parent and length == self._length(block):
+        elif state == PARTIALLY_PRESENT:
+            self._zero_mixed(block, inside, length)
+        elif self._shows_parent(state) and length == self._length(block):
             self._table.set_entry(block, ZERO)
-        elif self._shows_parent(entry):
+        elif self._shows_parent(state):
             self._zero_mixed(block, inside, length)
 
-    def _shows_parent(self, entry: int) -> bool:
-        """Tell whether sectors of a block may be the parent's."""
-        state = state_of(entry)
-        return state == PARTIALLY_PRESENT or (state == NOT_PRESENT and self._disk.has_parent)
-
-    def _length(self, block: int) -> int:
-        """Return the bytes of the disk in a block: the last one may end with the disk."""
-        return min(self._disk.block_size, self.size - block * self._disk.block_size)
-
-    # --- blocks of which only some sectors are in this image ---------------------------------------
-
-    def _write_mixed(self, block: int, inside: int, data: memoryview) -> None:
-        """Write sectors; of those that are changed in part the rest is what the disk shows there now."""
-        begin, end = self._sectors_round(inside, len(data))
-        base = block * self._disk.block_size
-        lead = read_bytes(self._image, base + begin, inside - begin)
-        rest = inside + len(data)
-        tail = read_bytes(self._image, base + rest, end - rest)
-        place = self._place_mixed(block)
-        self._target.write(place + begin, b"".join((lead, data, tail)) if lead or tail else data)
-        self._own(block, begin, end)
-
-    def _zero_mixed(self, block: int, inside: int, length: int) -> None:
-        """Zero whole sectors, and write those that are zeroed in part."""
-        sector, end = self._disk.sector_size, inside + length
-        first, last = round_up(inside, sector), end // sector * sector
-        if first >= last:
-            self._write_mixed(block, inside, memoryview(bytes(length)))
-            return
-        place = self._place_mixed(block)
-        self._target.zero(place + first, last - first)
-        self._own(block, first, last)
-        for start, stop in ((inside, first), (last, end)):
-            if start < stop:
-                self._write_mixed(block, start, memoryview(bytes(stop - start)))
-
-    def _sectors_round(self, inside: int, length: int) -> tuple[int, int]:
-        size = self._disk.sector_size
-        return inside // size * size, round_up(inside + length, size)
-
-    def _own(self, block: int, begin: int, end: int) -> None:
-        """Mark sectors of a block as those of this image."""
-        bitmap, first = self._bitmap_of(block)
-        size = self._disk.sector_size
-        self._bitmaps.assign(bitmap, first + begin // size, (end - begin) // size, to=True)
+    def _shows_parent(self, state: int) -> bool:
+        """Tell whether all sectors of a block are the parent's."""
+        return state == NOT_PRESENT and self._disk.has_parent
 
     def _bitmap_of(self, block: int) -> tuple[int, int]:
         """Return where the bitmap of a block's chunk lies, and which of its bits is the block's first sector."""
@@ -241,7 +172,7 @@ class VhdxEditor(WritableImage):
         if state_of(entry) == PARTIALLY_PRESENT:
             return place_of(entry)
         self._clear_bitmap(block)
-        place = self._allocate(self._disk.block_size)
+        place = self._allocate(self._block_size)
         self._table.set_entry(block, place | PARTIALLY_PRESENT)
         return place
 
@@ -250,7 +181,7 @@ class VhdxEditor(WritableImage):
         chunk = block // self._disk.chunk_ratio
         if state_of(self._table.bitmap_entry(chunk)) != FULLY_PRESENT:
             place = self._allocate(BITMAP_SIZE)
-            self._pages.truncate(self._target.size)
+            self._pages.follow()
             self._table.set_bitmap_entry(chunk, place | FULLY_PRESENT)
             self._commit()
         bitmap, first = self._bitmap_of(block)

@@ -51,6 +51,16 @@ def test_reads_like_a_copy_that_was_changed(
     assert read_bytes(base, 0, len(BASE)) == BASE
 
 
+def test_follows_a_base_that_has_grown() -> None:
+    base = MemoryDevice(b"base")
+    overlay = OverlayDevice(base)
+    overlay.write(0, b"B")
+    base.truncate(6)
+    base.write(4, b"ss")
+    overlay.follow()
+    assert read_bytes(overlay, 0, 6) == b"Basess"
+
+
 def test_written_buffers_are_copied() -> None:
     overlay, buffer = OverlayDevice(MemoryDevice(8)), bytearray(b"before")
     overlay.write(0, memoryview(buffer))
