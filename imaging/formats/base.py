@@ -7,7 +7,7 @@ from typing import NoReturn, Protocol
 
 from imaging.bounds import require_range
 from imaging.device import BlockDevice
-from imaging.errors import DeviceClosed, ReadOnlyDevice
+from imaging.errors import DeviceClosed, DeviceIOError, ReadOnlyDevice
 from imaging.extent import Extent, clip, coalesce
 
 
@@ -135,26 +135,43 @@ class WritableImage(BaseImage):
 
     `_write` and `_zero` may assume a range inside the disk that is not empty. `_flush` makes all of it durable, in an
     order that leaves a sound image at every moment. `close` does not flush: what was not flushed may be there or not.
+
+    A flush that failed is never tried again: the system may have dropped what it could not write, and call the next
+    flush a success. From then on the image is only read.
     """
+
+    _failed = False
 
     def write(self, offset: int, data: memoryview | bytes) -> None:
         """Write all of `data` at `offset` of the virtual disk."""
-        self._require_open()
+        self._require_sound()
         require_range(offset, len(data), self.size)
         if len(data):
             self._write(offset, memoryview(data))
 
     def zero(self, offset: int, length: int) -> None:
         """Make a range of the virtual disk read as zeros, as a hole where the format can."""
-        self._require_open()
+        self._require_sound()
         require_range(offset, length, self.size)
         if length:
             self._zero(offset, length)
 
     def flush(self) -> None:
         """Make everything written so far survive power loss."""
-        self._require_open()
+        self._require_sound()
+        self._make_durable()
+
+    def _make_durable(self) -> None:
+        self._failed = True  # unless all of it succeeds
         self._flush()
+        self._failed = False
+
+    def _require_sound(self) -> None:
+        self._require_open()
+        if self._failed:
+            raise DeviceIOError(
+                f"a flush of the {self._info.format} image failed: what of it is durable is not known, open it anew"
+            )
 
     @abstractmethod
     def _write(self, offset: int, data: memoryview) -> None: ...

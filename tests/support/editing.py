@@ -1,13 +1,16 @@
 """Disks that are written in place, beside a plain model of their content; and what a power loss may leave of them."""
 
 import random
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from imaging.device import read_bytes
+from imaging.errors import DeviceIOError
 from imaging.formats import edit_image, open_image
 from imaging.formats.base import WritableImage
 from imaging.siblings import Siblings
-from tests.support.disks import pattern
+from tests.support.disks import MiB, pattern
 from tests.support.powerloss import RecordedDevice
 
 SECTOR = 512
@@ -126,3 +129,65 @@ class _ReadOnly(RecordedDevice):
     def __init__(self, content: bytes) -> None:
         super().__init__(content)
         self._read_only = True
+
+
+class Failing(RecordedDevice):
+    """A file of which one operation fails, and does nothing; then all is as if nothing had been."""
+
+    def __init__(self, content: bytes, fails: int) -> None:
+        super().__init__(content)
+        self.fails = fails
+        self.failed = False
+
+    def _count(self) -> None:
+        self.fails -= 1
+        if self.fails == 0:
+            self.failed = True
+            raise DeviceIOError("the storage failed once")
+
+    def write(self, offset: int, data: memoryview | bytes) -> None:
+        self._count()
+        super().write(offset, data)
+
+    def flush(self) -> None:
+        self._count()
+        super().flush()
+
+
+def changed_as_far_as_it_goes(edited: Edited) -> int:
+    """Write and flush, each once more if it fails; return the step up to which a flush said that all is durable."""
+    durable = written = 0
+    for offset, data in ((2 * MiB + 512, pattern(MiB, 20)), (10, b"x"), (1 * MiB, pattern(700, 3))):
+        for _ in range(2):
+            with suppress(DeviceIOError):
+                edited.write(offset, data)
+                written = len(edited.steps) - 1
+                break
+        for _ in range(2):
+            with suppress(DeviceIOError):
+                edited.image.flush()
+                durable = written
+                break
+    with suppress(DeviceIOError):
+        edited.image.close()
+    return durable
+
+
+def assert_sound_after_any_failure(make: Callable[[], Edited]) -> None:
+    """Whichever operation of the file fails, the image opens, and holds what a flush that succeeded made durable."""
+    for number in range(1, 200):
+        whole = make()
+        file = Failing(whole.file.recording.initial, number)
+        edited = Edited(file, whole.form, whole.model, whole.siblings)
+        durable = changed_as_far_as_it_goes(edited)
+        image = open_image(file, format=whole.form, siblings=edited.siblings)
+        found = read_bytes(image, 0, image.size)
+        image.close()
+        versions = [content for _, content in edited.steps[durable:]]
+        for at in range(0, len(found), 512):
+            sector = found[at : at + 512]
+            assert any(one[at : at + 512] == sector for one in versions), (number, at)
+        if not file.failed:
+            assert durable == len(edited.steps) - 1
+            return
+    raise AssertionError("the changes never ended")

@@ -48,14 +48,14 @@ class Entry:
         return entry[:4] + struct.pack("<I", google_crc32c.value(entry)) + entry[8:]
 
 
-def image(log: dict[int, bytes], *, log_version: int = 0) -> bytes:
+def image(log: dict[int, bytes], *, log_version: int = 0, guid: bytes = GUID) -> bytes:
     """A disk of one block whose log holds `log`: position -> bytes, wrapped round the ring."""
     ring = bytearray(MiB)
     for position, data in log.items():
         first = min(len(data), MiB - position)
         ring[position : position + first] = data[:first]
         ring[: len(data) - first] = data[first:]
-    header = bytearray(vhdx_header(2, log_guid=GUID))
+    header = bytearray(vhdx_header(2, log_guid=guid))
     header[64:66] = struct.pack("<H", log_version)
     header[4:8] = bytes(4)
     header[4:8] = struct.pack("<I", google_crc32c.value(bytes(header)))

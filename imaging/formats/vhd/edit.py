@@ -79,7 +79,7 @@ class VhdEditor(BlockEditor):
     def close(self) -> None:
         """Give back the room that was made ahead, and refuse every further call. Nothing else is flushed."""
         try:
-            if not self._closed and self._end < self._room:
+            if not self._closed and not self._failed and self._end < self._room:
                 self._target.write(self._end, self._footer)
                 self._target.flush()
                 self._target.truncate(self._end + FOOTER_SIZE)
@@ -106,7 +106,7 @@ class VhdEditor(BlockEditor):
 
     def _commit_if_many(self) -> None:
         if self._pending >= _MANY:
-            self._flush()
+            self._make_durable()
             self._flushed = False
 
     def _write_block(self, block: int, inside: int, data: memoryview) -> None:

@@ -16,6 +16,7 @@ lies behind the file's end, where zeros are.
 import uuid
 
 from imaging.device import ResizableDevice, read_bytes
+from imaging.errors import InvalidImage
 from imaging.formats.bitmaps import SectorBitmaps
 from imaging.formats.blocks import BlockEditor
 from imaging.formats.place import NOWHERE, Place
@@ -30,7 +31,7 @@ from imaging.formats.vhdx.bat import (
 )
 from imaging.formats.vhdx.device import assemble, load_vhdx, open_vhdx
 from imaging.formats.vhdx.headers import Headers, read_header
-from imaging.formats.vhdx.layout import NO_GUID
+from imaging.formats.vhdx.layout import NO_GUID, REGION_TABLE_OFFSETS, Header
 from imaging.formats.vhdx.log import replay_log
 from imaging.formats.vhdx.log_write import PAGE, LogWriter
 from imaging.overlay import OverlayDevice
@@ -54,8 +55,12 @@ def apply_log(file: ResizableDevice) -> None:
 
     Raises:
         ImagingError: As `replay_log`; the file is not changed then.
+        InvalidImage: The log changes itself or the headers: the second try would not be the first one.
     """
-    replayed = replay_log(file, read_header(file)[0])
+    header = read_header(file)[0]
+    replayed = replay_log(file, header)
+    for offset, length, _ in replayed.changes():
+        _require_repeatable(offset, length, header)
     if replayed.size > file.size:
         file.truncate(replayed.size)
     for offset, length, content in replayed.changes():
@@ -65,6 +70,16 @@ def apply_log(file: ResizableDevice) -> None:
             file.write(offset, content)
     file.flush()
     Headers(file).put(log_guid=NO_GUID)
+
+
+def _require_repeatable(offset: int, length: int, header: Header) -> None:
+    kept = ((0, REGION_TABLE_OFFSETS[0]), (header.log_offset, header.log_length))
+    for start, size in kept:
+        if offset < start + size and start < offset + length:
+            raise InvalidImage(
+                f"the VHDX log changes {length} bytes at file offset {offset}, where headers or the log itself lie",
+                offset=header.log_offset,
+            )
 
 
 class MetadataPages(OverlayDevice):
@@ -107,7 +122,7 @@ class VhdxEditor(BlockEditor):
     def close(self) -> None:
         """Empty the log, and refuse every further call. What was not flushed is forgotten, or there."""
         try:
-            if not self._closed:
+            if not self._closed and not self._failed:
                 self._log.close()
         finally:
             super().close()
@@ -204,5 +219,5 @@ class VhdxEditor(BlockEditor):
 
     def _commit(self) -> None:
         self._flushed = False
-        self._flush()
+        self._make_durable()
         self._flushed = False

@@ -58,15 +58,7 @@ def replay_log(file: BlockDevice, header: Header) -> OverlayDevice:
         Truncated: The file is shorter than it was when the log was written.
         UnsupportedImage: The log is of another version, or larger than any known writer's.
     """
-    if header.log_version != 0:
-        raise UnsupportedImage(
-            f"the VHDX log has version {header.log_version}, expected 0", offset=header.log_offset
-        )
-    if header.log_length > _MAX_LOG:
-        raise UnsupportedImage(
-            f"the VHDX log has {header.log_length} bytes, at most {_MAX_LOG} are replayed",
-            offset=header.log_offset,
-        )
+    require_known_log(header)
     log = _Log(file, header)
     sequence = active_sequence(log.entries(), header.log_length)
     if not sequence:
@@ -91,6 +83,23 @@ def replay_log(file: BlockDevice, header: Header) -> OverlayDevice:
     for entry in sequence:
         log.apply(entry, overlay)
     return overlay
+
+
+def require_known_log(header: Header) -> None:
+    """Refuse a log that is not replayed, and so must not be written either.
+
+    Raises:
+        UnsupportedImage: It is of another version, or larger than any known writer's.
+    """
+    if header.log_version != 0:
+        raise UnsupportedImage(
+            f"the VHDX log has version {header.log_version}, expected 0", offset=header.log_offset
+        )
+    if header.log_length > _MAX_LOG:
+        raise UnsupportedImage(
+            f"the VHDX log has {header.log_length} bytes, at most {_MAX_LOG} are replayed",
+            offset=header.log_offset,
+        )
 
 
 def active_sequence(entries: dict[int, LogEntry], ring: int) -> list[LogEntry]:

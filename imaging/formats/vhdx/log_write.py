@@ -15,6 +15,7 @@ import google_crc32c
 from imaging.device import ResizableDevice
 from imaging.formats.vhdx.headers import Headers
 from imaging.formats.vhdx.layout import NO_GUID
+from imaging.formats.vhdx.log import require_known_log
 from imaging.units import KiB, MiB, round_up
 
 PAGE = 4 * KiB
@@ -27,11 +28,17 @@ _DESCRIPTOR = struct.Struct("<4s4s8sQQ")
 class LogWriter:
     """Changes pages of a VHDX's metadata through its log; by one thread.
 
-    Raises from every method: what the file raises.
+    Every method may raise what the file raises. After that only the next opening may use the log: how much of an
+    entry, or of the pages that it changes, is durable is not known then.
     """
 
     def __init__(self, file: ResizableDevice, headers: Headers) -> None:
-        """Write nothing yet; the log holds nothing that counts."""
+        """Write nothing yet; the log holds nothing that counts.
+
+        Raises:
+            UnsupportedImage: Its log is one that is not replayed.
+        """
+        require_known_log(headers.current)
         self._file = file
         self._headers = headers
         self._half = headers.current.log_length // 2 // PAGE * PAGE

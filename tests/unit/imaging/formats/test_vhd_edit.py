@@ -10,7 +10,7 @@ from imaging.formats import edit_image, open_image
 from imaging.memory import MemoryDevice
 from tests.support.chains import MemoryFolder, VhdChild
 from tests.support.disks import DynamicVhd, KiB, MiB, fixed_vhd, pattern, vhd_footer
-from tests.support.editing import Edited, change_at_random
+from tests.support.editing import Edited, assert_sound_after_any_failure, change_at_random
 from tests.support.powerloss import RecordedDevice
 
 BLOCK = 512 * KiB
@@ -184,3 +184,10 @@ def test_a_suspended_machines_disk_is_not_written() -> None:
     content = fixed_vhd(pattern(MiB), saved_state=1)
     with pytest.raises(UnsupportedImage, match="suspended"):
         edit_image(MemoryDevice(content), format="vhd")
+
+
+@_EACH
+def test_after_any_one_failure_the_file_is_sound_and_no_success_was_a_lie(
+    make: Callable[[], Edited],
+) -> None:
+    assert_sound_after_any_failure(make)

@@ -3,19 +3,25 @@
 import struct
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from imaging.device import read_bytes
-from imaging.errors import ImagingError
+from imaging.errors import DeviceIOError, ImagingError, InvalidImage, UnsupportedImage
 from imaging.formats import edit_image, open_image
 from imaging.formats.vhdx.bat import state_of
 from imaging.formats.vhdx.headers import read_header
 from imaging.formats.vhdx.layout import HEADER_OFFSETS, HEADER_SIZE, NO_GUID, parse_header
 from imaging.memory import MemoryDevice
 from tests.support.chains import MemoryFolder, VhdxChild, vhdx_chain
-from tests.support.disks import KiB, MiB, Vhdx, pattern
-from tests.support.editing import Edited, change_at_random
+from tests.support.disks import LOG_OFFSET, KiB, MiB, Vhdx, pattern, vhdx_header
+from tests.support.editing import (
+    Edited,
+    Failing,
+    assert_sound_after_any_failure,
+    change_at_random,
+)
 from tests.support.powerloss import RecordedDevice
 from tests.support.vhdx_logs import DATA, Entry
 from tests.support.vhdx_logs import image as image_with_log
@@ -262,3 +268,49 @@ def test_a_whole_block_of_a_child_needs_no_bitmap() -> None:
     assert [state_of(table.entry(block)) for block in range(6)] == [0, 0, 6, 0, 0, 6]
     edited.flush()
     edited.assert_reopens()
+
+
+def test_a_log_that_would_not_be_replayed_is_not_written() -> None:
+    header = vhdx_header(2, log=(65 * MiB, 5 * MiB))
+    long = Vhdx(MiB, headers=(vhdx_header(1), header), file_size=70 * MiB)
+    for content in (image_with_log({}, log_version=1, guid=NO_GUID), long.build()):
+        open_image(MemoryDevice(content), format="vhdx").close()
+        file = RecordedDevice(content)
+        with pytest.raises(UnsupportedImage, match="log"):
+            edit_image(file, format="vhdx")
+        assert file.recording.operations == []
+
+
+@pytest.mark.parametrize("at", [0, 128 * KiB, LOG_OFFSET, LOG_OFFSET + MiB - 4096])
+@pytest.mark.parametrize("change", [pattern(4096), 4096], ids=["data", "zeros"])
+def test_a_log_that_changes_headers_or_itself_is_not_applied(at: int, change: bytes | int) -> None:
+    content = image_with_log({0: Entry(5, {at: change}).build()})
+    file = RecordedDevice(content)
+    with pytest.raises(InvalidImage, match="headers or the log itself"):
+        edit_image(file, format="vhdx")
+    assert file.recording.operations == []
+
+
+@pytest.mark.parametrize("make", [dynamic, child])
+def test_after_any_one_failure_the_file_is_sound_and_no_success_was_a_lie(
+    make: Callable[[], Edited],
+) -> None:
+    assert_sound_after_any_failure(make)
+
+
+def test_a_flush_that_failed_is_not_tried_again() -> None:
+    edited = dynamic()
+    content = edited.file.recording.initial
+    for number in range(6, 14):
+        file = Failing(content, number)
+        image = edit_image(file, format="vhdx")
+        image.write(0, b"new block")
+        with pytest.raises(DeviceIOError, match="failed once"):
+            image.flush()
+        count = len(file.recording.operations)
+        for again in (image.flush, partial(image.write, 0, b"y"), partial(image.zero, 0, 1)):
+            with pytest.raises(DeviceIOError, match="open it anew"):
+                again()
+        assert read_bytes(image, 0, 9) == b"new block"
+        image.close()
+        assert len(file.recording.operations) == count
