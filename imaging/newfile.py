@@ -53,6 +53,11 @@ class NewFile:
         with self._lock:
             self.bytes_written += done
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file as it is now."""
+        return os.fstat(self._fd).st_size
+
     def truncate(self, size: int) -> None:
         """Make the file this long; what was never written is a hole."""
         try:
@@ -80,7 +85,7 @@ class NewFile:
             else:
                 os.link(self._partial, self.path)
                 self._partial.unlink()
-            self._flush_folder()
+            flush_folder(self.path.parent)
         except FileExistsError as err:
             raise self._exists() from err
         except OSError as err:
@@ -147,9 +152,15 @@ class NewFile:
     def _exists(self) -> FileExists:
         return FileExists(f"{self.path}: is there already", path=str(self.path))
 
-    def _flush_folder(self) -> None:
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+
+def flush_folder(path: Path) -> None:
+    """Make the names in a folder survive power loss.
+
+    Raises:
+        OSError: The operating system refused it.
+    """
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

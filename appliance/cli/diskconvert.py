@@ -14,6 +14,7 @@ from imaging.convert import TARGETS, Options, convert, target_name
 from imaging.counting import CountingDevice
 from imaging.deflate import LEVELS
 from imaging.digest import DigestBuilder
+from imaging.digest.sidecar import Sidecar
 from imaging.errors import UnsupportedImage
 from imaging.formats import FORMATS, DiskImage, open_path
 from imaging.newfile import PARTIAL, NewFile
@@ -43,7 +44,7 @@ def add_arguments(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     )
     parser.add_argument("--format", choices=FORMATS, help="what SRC is (default: looks into it)")
     parser.add_argument(
-        "--no-digest", action="store_true", help="do not compute the root digest of the disk"
+        "--no-digest", action="store_true", help="compute no digests and write no DST.digest"
     )
     parser.add_argument("--replace", action="store_true", help="DST may be there already")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -86,12 +87,18 @@ def _convert(image: DiskImage, args: argparse.Namespace) -> dict[str, int | str 
     digest = None if args.no_digest else DigestBuilder(image.size, folder=args.target.parent)
     source = CountingDevice(image)
     held = closing(digest) if digest else nullcontext()
-    with held, NewFile(args.target, replace=args.replace) as file:
+    with (
+        held,
+        Sidecar(args.target, image.size if digest else 0) as sidecar,
+        NewFile(args.target, replace=args.replace) as file,
+    ):
         sink = TARGETS[args.to].make(file, size, options)
         with output.ProgressLine("convert", image.size) as line:
             convert(source, sink, digest=digest, progress=line.advance)
-        root = digest.root() if digest else None
+        root = sidecar.write(digest, format=args.to, size=file.size) if digest else None
+        sidecar.withdraw()
         file.commit()
+        sidecar.commit()
     form, _, subformat = args.to.partition(":")
     return {
         "format": form,
@@ -100,6 +107,7 @@ def _convert(image: DiskImage, args: argparse.Namespace) -> dict[str, int | str 
         "padded_size": size,
         "file_size": args.target.stat().st_size,
         "root": root,
+        "digest_manifest": str(sidecar.path) if digest else None,
         "bytes_read": source.bytes_read,
         "bytes_written": file.bytes_written,
     }

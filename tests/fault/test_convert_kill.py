@@ -57,7 +57,9 @@ def test_a_conversion_that_is_ended(
     assert sorted(path.name for path in tmp_path.iterdir()) == left
     again = [sys.executable, "-m", "appliance.cli.main", *words]
     subprocess.run(again, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk.raw", "image"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("disk.raw", "image", "image.digest")
+    ]
 
 
 LIMITED = r"""
