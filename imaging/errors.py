@@ -19,7 +19,8 @@ ImagingError                 imaging.error
 │   ├── FormatMismatch       imaging.format-mismatch
 │   ├── ReferenceRefused     imaging.reference-refused
 │   ├── ParentMismatch       imaging.parent-mismatch
-│   └── DigestManifestInvalid  imaging.digest-manifest
+│   ├── DigestManifestInvalid  imaging.digest-manifest
+│   └── JournalInvalid       imaging.journal
 ├── UnsupportedImage         imaging.unsupported
 │   ├── ParentNeeded         imaging.parent-needed
 │   └── DiskTooLarge         imaging.disk-too-large
@@ -196,6 +197,13 @@ class DigestManifestInvalid(InvalidImage):
 
     code = "imaging.digest-manifest"
     fix = "Make it anew from an image that is known to be good: `imageport disk digest IMG --manifest`."
+
+
+class JournalInvalid(InvalidImage):
+    """The journal of a conversion that was interrupted contradicts itself."""
+
+    code = "imaging.journal"
+    fix = "Convert without `--resume`: the partial file and its journal are given up, everything is copied anew."
 
 
 class UnsupportedImage(ImagingError):

@@ -42,7 +42,9 @@ class Gap:
     length: int
 
 
-def plan_runs(extents: Iterable[Extent], size: int, *, block: int, run: int) -> Iterator[Run | Gap]:
+def plan_runs(
+    extents: Iterable[Extent], size: int, *, block: int, run: int, start: int = 0
+) -> Iterator[Run | Gap]:
     """Cut ordered extents of a disk of `size` bytes into cells of `run` bytes; lazy, in order, without gaps.
 
     Args:
@@ -50,14 +52,15 @@ def plan_runs(extents: Iterable[Extent], size: int, *, block: int, run: int) -> 
         size: Bytes of the disk.
         block: Bytes of a digest block.
         run: Bytes of a cell, a multiple of `block`.
+        start: Where to begin, a border of cells; no extent begins before it.
     """
-    cursor = 0
+    cursor = start
     for cell, units in groupby(_units(extents, size, block), lambda unit: unit.offset // run):
-        start = cell * run
-        if start > cursor:
-            yield Gap(cursor, start - cursor)
-        cursor = min(start + run, size)
-        yield Run(start, cursor - start, tuple(units))
+        first = cell * run
+        if first > cursor:
+            yield Gap(cursor, first - cursor)
+        cursor = min(first + run, size)
+        yield Run(first, cursor - first, tuple(units))
     if cursor < size:
         yield Gap(cursor, size - cursor)
 

@@ -75,3 +75,18 @@ def test_every_byte_is_in_one_step_and_all_data_in_one_part(pieces):
     assert found == {
         byte for e in extents if e.is_data for byte in range(e.offset, e.offset + e.length)
     }
+
+
+def test_a_plan_from_the_middle_is_the_end_of_the_whole_one():
+    extents = [Extent(30, 12, Kind.DATA), Extent(42, 50, Kind.HOLE), Extent(92, 40, Kind.DATA)]
+    whole = plan(extents, 140)
+    for start in (32, 64, 96, 128):
+        rest = [e for e in extents if e.offset >= start]
+        rest += [Extent(start, e.end - start, e.kind) for e in extents if e.offset < start < e.end]
+        rest.sort(key=lambda extent: extent.offset)
+        found = list(plan_runs(iter(rest), 140, block=B, run=R, start=start))
+        assert found[0].offset == start
+        ends = [step for step in whole if step.offset >= start]
+        assert found[-len(ends) :] == ends
+    assert list(plan_runs(iter([]), 140, block=B, run=R, start=64)) == [Gap(64, 76)]
+    assert list(plan_runs(iter([]), 128, block=B, run=R, start=128)) == []
