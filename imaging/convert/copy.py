@@ -9,12 +9,13 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 
-from imaging.convert.plan import Gap, Run, Unit, plan_runs
+from imaging.convert.plan import Gap, Run, plan_runs
 from imaging.convert.sink import Checkpoints, RandomSink
 from imaging.convert.turns import Turns
 from imaging.device import BlockDevice
 from imaging.digest import DIGEST_BLOCK, DIGEST_SIZE, ZERO_BLOCK_DIGEST, DigestBuilder
 from imaging.errors import Stopped
+from imaging.extent import Cell
 from imaging.units import KiB, MiB
 from imaging.workers import run_workers
 
@@ -209,7 +210,7 @@ class _Worker:
         self._buffer = buffer
         self._view = view
 
-    def load(self, unit: Unit) -> bool:
+    def load(self, unit: Cell) -> bool:
         """Read a block, zeros where it has no data; tell whether there is anything but zeros in it."""
         view, last = self._view, unit.parts[-1]
         begin, end = unit.parts[0][0] - unit.offset, last[0] + last[1] - unit.offset
@@ -220,7 +221,7 @@ class _Worker:
             self._buffer != _ZERO_BLOCK
         )  # of the bytearray: a memoryview compares 80 times slower
 
-    def store(self, unit: Unit) -> None:
+    def store(self, unit: Cell) -> None:
         """Write the data of the block."""
         for offset, length in unit.parts:
             start = offset - unit.offset

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imaging.convert.plan import Gap, Run, Unit, plan_runs
-from imaging.extent import Extent, Kind
+from imaging.convert.plan import Gap, Run, plan_runs
+from imaging.extent import Cell, Extent, Kind
 
 B, R = 8, 32
 
@@ -21,8 +21,8 @@ def test_nothing_is_one_gap():
 def test_data_are_cut_at_blocks_and_runs():
     steps = plan([Extent(30, 12, Kind.DATA)], 100)
     assert steps == [
-        Run(0, 32, (Unit(24, 8, ((30, 2),)),)),
-        Run(32, 32, (Unit(32, 8, ((32, 8),)), Unit(40, 8, ((40, 2),)))),
+        Run(0, 32, (Cell(24, 8, ((30, 2),)),)),
+        Run(32, 32, (Cell(32, 8, ((32, 8),)), Cell(40, 8, ((40, 2),)))),
         Gap(64, 36),
     ]
 
@@ -32,7 +32,7 @@ def test_parts_of_one_block_come_together():
     extents += [Extent(74, 2, Kind.HOLE), Extent(76, 3, Kind.DATA)]
     assert plan(extents, 79) == [
         Gap(0, 64),
-        Run(64, 15, (Unit(64, 8, ((70, 1),)), Unit(72, 7, ((72, 2), (76, 3))))),
+        Run(64, 15, (Cell(64, 8, ((70, 1),)), Cell(72, 7, ((72, 2), (76, 3))))),
     ]
 
 
