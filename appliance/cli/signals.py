@@ -44,6 +44,8 @@ def asked_to_end() -> Iterator[Asked]:
 
     if threading.current_thread() is threading.main_thread():
         for number in _ASKING:
+            if signal.getsignal(number) is signal.SIG_IGN:  # nohup, or a job in the background
+                continue
             before[number] = signal.signal(number, remember)
     try:
         yield asked

@@ -24,7 +24,7 @@ class ImageFacts:
 
 
 def write_manifest(file: NewFile, digest: DigestBuilder, image: ImageFacts) -> str:
-    """Write the digests of a disk and flush them, the header last; return the root. Committing is the caller's.
+    """Write the digests of a disk and flush them; return the root. Committing is the caller's.
 
     Memory: a page, 64 KiB.
 
@@ -52,7 +52,6 @@ def write_manifest(file: NewFile, digest: DigestBuilder, image: ImageFacts) -> s
         image_format=image.format,
         image_name=image.name,
     )
-    file.flush()
     file.write(0, layout.build_header(header))
     file.flush()
     return header.root

@@ -58,6 +58,7 @@ def test_a_signal_keeps_what_is_done_and_the_next_run_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    before = signal.signal(number, signal.default_int_handler)
     on_write(monkeypatch, 6 * MiB, lambda: os.kill(os.getpid(), number))
     command = (raw, tmp_path / "image", "--to", "vhdx", "--resume")
     assert run(*command) == 128 + number
@@ -73,23 +74,34 @@ def test_a_signal_keeps_what_is_done_and_the_next_run_goes_on(
     assert f"goes on with {tmp_path}/image.partial at byte {answer['resumed_from']}" in said.err
     assert answer["root"] == root_of(RAW)
     assert names(tmp_path) == KEPT
-    assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+    assert signal.signal(number, before) is signal.default_int_handler
     assert main(["disk", "digest", str(tmp_path / "image"), "--format", "vhdx"]) == 0
     assert capsys.readouterr().out == root_of(RAW) + "\n"
 
 
 def test_the_second_signal_does_what_it_always_did() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with asked_to_end() as asked:
         os.kill(os.getpid(), signal.SIGINT)
         assert (asked(), asked.exit_code) == (True, 130)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+
+
+def test_what_was_ignored_stays_ignored() -> None:
+    """`nohup imageport ... &`: closing the terminal must not end it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with asked_to_end() as asked:
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert not asked()
+    assert signal.signal(signal.SIGHUP, before) is signal.SIG_IGN
 
 
 def stop_early(raw: Path, target: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     with monkeypatch.context() as patched:
-        on_write(patched, 6 * MiB, lambda: os.kill(os.getpid(), signal.SIGINT))
-        assert run(raw, target, "--to", "raw", "--resume", *arguments) == 130
+        on_write(patched, 6 * MiB, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert run(raw, target, "--to", "raw", "--resume", *arguments) == 143
 
 
 def test_a_changed_source_begins_anew_and_says_so(

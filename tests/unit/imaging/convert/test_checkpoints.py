@@ -177,6 +177,29 @@ def test_nobody_writes_while_a_copy_is_frozen(threads: int) -> None:
     assert points.saved == len(points.offsets) > 3
 
 
+def test_nothing_new_is_begun_while_one_waits_for_the_others() -> None:
+    """Else the others could keep the one waiting for ever."""
+
+    class Seldom(Points):
+        due = 0
+
+        def is_due(self, copied: int) -> bool:
+            if copied - self.due < 2 * RUN:
+                return False
+            self.due = copied
+            return True
+
+        def freeze(self, offset: int):
+            assert offset == self.due
+            return super().freeze(offset)
+
+    sink = Watching()
+    size = 16 * RUN
+    points = Seldom(sink)
+    copy_random(MemoryDevice(pattern(size)), sink, digest=None, threads=4, checkpoints=points)
+    assert points.saved > 3
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_copy_begins_where_it_is_told(threads: int) -> None:
     sink, size = Watching(), 6 * RUN

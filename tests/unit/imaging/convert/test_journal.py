@@ -106,6 +106,16 @@ def test_every_flipped_bit_is_noticed() -> None:
         content[bit // 8] ^= 1 << bit % 8
 
 
+def test_going_on_cuts_off_what_does_not_count() -> None:
+    device = written()
+    end = device.size
+    device.truncate(end + 100)
+    flushed: list[int] = []
+    device.flush = lambda: flushed.append(device.size)  # type: ignore[method-assign]
+    Journal(device).go_on()
+    assert (device.size, flushed) == (end, [end])
+
+
 def test_records_of_another_session_do_not_count() -> None:
     device = MemoryDevice(0)
     journal = Journal(device)

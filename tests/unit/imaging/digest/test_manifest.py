@@ -121,6 +121,13 @@ def test_a_disk_with_unknown_blocks_has_none(tmp_path):
         require_size(MAX_VIRTUAL_SIZE + 1)
 
 
+def test_bytes_behind_the_last_page_are_noticed(tmp_path):
+    content = write(tmp_path, builder(blocks=(0, 7)))
+    content[32:40] = struct.pack(">Q", 3)
+    with pytest.raises(DigestManifestInvalid, match="the pages end at byte 844, the file at 876"):
+        read(sign(content) + bytes(32))
+
+
 def test_an_unfinished_one_is_none(tmp_path):
     class Dying(NewFile):
         def write(self, offset, data):
@@ -243,6 +250,11 @@ def test_packing_is_undone_by_unpacking(flags):
     assert unpack_digests(bitmap, kept, len(flags), ZERO_BLOCK_DIGEST) == digests
     assert unpack_digests(bitmap + b"\0", kept, len(flags), ZERO_BLOCK_DIGEST) is None
     assert unpack_digests(bitmap, kept + b"\0", len(flags), ZERO_BLOCK_DIGEST) is None
+    more = (int.from_bytes(bitmap, "little") | 1 << len(flags)).to_bytes(6, "little")
+    more = more[: len(bitmap)]
+    unused = len(flags) % 8 != 0
+    found = unpack_digests(more, kept + digest(1) * unused, len(flags), ZERO_BLOCK_DIGEST)
+    assert (found is None) == unused
 
 
 def verdict(content, made):

@@ -94,6 +94,25 @@ def test_wherever_the_power_goes_it_describes_the_image_or_is_not_there(
     assert seen == {(True, True), (True, False), (False, False), (False, True)}
 
 
+def test_the_old_one_is_gone_for_good_before_the_image_changes(
+    image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def noted(name: str, function):
+        def wrapped(*arguments, **options):
+            done.append(name)
+            return function(*arguments, **options)
+
+        return wrapped
+
+    monkeypatch.setattr(os, "fsync", noted("fsync", os.fsync))
+    monkeypatch.setattr(Path, "unlink", noted("unlink", Path.unlink))
+    with Sidecar(image, MiB) as sidecar:
+        sidecar.withdraw()
+    assert done == ["unlink", "fsync"]
+
+
 @pytest.mark.parametrize("kind", ["other", "short", "folder", "link"])
 def test_what_is_none_of_ours_is_left_alone(kind: str, tmp_path: Path) -> None:
     image, path = tmp_path / "a", tmp_path / "a.digest"
