@@ -18,7 +18,9 @@ ImagingError                 imaging.error
 │   ├── BlockOverlap         imaging.block-overlap
 │   ├── FormatMismatch       imaging.format-mismatch
 │   ├── ReferenceRefused     imaging.reference-refused
-│   └── ParentMismatch       imaging.parent-mismatch
+│   ├── ParentMismatch       imaging.parent-mismatch
+│   ├── DigestManifestInvalid  imaging.digest-manifest
+│   └── JournalInvalid       imaging.journal
 ├── UnsupportedImage         imaging.unsupported
 │   ├── ParentNeeded         imaging.parent-needed
 │   └── DiskTooLarge         imaging.disk-too-large
@@ -188,6 +190,20 @@ class ParentMismatch(InvalidImage):
 
     code = "imaging.parent-mismatch"
     fix = "Put the very parent beside it that the checkpoint was taken from, unchanged since."
+
+
+class DigestManifestInvalid(InvalidImage):
+    """A digest manifest breaks its rules, or its root does not follow from its digests."""
+
+    code = "imaging.digest-manifest"
+    fix = "Make it anew from an image that is known to be good: `imageport disk digest IMG --manifest`."
+
+
+class JournalInvalid(InvalidImage):
+    """The journal of a conversion that was interrupted contradicts itself."""
+
+    code = "imaging.journal"
+    fix = "Convert without `--resume`: the partial file and its journal are given up, everything is copied anew."
 
 
 class UnsupportedImage(ImagingError):

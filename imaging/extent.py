@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from itertools import groupby
+from typing import NamedTuple
 
 
 class Kind(Enum):
@@ -60,6 +62,43 @@ def clip(extents: Iterable[Extent], offset: int, length: int) -> Iterator[Extent
         start, end = max(extent.offset, offset), min(extent.end, stop)
         if start < end:
             yield Extent(start, end - start, extent.kind)
+
+
+class Cell(NamedTuple):
+    """One cell of a fixed grid over a disk, with data in it.
+
+    Attributes:
+        offset: First byte, a multiple of the cell's size.
+        length: Bytes; shorter than the grid's only at the end of the disk.
+        parts: (offset, length) of the data inside, ordered, at least one; the rest reads as zeros.
+    """
+
+    offset: int
+    length: int
+    parts: tuple[tuple[int, int], ...]
+
+
+def cells(extents: Iterable[Extent], size: int, cell: int) -> Iterator[Cell]:
+    """Cut the data of a disk of `size` bytes into cells of `cell` bytes; lazy, in order, without those that hold none.
+
+    Args:
+        extents: Ordered; asked for one at a time, never again.
+        size: Bytes of the disk.
+        cell: Bytes of a cell.
+    """
+    for number, parts in groupby(_parts(extents, cell), lambda part: part[0] // cell):
+        start = number * cell
+        yield Cell(start, min(cell, size - start), tuple(parts))
+
+
+def _parts(extents: Iterable[Extent], cell: int) -> Iterator[tuple[int, int]]:
+    """Cut data at the borders of cells."""
+    for extent in extents:
+        offset, end = extent.offset, extent.end
+        while extent.is_data and offset < end:
+            stop = min((offset // cell + 1) * cell, end)
+            yield offset, stop - offset
+            offset = stop
 
 
 def data_bytes(extents: Iterable[Extent]) -> int:

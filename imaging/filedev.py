@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from imaging.bounds import require_range
 from imaging.errors import (
@@ -30,6 +31,17 @@ _ZEROS = memoryview(bytes(1 * MiB))
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+
+
+class FileId(NamedTuple):
+    """Which file was opened, and what tells whether it changed since."""
+
+    path: Path
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    is_regular: bool
 
 
 class FileDevice:
@@ -94,6 +106,14 @@ class FileDevice:
             raise named_error(self.path, OSError(number, os.strerror(number)), offset)
         for start in range(offset, offset + length, len(_ZEROS)):
             self.write(start, _ZEROS[: min(len(_ZEROS), offset + length - start)])
+
+    def identify(self) -> FileId:
+        """Tell which file this is, and its state now."""
+        found = os.fstat(self._require_open(0, 0))
+        is_regular = stat.S_ISREG(found.st_mode)
+        return FileId(
+            self.path, found.st_dev, found.st_ino, self._size, found.st_mtime_ns, is_regular
+        )
 
     def lock(self) -> None:
         """Keep other writers of ours away until it is closed.
@@ -198,7 +218,7 @@ def _open(path: Path, *, writable: bool, more: int) -> int:
     # O_NONBLOCK: opening a fifo without a writer would wait for one; regular files ignore it.
     flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC | os.O_NONBLOCK | more
     try:
-        fd = os.open(path, flags)
+        fd = os.open(path, flags, 0o644)
     except OSError as err:
         raise named_error(path, err) from err
     mode = os.fstat(fd).st_mode

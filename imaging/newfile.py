@@ -11,6 +11,8 @@ from imaging.errors import FileBusy, FileExists, NotAFile
 from imaging.filedev import lock_file, named_error
 
 PARTIAL = ".partial"
+JOURNAL = ".partial.journal"
+"""Beside a partial file that another process may go on with (`imaging.convert.journal`): what of it is durable."""
 
 
 class NewFile:
@@ -20,10 +22,19 @@ class NewFile:
 
     Attributes:
         bytes_written: By all writes so far.
+        journal_path: Of its journal; whoever keeps it may write one.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, replace: bool = False) -> None:
-        """Begin the file. A partial file of that name, left by a killed run, is overwritten.
+    def __init__(
+        self, path: str | os.PathLike[str], *, replace: bool = False, keep: bool = False
+    ) -> None:
+        """Begin the file.
+
+        Args:
+            path: What it will be called.
+            replace: Whether a file of that name may be there.
+            keep: A partial file that is there stays as it is, and this one stays if it is not committed. Else it is
+                overwritten, its journal deleted before that.
 
         Raises:
             FileExists: `path` is there and may not be replaced.
@@ -35,7 +46,9 @@ class NewFile:
         self.bytes_written = 0
         self._lock = threading.Lock()
         self._partial = self.path.with_name(self.path.name + PARTIAL)
+        self.journal_path = self.path.with_name(self.path.name + JOURNAL)
         self._replace = replace
+        self._keep = keep
         self._require_free()
         try:
             self._fd = self._open()
@@ -52,6 +65,16 @@ class NewFile:
             raise named_error(self._partial, err, offset + done) from err
         with self._lock:
             self.bytes_written += done
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file as it is now."""
+        return os.fstat(self._fd).st_size
+
+    @property
+    def inode(self) -> int:
+        """What tells the partial file from another one of its name."""
+        return os.fstat(self._fd).st_ino
 
     def truncate(self, size: int) -> None:
         """Make the file this long; what was never written is a hole."""
@@ -80,7 +103,8 @@ class NewFile:
             else:
                 os.link(self._partial, self.path)
                 self._partial.unlink()
-            self._flush_folder()
+            flush_folder(self.path.parent)
+            self.journal_path.unlink(missing_ok=True)
         except FileExistsError as err:
             raise self._exists() from err
         except OSError as err:
@@ -88,11 +112,10 @@ class NewFile:
         self._close()
 
     def abort(self) -> None:
-        """Give it up: the partial file is deleted. May be called twice, and after `commit`."""
+        """Give it up: the partial file is deleted, unless it is to be kept. May be called twice, and after `commit`."""
         if self._fd >= 0:
-            self._partial.unlink(
-                missing_ok=True
-            )  # while it is locked: the next writer's has the same name
+            if not self._keep:  # while it is locked: the next writer's has the same name
+                self._partial.unlink(missing_ok=True)
             self._close()
 
     def __enter__(self) -> Self:
@@ -116,7 +139,9 @@ class NewFile:
                 if not self._is_partial(fd):  # committed, or given up, since it was opened
                     os.close(fd)
                     continue
-                os.ftruncate(fd, 0)
+                if not self._keep:
+                    self._forget_journal()
+                    os.ftruncate(fd, 0)
             except BlockingIOError as err:
                 os.close(fd)
                 raise self._busy() from err
@@ -124,6 +149,14 @@ class NewFile:
                 os.close(fd)
                 raise
             return fd
+
+    def _forget_journal(self) -> None:
+        """Delete the journal, durably: it must never speak of what is not in the file."""
+        try:
+            self.journal_path.unlink()
+        except FileNotFoundError:
+            return
+        flush_folder(self.path.parent)
 
     def _is_partial(self, fd: int) -> bool:
         try:
@@ -147,9 +180,15 @@ class NewFile:
     def _exists(self) -> FileExists:
         return FileExists(f"{self.path}: is there already", path=str(self.path))
 
-    def _flush_folder(self) -> None:
-        folder = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+
+def flush_folder(path: Path) -> None:
+    """Make the names in a folder survive power loss.
+
+    Raises:
+        OSError: The operating system refused it.
+    """
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from imaging.device import BlockDevice
 from imaging.errors import ReferenceRefused
-from imaging.filedev import FileDevice
+from imaging.filedev import FileDevice, FileId
 
 MAX_NAME = 255
 _FORBIDDEN = frozenset('/\\:*?"<>|')
@@ -57,10 +57,15 @@ def last_component(path: str) -> str:
 
 
 class LocalFolder:
-    """A folder of this machine."""
+    """A folder of this machine.
+
+    Attributes:
+        opened: All files that were opened in it.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self.opened: list[FileId] = []
 
     def open(self, name: str) -> FileDevice:
         """Open a file; a symbolic link of that name is refused, whatever it leads to."""
@@ -68,4 +73,6 @@ class LocalFolder:
         with suppress(OSError):
             if path.is_symlink():
                 raise ReferenceRefused(f"{path} is a symbolic link", path=str(path))
-        return FileDevice(path, flags=os.O_NOFOLLOW)
+        file = FileDevice(path, flags=os.O_NOFOLLOW)
+        self.opened.append(file.identify())
+        return file

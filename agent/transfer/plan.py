@@ -6,7 +6,7 @@ Chunks lie on a fixed grid, so the same disk gives the same chunks in every atte
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from imaging.extent import Extent
+from imaging.extent import Extent, cells
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,31 +40,10 @@ class Gap:
 def plan_chunks(extents: Iterable[Extent], size: int, chunk: int) -> Iterator[Chunk | Gap]:
     """Cut ordered extents of a disk of `size` bytes into cells of `chunk` bytes; lazy, in order, without gaps."""
     cursor = 0
-    cell: int | None = None
-    ranges: list[tuple[int, int]] = []
-    for offset, length in _pieces(extents, chunk):
-        start = offset // chunk * chunk
-        if start != cell:
-            if cell is not None:
-                yield Chunk(cell, min(chunk, size - cell), tuple(ranges))
-                cursor = cell + chunk
-            if start > cursor:
-                yield Gap(cursor, start - cursor)
-            cell, ranges = start, []
-        ranges.append((offset, length))
-    if cell is not None:
-        yield Chunk(cell, min(chunk, size - cell), tuple(ranges))
-        cursor = cell + chunk
+    for cell in cells(extents, size, chunk):
+        if cell.offset > cursor:
+            yield Gap(cursor, cell.offset - cursor)
+        yield Chunk(*cell)
+        cursor = cell.offset + chunk
     if cursor < size:
         yield Gap(cursor, size - cursor)
-
-
-def _pieces(extents: Iterable[Extent], chunk: int) -> Iterator[tuple[int, int]]:
-    for extent in extents:
-        if not extent.is_data:
-            continue
-        offset = extent.offset
-        while offset < extent.end:
-            length = min(extent.end, (offset // chunk + 1) * chunk) - offset
-            yield offset, length
-            offset += length

@@ -1,14 +1,13 @@
-"""`imageport disk`: look into disk image files; changes none. Converting them is `diskconvert.py`."""
+"""`imageport disk`: look into image files; changes none. More verbs are in `diskcheck`, `diskdigest`, `diskconvert`."""
 
 import argparse
 from collections.abc import Callable
 from dataclasses import asdict
 
-from appliance.cli import diskcheck, diskconvert, output
+from appliance.cli import diskcheck, diskconvert, diskdigest, output
 from appliance.cli.exits import Exit
 from appliance.cli.helppage import add_verb
 from imaging.compare import Comparison, compare_devices
-from imaging.digest import digest_device
 from imaging.formats import FORMATS, DiskImage, open_path
 
 _FORMAT_HELP = "what {} is (default: looks into it)"
@@ -19,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     verbs = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
     _add_verb(verbs, "info", _info, "print format, sizes and state of an image")
     _add_verb(verbs, "map", _map, "list what is data, zeros and holes in the disk inside an image")
-    _add_verb(verbs, "digest", _digest, "print the root digest of the disk inside an image")
+    diskdigest.add_arguments(verbs)
     text = "look for damage that reading survives, and for space that nothing uses; change nothing"
     _add_verb(verbs, "check", None, text)
     _add_compare(verbs)
@@ -110,15 +109,6 @@ def _map(image: DiskImage, as_json: bool) -> None:  # noqa: FBT001
         return
     rows = ((str(extent.offset), str(extent.length), extent.kind.value) for extent in extents)
     output.answer_table(("OFFSET", "LENGTH", "KIND"), rows)
-
-
-def _digest(image: DiskImage, as_json: bool) -> None:  # noqa: FBT001
-    with output.ProgressLine("digest", image.size) as line:
-        digest = digest_device(image, progress=line.advance)
-    if as_json:
-        output.answer_json("disk-digest/1", asdict(digest))
-    else:
-        output.answer(digest.root)
 
 
 def _compare(args: argparse.Namespace) -> Exit:

@@ -9,12 +9,13 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 
-from imaging.convert.plan import Gap, Run, Unit, plan_runs
-from imaging.convert.sink import RandomSink
+from imaging.convert.plan import Gap, Run, plan_runs
+from imaging.convert.sink import Checkpoints, RandomSink
 from imaging.convert.turns import Turns
 from imaging.device import BlockDevice
 from imaging.digest import DIGEST_BLOCK, DIGEST_SIZE, ZERO_BLOCK_DIGEST, DigestBuilder
 from imaging.errors import Stopped
+from imaging.extent import Cell
 from imaging.units import KiB, MiB
 from imaging.workers import run_workers
 
@@ -40,6 +41,7 @@ def copy_random(
     progress: Callable[[int], None] | None = None,
     stop: Callable[[], bool] | None = None,
     threads: int | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> None:
     """Copy all data of `source` into `sink`, whose `finish` is the caller's. Blocking.
 
@@ -54,12 +56,13 @@ def copy_random(
             time.
         stop: Polled before every 2 MiB; answering true ends the work.
         threads: Workers; by default one a core with a digest, two without.
+        checkpoints: Where to begin, and what is told how far the copy is: from time to time, and when it is stopped.
 
     Raises:
         Stopped: `stop` answered true.
         ImagingError: The source or the sink failed; the first error counts.
     """
-    work = _Work(source, sink, digest, progress, stop)
+    work = _Work(source, sink, digest, progress, stop, checkpoints=checkpoints)
     count = threads or _thread_count(hashing=digest is not None)
     run_workers(work.run, count=count, name="copy", abort=work.abort)
 
@@ -78,21 +81,34 @@ class _Work:
         digest: DigestBuilder | None,
         progress: Callable[[int], None] | None,
         stop: Callable[[], bool] | None,
+        *,
+        checkpoints: Checkpoints | None,
     ) -> None:
-        extents = source.extents(0, source.size)
-        self._steps = enumerate_runs(plan_runs(extents, source.size, block=DIGEST_BLOCK, run=RUN))
+        start = checkpoints.start if checkpoints else 0
+        extents = source.extents(start, source.size - start)
+        plan = plan_runs(extents, source.size, block=DIGEST_BLOCK, run=RUN, start=start)
+        self._steps = enumerate_runs(plan)
+        self._position = start
+        self._copied = 0
+        self._busy = 0
+        self._is_held = False
+        self._checkpoints = checkpoints
         self._source = source
         self._sink = sink
         self._digest = digest
         self._progress = progress
         self._stop = stop
         self._turns = Turns()
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._aborted = False
+        if start and progress is not None:
+            progress(start)
 
     def abort(self) -> None:
         """Make every worker end after the block it is busy with."""
-        self._aborted = True
+        with self._changed:
+            self._aborted = True
+            self._changed.notify_all()
         self._turns.abort()
 
     def run(self) -> None:
@@ -109,12 +125,38 @@ class _Work:
                 self._report(cell.length)
 
     def _next(self) -> tuple[int, Run | Gap] | None:
-        with self._lock:
-            if self._aborted:
-                return None
-            if self._stop is not None and self._stop():
+        """Return the next step; on the way there, at times, see to a checkpoint."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._aborted or not self._is_held)
+                stopped = not self._aborted and self._stop is not None and self._stop()
+                save = self._freeze(stopped=stopped)
+                if save is None and not stopped:
+                    return None if self._aborted else self._take()
+            if save is not None:
+                save()
+            if stopped:
                 raise Stopped("the copy was stopped before it was complete")
-            return next(self._steps, None)
+
+    def _take(self) -> tuple[int, Run | Gap] | None:
+        step = next(self._steps, None)
+        if step is not None:
+            cell = step[1]
+            self._busy += 1
+            self._position = cell.offset + cell.length
+            self._copied += cell.length if isinstance(cell, Run) else 0
+        return step
+
+    def _freeze(self, *, stopped: bool) -> Callable[[], None] | None:
+        """If it is time, wait until nobody writes, and note how far the copy is: all steps handed out are done then."""
+        points = self._checkpoints
+        if points is None or self._aborted or not (stopped or points.is_due(self._copied)):
+            return None
+        self._is_held = True
+        self._changed.wait_for(lambda: self._aborted or not self._busy)
+        self._is_held = False
+        self._changed.notify_all()
+        return None if self._aborted else points.freeze(self._position)
 
     def _skip(self, gap: Gap) -> None:
         if self._digest is not None:
@@ -141,8 +183,11 @@ class _Work:
             self._digest.set_blocks(run.offset // DIGEST_BLOCK, bytes(digests))
 
     def _report(self, count: int) -> None:
-        if self._progress is not None:
-            with self._lock:
+        with self._changed:
+            self._busy -= 1
+            if self._is_held and not self._busy:
+                self._changed.notify_all()
+            if self._progress is not None:
                 self._progress(count)
 
 
@@ -165,7 +210,7 @@ class _Worker:
         self._buffer = buffer
         self._view = view
 
-    def load(self, unit: Unit) -> bool:
+    def load(self, unit: Cell) -> bool:
         """Read a block, zeros where it has no data; tell whether there is anything but zeros in it."""
         view, last = self._view, unit.parts[-1]
         begin, end = unit.parts[0][0] - unit.offset, last[0] + last[1] - unit.offset
@@ -176,7 +221,7 @@ class _Worker:
             self._buffer != _ZERO_BLOCK
         )  # of the bytearray: a memoryview compares 80 times slower
 
-    def store(self, unit: Unit) -> None:
+    def store(self, unit: Cell) -> None:
         """Write the data of the block."""
         for offset, length in unit.parts:
             start = offset - unit.offset

@@ -1,16 +1,28 @@
 """Sinks of disks that lie in one piece in their file: raw, and fixed VHD, a footer behind it. Zeros stay holes."""
 
+from collections.abc import Iterable, Sequence
+
 from imaging.convert.options import Options
 from imaging.formats.vhd.layout import UNIX_TIME_OF_EPOCH, build_fixed_footer
 from imaging.newfile import NewFile
 
 
 class RawSink:
-    """A raw image."""
+    """A raw image of `size` bytes."""
 
     def __init__(self, file: NewFile, size: int, options: Options) -> None:  # noqa: ARG002  (every factory has one shape)
         file.truncate(size)
         self._file = file
+        self._size = size
+
+    def restore(self, offset: int, placed: Iterable[int]) -> None:  # noqa: ARG002  (blocks have their places by nature)
+        """See `ResumableSink`."""
+        self._file.truncate(offset)
+        self._file.truncate(self._size)
+
+    def placed(self) -> Sequence[int]:
+        """See `ResumableSink`."""
+        return ()
 
     def write(self, offset: int, data: memoryview) -> None:
         """See `RandomSink`."""
@@ -21,22 +33,16 @@ class RawSink:
         self._file.flush()
 
 
-class FixedVhdSink:
+class FixedVhdSink(RawSink):
     """A fixed VHD of exactly `size` bytes, a multiple of 512."""
 
     def __init__(self, file: NewFile, size: int, options: Options) -> None:
+        super().__init__(file, size, options)
         self._footer = build_fixed_footer(
             size,
             unique_id=options.unique_id.bytes,
             timestamp=options.timestamp - UNIX_TIME_OF_EPOCH,
         )
-        file.truncate(size)
-        self._file = file
-        self._size = size
-
-    def write(self, offset: int, data: memoryview) -> None:
-        """See `RandomSink`."""
-        self._file.write(offset, data)
 
     def finish(self) -> None:
         """Write the footer behind data that are durable."""

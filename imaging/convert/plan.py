@@ -6,32 +6,23 @@ Runs and blocks lie on a fixed grid, so the same disk is cut in the same way eac
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import NamedTuple
 
-from imaging.extent import Extent
-
-
-class Unit(NamedTuple):
-    """One digest block that holds data.
-
-    Attributes:
-        offset: First byte, a multiple of the block size.
-        length: Bytes; shorter than the block size only at the end of the disk.
-        parts: (offset, length) of the data inside, ordered, at least one; the rest reads as zeros.
-    """
-
-    offset: int
-    length: int
-    parts: tuple[tuple[int, int], ...]
+from imaging.extent import Cell, Extent, cells
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One cell of the grid with data in it; its blocks without data have no unit."""
+    """One cell of the grid with data in it.
+
+    Attributes:
+        offset: First byte.
+        length: Bytes.
+        units: Its digest blocks that hold data.
+    """
 
     offset: int
     length: int
-    units: tuple[Unit, ...]
+    units: tuple[Cell, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +33,9 @@ class Gap:
     length: int
 
 
-def plan_runs(extents: Iterable[Extent], size: int, *, block: int, run: int) -> Iterator[Run | Gap]:
+def plan_runs(
+    extents: Iterable[Extent], size: int, *, block: int, run: int, start: int = 0
+) -> Iterator[Run | Gap]:
     """Cut ordered extents of a disk of `size` bytes into cells of `run` bytes; lazy, in order, without gaps.
 
     Args:
@@ -50,29 +43,14 @@ def plan_runs(extents: Iterable[Extent], size: int, *, block: int, run: int) -> 
         size: Bytes of the disk.
         block: Bytes of a digest block.
         run: Bytes of a cell, a multiple of `block`.
+        start: Where to begin, a border of cells; no extent begins before it.
     """
-    cursor = 0
-    for cell, units in groupby(_units(extents, size, block), lambda unit: unit.offset // run):
-        start = cell * run
-        if start > cursor:
-            yield Gap(cursor, start - cursor)
-        cursor = min(start + run, size)
-        yield Run(start, cursor - start, tuple(units))
+    cursor = start
+    for cell, units in groupby(cells(extents, size, block), lambda unit: unit.offset // run):
+        first = cell * run
+        if first > cursor:
+            yield Gap(cursor, first - cursor)
+        cursor = min(first + run, size)
+        yield Run(first, cursor - first, tuple(units))
     if cursor < size:
         yield Gap(cursor, size - cursor)
-
-
-def _units(extents: Iterable[Extent], size: int, block: int) -> Iterator[Unit]:
-    for number, parts in groupby(_parts(extents, block), lambda part: part[0] // block):
-        start = number * block
-        yield Unit(start, min(block, size - start), tuple(parts))
-
-
-def _parts(extents: Iterable[Extent], block: int) -> Iterator[tuple[int, int]]:
-    """Cut data at the borders of blocks."""
-    for extent in extents:
-        offset, end = extent.offset, extent.end
-        while extent.is_data and offset < end:
-            stop = min((offset // block + 1) * block, end)
-            yield offset, stop - offset
-            offset = stop

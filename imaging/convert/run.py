@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from imaging.convert.copy import copy_random
 from imaging.convert.ordered import copy_ordered
-from imaging.convert.sink import OrderedSink, RandomSink
+from imaging.convert.sink import Checkpoints, OrderedSink, RandomSink
 from imaging.device import BlockDevice
 from imaging.digest import DigestBuilder
 
@@ -16,6 +16,7 @@ def convert(
     digest: DigestBuilder | None = None,
     progress: Callable[[int], None] | None = None,
     stop: Callable[[], bool] | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> None:
     """Copy the disk `source` into `sink` and finish it. Blocking.
 
@@ -26,6 +27,7 @@ def convert(
         progress: Called with the bytes finished since the last call, holes included; from any thread, one call at a
             time.
         stop: Polled every few MiB; answering true ends the work.
+        checkpoints: Of a random sink: where to begin, and what is told how far the copy is.
 
     Raises:
         Stopped: `stop` answered true.
@@ -34,5 +36,7 @@ def convert(
     if isinstance(sink, OrderedSink):
         copy_ordered(source, sink, digest=digest, progress=progress, stop=stop)
     else:
-        copy_random(source, sink, digest=digest, progress=progress, stop=stop)
+        copy_random(
+            source, sink, digest=digest, progress=progress, stop=stop, checkpoints=checkpoints
+        )
     sink.finish()

@@ -1,6 +1,6 @@
 """The two ways of writing a disk that `convert` knows: at any place, or in order. Writes nothing itself."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 
@@ -19,6 +19,51 @@ class RandomSink(Protocol):
         """Write what makes an image of it and flush; from one thread, when all writes have returned.
 
         Committing the file is the caller's.
+        """
+        ...
+
+
+@runtime_checkable
+class ResumableSink(RandomSink, Protocol):
+    """A RandomSink that can be gone on with in another process, in a file that a run before has left."""
+
+    def restore(self, offset: int, placed: Iterable[int]) -> None:
+        """Go on: everything before `offset` was written. What the file has beyond that is dropped.
+
+        Called once, before any write; with 0 and nothing if there is nothing to go on with.
+
+        Args:
+            offset: Of the disk.
+            placed: Blocks that have a place, in the order of the places; what `placed` returned so far.
+
+        Raises:
+            JournalInvalid: They cannot be this disk's.
+        """
+        ...
+
+    def placed(self) -> Sequence[int]:
+        """Return the blocks that got a place since the last call, in that order; nobody writes meanwhile."""
+        ...
+
+
+class Checkpoints(Protocol):
+    """Where a copy tells how far it is, so that another process can go on from there.
+
+    Attributes:
+        start: The copy begins at this byte of the disk.
+    """
+
+    start: int
+
+    def is_due(self, copied: int) -> bool:
+        """Tell whether it is time, after so many bytes of data since the beginning."""
+        ...
+
+    def freeze(self, offset: int) -> Callable[[], None] | None:
+        """Note that everything before `offset` was written and nothing behind it; nobody writes meanwhile.
+
+        Returns:
+            What makes it durable, to be called once; others may be writing again then. None: there is nothing to do.
         """
         ...
 

@@ -23,11 +23,13 @@ class Target:
         sink: The sink's class, as "module:name" below `imaging.convert`; it is imported when it is first made.
         unit: The virtual size must be a multiple of this; 1: it may be anything.
         limit: The largest virtual size in bytes; None: what the file system takes.
+        is_stream: Compressed, from its beginning to its end: it has a level, and cannot be resumed.
     """
 
     sink: str
     unit: int = SECTOR_SIZE
     limit: int | None = None
+    is_stream: bool = False
 
     def make(self, file: NewFile, size: int, options: Options) -> Sink:
         """Begin a disk of `size` bytes, as `padded_size` returned it, in an empty file."""
@@ -56,9 +58,11 @@ TARGETS = {
     "vhd:dynamic": Target("vhd:DynamicVhdSink", limit=MAX_DYNAMIC_VHD),
     "vhdx:dynamic": Target("vhdx:DynamicVhdxSink", limit=MAX_VIRTUAL_SIZE),
     "vhdx:fixed": Target("vhdx:FixedVhdxSink", limit=MAX_VIRTUAL_SIZE),
-    "vmdk:streamOptimized": Target("vmdk_stream:StreamOptimizedSink", limit=MAX_VIRTUAL_SIZE),
+    "vmdk:streamOptimized": Target(
+        "vmdk_stream:StreamOptimizedSink", limit=MAX_VIRTUAL_SIZE, is_stream=True
+    ),
     "vmdk:monolithicSparse": Target("vmdk_sparse:MonolithicSparseSink", limit=MAX_VIRTUAL_SIZE),
-    "targz": Target("targz:TarGzSink", unit=GiB),
+    "targz": Target("targz:TarGzSink", unit=GiB, is_stream=True),
 }
 _DEFAULTS = {"vhd": "vhd:dynamic", "vhdx": "vhdx:dynamic", "vmdk": "vmdk:streamOptimized"}
 """What a format alone means: the subformat that every one of its readers takes and that is no larger than its data."""

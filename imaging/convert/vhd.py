@@ -7,6 +7,7 @@ page of the file.
 
 import sys
 from array import array
+from collections.abc import Iterable, Sequence
 
 from imaging.convert.options import Options
 from imaging.convert.places import Places
@@ -46,6 +47,16 @@ class DynamicVhdSink:
         table_end = _TABLE_OFFSET + round_up(4 * self._blocks, SECTOR_SIZE)
         self._first = round_up(table_end + len(_BITMAP), _PAGE)
         self._places = Places()
+
+    def restore(self, offset: int, placed: Iterable[int]) -> None:  # noqa: ARG002  (the places say it)
+        """See `ResumableSink`."""
+        self._places.restore(placed, limit=self._blocks)
+        self._file.truncate(self._first - len(_BITMAP) + self._places.count * _STEP)
+        self._file.write(0, bytes(FOOTER_SIZE))  # that of a run that ended while it finished
+
+    def placed(self) -> Sequence[int]:
+        """See `ResumableSink`."""
+        return self._places.fresh()
 
     def write(self, offset: int, data: memoryview) -> None:
         """See `RandomSink`."""

@@ -4,7 +4,7 @@ The file is: headers (0), an empty log (1 MiB), metadata (2 MiB), BAT (3 MiB), b
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from imaging.convert.options import Options
 from imaging.convert.places import Places
@@ -24,7 +24,7 @@ from imaging.formats.vhdx.layout import (
     build_region_table,
 )
 from imaging.newfile import NewFile
-from imaging.units import MiB, round_up
+from imaging.units import SECTOR_SIZE, MiB, round_up
 
 _BLOCK_SIZE = 2 * MiB
 """Close to the data; Windows' own 32 MiB would make a sparse disk many times larger."""
@@ -52,6 +52,14 @@ class _VhdxSink:
         self._block_size = block_size
         self._file = file
         self._id = options.unique_id
+
+    def placed(self) -> Sequence[int]:
+        """See `ResumableSink`."""
+        return ()
+
+    def _unmake(self) -> None:
+        """Make no VHDX of it: that of a run that ended while it finished."""
+        self._file.write(0, bytes(SECTOR_SIZE))
 
     def _write_entries(self, first: int, offsets: Sequence[int]) -> None:
         at = _BAT_OFFSET + entry_index(first, self._disk) * ENTRY_SIZE
@@ -82,6 +90,16 @@ class DynamicVhdxSink(_VhdxSink):
         super().__init__(file, size, options, is_fixed=False)
         self._places = Places()
 
+    def restore(self, offset: int, placed: Iterable[int]) -> None:  # noqa: ARG002  (the places say it)
+        """See `ResumableSink`."""
+        self._places.restore(placed, limit=self._disk.blocks)
+        self._file.truncate(self._first + self._places.count * self._block_size)
+        self._unmake()
+
+    def placed(self) -> Sequence[int]:
+        """See `ResumableSink`."""
+        return self._places.fresh()
+
     def write(self, offset: int, data: memoryview) -> None:
         """See `RandomSink`."""
         block, inside = divmod(offset, self._block_size)
@@ -107,7 +125,14 @@ class FixedVhdxSink(_VhdxSink):
 
     def __init__(self, file: NewFile, size: int, options: Options) -> None:
         super().__init__(file, size, options, is_fixed=True)
-        file.truncate(self._first + self._disk.blocks * self._block_size)
+        self._file_size = self._first + self._disk.blocks * self._block_size
+        file.truncate(self._file_size)
+
+    def restore(self, offset: int, placed: Iterable[int]) -> None:  # noqa: ARG002  (blocks have their places by nature)
+        """See `ResumableSink`."""
+        self._file.truncate(self._first + offset)
+        self._file.truncate(self._file_size)
+        self._unmake()
 
     def write(self, offset: int, data: memoryview) -> None:
         """See `RandomSink`."""

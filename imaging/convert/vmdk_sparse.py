@@ -5,6 +5,7 @@ its tables, grain directory and its tables, grains in the order in which they ca
 """
 
 from array import array
+from collections.abc import Iterable, Sequence
 
 from imaging.convert.options import Options
 from imaging.convert.places import Places
@@ -24,6 +25,16 @@ class MonolithicSparseSink:
         self._unique_id = options.unique_id
         self._tables = build.Tables.of(size)
         self._places = Places()
+
+    def restore(self, offset: int, placed: Iterable[int]) -> None:  # noqa: ARG002  (the places say it)
+        """See `ResumableSink`."""
+        self._places.restore(placed, limit=-(-self._size // build.GRAIN_SIZE))
+        self._file.truncate(self._sector_of(self._places.count) * SECTOR_SIZE)
+        self._file.write(0, bytes(SECTOR_SIZE))  # that of a run that ended while it finished
+
+    def placed(self) -> Sequence[int]:
+        """See `ResumableSink`."""
+        return self._places.fresh()
 
     def write(self, offset: int, data: memoryview) -> None:
         """Write into the grains, which get their places as they come; neighbours at once.

@@ -51,6 +51,22 @@ class DiskDigest:
     root: str
 
 
+class RootHash:
+    """The root of a disk whose block digests come in order."""
+
+    def __init__(self, virtual_size: int) -> None:
+        self._hash = hashlib.sha256(_DOMAIN)
+        self._hash.update(virtual_size.to_bytes(8, "big") + DIGEST_BLOCK.to_bytes(8, "big"))
+
+    def update(self, digests: bytes) -> None:
+        """Add the digests of the blocks that come next."""
+        self._hash.update(digests)
+
+    def text(self) -> str:
+        """Return the root as `sha256:<hex>`."""
+        return f"sha256:{self._hash.hexdigest()}"
+
+
 class DigestBuilder:
     """Collects block digests in any order, from any thread; a block that nobody set is an error.
 
@@ -152,11 +168,10 @@ class DigestBuilder:
         """
         for first, count in self.missing():
             raise self._incomplete(first, count)
-        root = hashlib.sha256(_DOMAIN)
-        root.update(self.virtual_size.to_bytes(8, "big") + DIGEST_BLOCK.to_bytes(8, "big"))
+        root = RootHash(self.virtual_size)
         for number in range(len(self._pages)):
             root.update(self._pages.read(number, 0, self._pages.length(number)))
-        return f"sha256:{root.hexdigest()}"
+        return root.text()
 
     def close(self) -> None:
         """Let go of the file, if there is one."""

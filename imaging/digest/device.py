@@ -33,6 +33,7 @@ def digest_device(
     progress: Callable[[int], None] | None = None,
     stop: Callable[[], bool] | None = None,
     threads: int | None = None,
+    builder: DigestBuilder | None = None,
 ) -> DiskDigest:
     """Read every data extent of `device` once and return its digest. Blocking.
 
@@ -44,12 +45,13 @@ def digest_device(
             worker, one call at a time.
         stop: Polled before every 4 MiB; answering true ends the work.
         threads: Workers; by default one a core.
+        builder: Is filled, for callers who want the digests of the blocks; made for the size of `device`.
 
     Raises:
         Stopped: `stop` answered true.
         ImagingError: The device failed.
     """
-    work = _Work(device, progress, stop)
+    work = _Work(device, builder or DigestBuilder(device.size), progress, stop)
     count = threads or len(os.sched_getaffinity(0))
     run_workers(work.run, count=count, name="digest", abort=work.abort)
     return work.builder.digest()
@@ -79,10 +81,11 @@ class _Work:
     def __init__(
         self,
         device: BlockDevice,
+        builder: DigestBuilder,
         progress: Callable[[int], None] | None,
         stop: Callable[[], bool] | None,
     ) -> None:
-        self.builder = DigestBuilder(device.size)
+        self.builder = builder
         self._device = device
         self._runs = block_runs(device.extents(0, device.size), device.size)
         self._lock = threading.Lock()

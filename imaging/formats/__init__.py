@@ -7,7 +7,7 @@ from pathlib import Path
 from imaging.check import CheckReport, Finding, Severity, bounded
 from imaging.device import BlockDevice, ResizableDevice
 from imaging.errors import ImagingError, ReferenceRefused, UnsupportedImage
-from imaging.filedev import FileDevice
+from imaging.filedev import FileDevice, FileId
 from imaging.formats.base import DiskImage, ImageInfo, WritableImage
 from imaging.formats.place import Place
 from imaging.formats.probe import probe, promises
@@ -24,6 +24,7 @@ __all__ = [
     "check_path",
     "edit_image",
     "edit_path",
+    "open_files",
     "open_image",
     "open_path",
     "probe",
@@ -148,12 +149,22 @@ def check_path(path: str | Path, *, format: str | None = None) -> CheckReport:
 @contextmanager
 def open_path(path: str | Path, *, format: str | None = None) -> Iterator[DiskImage]:
     """Open an image file of this machine and whatever it needs from its folder; close all of it at the end."""
+    with open_files(path, format=format) as (image, _):
+        yield image
+
+
+@contextmanager
+def open_files(
+    path: str | Path, *, format: str | None = None
+) -> Iterator[tuple[DiskImage, tuple[FileId, ...]]]:
+    """Open an image as `open_path` does, and tell all files that it was opened from: itself, parents, extents."""
     file = FileDevice(path)
     try:
         folder = LocalFolder(Path(path).resolve().parent)
+        itself = file.identify()
         image = open_image(file, format=format, name=str(path), siblings=folder)
         try:
-            yield image
+            yield image, (itself, *folder.opened)
         finally:
             image.close()
     finally:

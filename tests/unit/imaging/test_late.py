@@ -23,7 +23,7 @@ def test_every_sink_is_there(name: str) -> None:
 
 
 def test_importing_the_library_imports_no_format_and_no_sdk() -> None:
-    code = "import sys, imaging.formats, imaging.convert, imaging.digest; print(*sys.modules)"
+    code = "import sys, imaging.formats, imaging.convert.resume, imaging.digest.sidecar; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     formats = [f"imaging.formats.{name}" for name in REGISTRY]
     late = [

@@ -118,3 +118,36 @@ def test_it_counts_what_was_written(tmp_path):
         file.write(100, b"abc")
         file.write(0, b"d")
         assert file.bytes_written == 4
+
+
+def test_a_kept_file_stays_and_is_gone_on_with(tmp_path):
+    with NewFile(tmp_path / "a", keep=True) as file:
+        file.write(0, b"begun")
+        inode = file.inode
+    assert (tmp_path / "a.partial").read_bytes() == b"begun"
+    (tmp_path / "a.partial.journal").write_bytes(b"what of it is durable")
+    with NewFile(tmp_path / "a", keep=True) as file:
+        assert (file.size, file.inode) == (5, inode)
+        file.write(5, b" and done")
+        assert (tmp_path / "a.partial.journal").exists()
+        file.commit()
+    assert (tmp_path / "a").read_bytes() == b"begun and done"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_file_that_is_not_kept_forgets_the_journal_before_it_forgets_the_data(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "a.partial").write_bytes(b"old")
+    (tmp_path / "a.partial.journal").write_bytes(b"speaks of old")
+    done = []
+    truncate, fsync = os.ftruncate, os.fsync
+    monkeypatch.setattr(
+        os,
+        "ftruncate",
+        lambda *a: (done.append((tmp_path / "a.partial.journal").exists()), truncate(*a)),
+    )
+    monkeypatch.setattr(os, "fsync", lambda fd: (done.append("durable"), fsync(fd)))
+    with NewFile(tmp_path / "a"):
+        assert done == ["durable", False]
+    assert list(tmp_path.iterdir()) == []

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imaging.convert.plan import Gap, Run, Unit, plan_runs
-from imaging.extent import Extent, Kind
+from imaging.convert.plan import Gap, Run, plan_runs
+from imaging.extent import Cell, Extent, Kind
 
 B, R = 8, 32
 
@@ -21,8 +21,8 @@ def test_nothing_is_one_gap():
 def test_data_are_cut_at_blocks_and_runs():
     steps = plan([Extent(30, 12, Kind.DATA)], 100)
     assert steps == [
-        Run(0, 32, (Unit(24, 8, ((30, 2),)),)),
-        Run(32, 32, (Unit(32, 8, ((32, 8),)), Unit(40, 8, ((40, 2),)))),
+        Run(0, 32, (Cell(24, 8, ((30, 2),)),)),
+        Run(32, 32, (Cell(32, 8, ((32, 8),)), Cell(40, 8, ((40, 2),)))),
         Gap(64, 36),
     ]
 
@@ -32,7 +32,7 @@ def test_parts_of_one_block_come_together():
     extents += [Extent(74, 2, Kind.HOLE), Extent(76, 3, Kind.DATA)]
     assert plan(extents, 79) == [
         Gap(0, 64),
-        Run(64, 15, (Unit(64, 8, ((70, 1),)), Unit(72, 7, ((72, 2), (76, 3))))),
+        Run(64, 15, (Cell(64, 8, ((70, 1),)), Cell(72, 7, ((72, 2), (76, 3))))),
     ]
 
 
@@ -75,3 +75,18 @@ def test_every_byte_is_in_one_step_and_all_data_in_one_part(pieces):
     assert found == {
         byte for e in extents if e.is_data for byte in range(e.offset, e.offset + e.length)
     }
+
+
+def test_a_plan_from_the_middle_is_the_end_of_the_whole_one():
+    extents = [Extent(30, 12, Kind.DATA), Extent(42, 50, Kind.HOLE), Extent(92, 40, Kind.DATA)]
+    whole = plan(extents, 140)
+    for start in (32, 64, 96, 128):
+        rest = [e for e in extents if e.offset >= start]
+        rest += [Extent(start, e.end - start, e.kind) for e in extents if e.offset < start < e.end]
+        rest.sort(key=lambda extent: extent.offset)
+        found = list(plan_runs(iter(rest), 140, block=B, run=R, start=start))
+        assert found[0].offset == start
+        ends = [step for step in whole if step.offset >= start]
+        assert found[-len(ends) :] == ends
+    assert list(plan_runs(iter([]), 140, block=B, run=R, start=64)) == [Gap(64, 76)]
+    assert list(plan_runs(iter([]), 128, block=B, run=R, start=128)) == []
