@@ -17,6 +17,7 @@ ImagingError                 imaging.error
 │   ├── ChecksumMismatch     imaging.checksum
 │   ├── BlockOverlap         imaging.block-overlap
 │   ├── FormatMismatch       imaging.format-mismatch
+│   ├── FormatUnsaid         imaging.format-unsaid
 │   ├── ReferenceRefused     imaging.reference-refused
 │   ├── ParentMismatch       imaging.parent-mismatch
 │   ├── DigestManifestInvalid  imaging.digest-manifest
@@ -176,6 +177,14 @@ class FormatMismatch(InvalidImage):
 
     code = "imaging.format-mismatch"
     fix = "If the file really is a raw disk, say so (`--format raw`); else it is damaged."
+
+
+class FormatUnsaid(InvalidImage):
+    """The file is to be written, but its format was only guessed: a guest can write any header into its raw disk."""
+
+    code = "imaging.format-unsaid"
+    exit_code = 2
+    fix = "Say the format (`--format`), if the file really is what it looks like."
 
 
 class ReferenceRefused(InvalidImage):

@@ -19,8 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_verb(verbs, "info", _info, "print format, sizes and state of an image")
     _add_verb(verbs, "map", _map, "list what is data, zeros and holes in the disk inside an image")
     diskdigest.add_arguments(verbs)
-    text = "look for damage that reading survives, and for space that nothing uses; change nothing"
-    _add_verb(verbs, "check", None, text)
+    diskcheck.add_arguments(verbs)
     _add_compare(verbs)
     diskconvert.add_arguments(verbs)
 
@@ -34,15 +33,14 @@ def run(args: argparse.Namespace) -> int:
 def _add_verb(
     verbs: "argparse._SubParsersAction[argparse.ArgumentParser]",
     name: str,
-    answer: Callable[[DiskImage, bool], None] | None,
+    answer: Callable[[DiskImage, bool], None],
     help_line: str,
 ) -> None:
     parser = add_verb(verbs, name, help_line, f"imageport disk {name} golden.vhdx")
     parser.add_argument("image", metavar="IMG", help="the image file or block device")
     parser.add_argument("--format", choices=FORMATS, help=_FORMAT_HELP.format("the file"))
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    handler = diskcheck.run if answer is None else _answer_about_one
-    parser.set_defaults(handler=handler, answer=answer)
+    parser.set_defaults(handler=_answer_about_one, answer=answer)
 
 
 def _add_compare(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

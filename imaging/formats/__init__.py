@@ -6,7 +6,7 @@ from pathlib import Path
 
 from imaging.check import CheckReport, Finding, Severity, bounded
 from imaging.device import BlockDevice, ResizableDevice
-from imaging.errors import ImagingError, ReferenceRefused, UnsupportedImage
+from imaging.errors import FormatUnsaid, ImagingError, ReferenceRefused, UnsupportedImage
 from imaging.filedev import FileDevice, FileId
 from imaging.formats.base import DiskImage, ImageInfo, WritableImage
 from imaging.formats.place import Place
@@ -28,6 +28,8 @@ __all__ = [
     "open_image",
     "open_path",
     "probe",
+    "repair_path",
+    "said_format",
 ]
 
 
@@ -144,6 +146,53 @@ def check_path(path: str | Path, *, format: str | None = None) -> CheckReport:
         return check_image(file, format=format, name=str(path), siblings=folder)
     finally:
         file.close()
+
+
+def repair_path(path: str | Path, *, format: str | None = None) -> tuple[CheckReport, CheckReport]:
+    """Mend what a check of an image file of this machine calls repairable; return the reports before and after.
+
+    No byte of the disk changes. Nothing is written where nothing is repairable.
+
+    Raises:
+        FormatUnsaid: Neither `format` nor the file's name says what it is.
+        FileBusy: Somebody else is writing it.
+        ImagingError: The disk cannot be read.
+    """
+    before = check_path(path, format=format)
+    repair = REGISTRY[before.format].repairer()
+    if repair is None or not any(finding.repairable for finding in before.findings):
+        return before, before
+    said = said_format(path, format=format)
+    file = FileDevice(path, writable=True)
+    try:
+        file.lock()
+        repair(file)
+    finally:
+        file.close()
+    return before, check_path(path, format=said)
+
+
+def said_format(path: str | Path, *, format: str | None) -> str:
+    """Return the format of a file that is to be written: what was given, or what its name promises and it is.
+
+    Raises:
+        FormatUnsaid: Only its content says it.
+        ImagingError: It cannot be read.
+    """
+    if format is not None:
+        return format
+    file = FileDevice(path)
+    try:
+        found = probe(file, str(path))
+    finally:
+        file.close()
+    if found != "raw" and not promises(str(path), found):
+        raise FormatUnsaid(
+            f"{path}: it looks like {found}, but nobody said so, nor does its name",
+            path=str(path),
+            found=found,
+        )
+    return found
 
 
 @contextmanager

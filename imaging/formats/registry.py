@@ -11,6 +11,7 @@ from imaging.late import load
 
 Opener = Callable[[BlockDevice, Place], DiskImage]
 Editor = Callable[[ResizableDevice, Place], WritableImage]
+Repairer = Callable[[ResizableDevice], None]
 Checker = Callable[[BlockDevice], Iterator[Finding]]
 
 
@@ -22,11 +23,13 @@ class Format:
         opens: Opens it for reading.
         edits: Opens it to be written in place; a parent is only read.
         checks: Looks further than opening does; gets a file that opened without an error.
+        repairs: Mends what `checks` calls repairable, in a file that opened without an error.
     """
 
     opens: str
     edits: str = ""
     checks: str = ""
+    repairs: str = ""
 
     def opener(self) -> Opener:
         """Return what opens it."""
@@ -43,6 +46,11 @@ class Format:
         found: Checker | None = load(self.checks) if self.checks else None
         return found
 
+    def repairer(self) -> Repairer | None:
+        """Return what repairs it."""
+        found: Repairer | None = load(self.repairs) if self.repairs else None
+        return found
+
 
 _PACKAGE = "imaging.formats"
 REGISTRY = {
@@ -55,11 +63,13 @@ REGISTRY = {
         f"{_PACKAGE}.vhd.device:open_vhd",
         edits=f"{_PACKAGE}.vhd.edit:edit_vhd",
         checks=f"{_PACKAGE}.vhd.check:check_vhd",
+        repairs=f"{_PACKAGE}.vhd.repair:repair_vhd",
     ),
     "vhdx": Format(
         f"{_PACKAGE}.vhdx.device:open_vhdx",
         edits=f"{_PACKAGE}.vhdx.edit:edit_vhdx",
         checks=f"{_PACKAGE}.vhdx.check:check_vhdx",
+        repairs=f"{_PACKAGE}.vhdx.repair:repair_vhdx",
     ),
     "qcow2": Format(
         f"{_PACKAGE}.qcow2.device:open_qcow2", checks=f"{_PACKAGE}.qcow2.check:check_qcow2"

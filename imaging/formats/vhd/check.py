@@ -56,7 +56,7 @@ def _check_footers(file: BlockDevice, disk_type: DiskType) -> Iterator[Finding]:
                 f"the {name} at file offset {offset} is damaged, the other one is sound",
                 offset,
                 FOOTER_SIZE,
-                repairable=offset == 0,  # the end may have been cut: what lies there may be data
+                repairable=True,
             )
             return
     if first != last:

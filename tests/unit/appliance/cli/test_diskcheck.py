@@ -35,6 +35,7 @@ def test_check_contract(damaged: Path, capsys: pytest.CaptureFixture[str]) -> No
                 "offset": 256 * KiB,
                 "length": 64 * KiB,
                 "repairable": True,
+                "repaired": False,
             }
         ],
     }
@@ -45,9 +46,43 @@ def test_check_for_people(damaged: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert main(["disk", "check", str(damaged)]) == 1
     first, last = capsys.readouterr().out.splitlines()
     assert first.startswith("error: the VHDX region table")
-    assert first.endswith("the other copy is sound (check.copy-damaged)")
+    assert first.endswith("the other copy is sound (check.copy-damaged) [repairable: --repair]")
     assert last == "dynamic vhdx: not clean"
     assert damaged.read_bytes() == before
+
+
+def test_a_repair_is_told_finding_by_finding(
+    damaged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["disk", "check", str(damaged), "--repair", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["clean"], answer["findings"][0]["repaired"]) == (True, True)
+    assert main(["disk", "check", str(damaged), "--repair"]) == 0
+    assert capsys.readouterr().out == "dynamic vhdx: clean\n"
+
+
+def test_what_is_not_repairable_stays_and_exits_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = Vhdx(3 * MiB, {0: pattern(MiB)}, parts={256 * KiB + 20: b"\xff"}, file_size=9 * MiB)
+    image.parts[7 * MiB] = pattern(MiB)  # which nothing names
+    path = image.write(tmp_path / "a.vhdx")
+    assert main(["disk", "check", str(path), "--repair"]) == 1
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("repaired: the VHDX region table")
+    assert second.startswith("warning: ")
+    assert last == "dynamic vhdx: not clean"
+
+
+def test_nothing_is_written_to_a_file_of_which_nobody_said_the_format(
+    damaged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disk = damaged.rename(damaged.with_suffix(".img"))
+    before = disk.read_bytes()
+    assert main(["disk", "check", str(disk), "--repair"]) == 2
+    assert "imaging.format-unsaid" in capsys.readouterr().err
+    assert disk.read_bytes() == before
+    assert main(["disk", "check", str(disk), "--repair", "--format", "vhdx"]) == 0
 
 
 def test_notes_are_told_and_exit_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
