@@ -13,7 +13,9 @@ def main() -> int:
     parser.add_argument("--cpu", type=float, default=60, help="CPU seconds of a campaign")
     parser.add_argument("--part", default="0/1", help="N/M: of M processes, this is N")
     parser.add_argument("--only", default="", help="only seeds whose names begin so")
-    parser.add_argument("--start", type=int, default=0, help="first number of the random cases")
+    parser.add_argument(
+        "--start", type=int, default=0, help="cases of each kind that were done before"
+    )
     parser.add_argument("--report", default="", help="a JSON file for the result")
     chosen = parser.parse_args()
     if chosen.case:

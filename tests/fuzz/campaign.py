@@ -95,7 +95,7 @@ def _names(only: str, part: int, parts: int, start: int) -> Iterator[str]:
 
 
 def _cases(seed: Seed, part: int, parts: int, start: int) -> Iterator[str]:
-    ordered = systematic(seed)
+    ordered = systematic(seed, start)
     turn = start + part
     while True:
         for number, name in zip(range(parts), ordered, strict=False):

@@ -146,14 +146,25 @@ def _mend(folder: Folder, wanted: bool) -> None:
 _MAKERS = {"cut": _cut, "flip": _flip, "field": _field, "rand": _rand}
 
 
-def systematic(seed: Seed) -> Iterator[str]:
-    """Yield the names of all cases with an end, in an order that meets every structure early."""
-    for kind in KINDS[:-1]:
-        total = count(seed, kind)
-        if not total:
-            continue
-        step = 7919
-        while gcd(step, total) > 1:  # else some cases would never come
-            step += 1
-        for number in range(total):
-            yield f"{seed.name}:{kind}:{number * step % total}"
+def systematic(seed: Seed, start: int = 0) -> Iterator[str]:
+    """Yield the names of all cases with an end, the kinds in turn, in an order that meets every structure early.
+
+    Args:
+        seed: What the cases are made from.
+        start: How many of each kind were done before, by another campaign.
+    """
+    orders = {kind: _order(count(seed, kind), start) for kind in KINDS[:-1]}
+    while orders:
+        for kind in list(orders):
+            number = next(orders[kind], None)
+            if number is None:
+                del orders[kind]
+            else:
+                yield f"{seed.name}:{kind}:{number}"
+
+
+def _order(total: int, start: int) -> Iterator[int]:
+    step = 7919
+    while total and gcd(step, total) > 1:  # else some numbers would never come
+        step += 1
+    return (number * step % total for number in range(start, total))
