@@ -83,6 +83,7 @@ class Descriptor:
         parent_cid: None if the disk stands alone.
         parent_hint: Path of the parent as its writer had it; "" if there is none.
         extents: At least one.
+        has_database: Whether there is any key of the disk data base, which every writer puts behind the extents.
     """
 
     create_type: str
@@ -90,6 +91,7 @@ class Descriptor:
     parent_cid: int | None
     parent_hint: str
     extents: tuple[ExtentLine, ...]
+    has_database: bool
 
     @property
     def virtual_size(self) -> int:
@@ -221,6 +223,7 @@ def _assemble(keys: dict[str, str], extents: list[ExtentLine], file_offset: int)
         parent_cid=None if parent == NO_PARENT else parent,
         parent_hint=keys.get("parentfilenamehint", ""),
         extents=tuple(extents),
+        has_database=any(key.startswith("ddb.") for key in keys),
     )
 
 
