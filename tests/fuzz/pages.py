@@ -62,7 +62,8 @@ class Pages:
         return b"".join(parts)[inside : inside + length]
 
     def put(self, offset: int, data: bytes) -> None:
-        """Change bytes; what lies behind the end is dropped."""
+        """Change bytes; what lies before the start or behind the end is dropped."""
+        data, offset = data[max(0, -offset) :], max(0, offset)
         data = data[: max(0, self.size - offset)]
         done = 0
         while done < len(data):

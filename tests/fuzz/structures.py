@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import google_crc32c
 
 from tests.fuzz.pages import Pages
+from tests.support.chains import PARENT_LOCATOR
 from tests.support.disks import BAT_GUID, METADATA_GUID, KiB, vhd_sum
 
 _MOST = 4 * KiB
@@ -137,8 +138,9 @@ def _metadata(file: Pages, offset: int) -> list[Region]:
     count = min(int.from_bytes(file.get(offset + 10, 2), "little"), 16)
     found = [Region("metadata table", offset, 32 + 32 * count)]
     for at in range(offset + 32, offset + 32 + 32 * count, 32):
-        place, length = struct.unpack("<II", file.get(at + 16, 8))
-        found.append(Region("metadata item", offset + place, min(length, 1024)))
+        guid, place, length = struct.unpack("<16sII", file.get(at, 24))
+        name = "parent locator" if guid == PARENT_LOCATOR else "metadata item"
+        found.append(Region(name, offset + place, min(length, 1024)))
     return found
 
 
