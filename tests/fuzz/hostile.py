@@ -17,6 +17,7 @@ _RAW = {
 }
 
 HEAVY = (
+    "vhd-longlocator",
     "vhd-entries",
     "vhdx-scattered",
     "vhdx-64tib",

@@ -56,6 +56,15 @@ def _vhd_long_chain() -> Files:
     return files
 
 
+def _vhd_long_locator() -> Files:
+    """The path of the parent has half a gigabyte, all of it a hole."""
+    child = VhdChild(64 * KiB, {}, block_size=4 * KiB, locators=[(b"W2ru", "x")]).build()
+    header = bytearray(child[512:1536])
+    header[584:600] = struct.pack(">IIQ", 512 * MiB, 0, 1 * MiB)
+    parts = {0: child[:-512], 512: vhd_sum(bytes(header), 36), 600 * MiB: child[-512:]}
+    return {"disk.vhd": laid(600 * MiB + 512, parts)}
+
+
 def _vhd_hidden() -> Files:
     """Forty blocks whose bitmaps say that nothing is there: more findings than are listed."""
     image = DynamicVhd(40 * 4 * KiB, dict.fromkeys(range(40), pattern(4 * KiB)), block_size=4 * KiB)
@@ -136,6 +145,13 @@ def _vhdx_log_of(**fields: int) -> Callable[[], Files]:
     return make
 
 
+def _lone_surrogate() -> bytes:
+    item = parent_locator(
+        [("parent_linkage", linkage(bytes(range(16, 32)))), ("relative_path", "xyz")]
+    )
+    return item[:-6] + b"\x00\xdcy\0z\0"
+
+
 def _vhdx_empty_64_tib() -> Files:
     size, parts = Vhdx(64 * TiB).layout()
     return {"disk.vhdx": laid(size, parts)}
@@ -147,6 +163,7 @@ VHD: dict[str, Callable[[], Files]] = {
     "vhd-loop": _vhd_loop,
     "vhd-40": _vhd_long_chain,
     "vhd-hidden": _vhd_hidden,
+    "vhd-longlocator": _vhd_long_locator,
     "vhd-tiny": lambda: {"disk.vhd": DynamicVhd(512, {0: b"x" * 512}, block_size=512).build()},
     "vhdx-longer55": _vhdx_longer(1 << 54),
     "vhdx-longer64": _vhdx_longer((1 << 64) - 4096),
@@ -155,6 +172,10 @@ VHD: dict[str, Callable[[], Files]] = {
     "vhdx-loop": _vhdx_self,
     "vhdx-locator": _vhdx_locator,
     "vhdx-64tib": _vhdx_empty_64_tib,
+    "vhdx-noutf16": lambda: {"disk.vhdx": VhdxChild(MiB, locator=_lone_surrogate()).build()},
+    "vhdx-twice": lambda: {
+        "disk.vhdx": Vhdx(2 * MiB, {0: pattern(MiB)}, states={1: 4 * MiB | 6}).build()
+    },
     "vhdx-strays": _vhdx_strays,
     "vhdx-logversion": _vhdx_log_of(version=1),
     "vhdx-loglong": _vhdx_log_of(length=128 * MiB),

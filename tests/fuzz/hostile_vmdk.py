@@ -144,6 +144,9 @@ VMDK: dict[str, Callable[[], Files]] = {
     "vmdk-longword": _vmdk_text("RW 1 ZERO", more=f"encryption.{_LONG}=1"),
     "vmdk-fewtables": _vmdk_few_tables,
     "ova-laughs": _ova(f"<!DOCTYPE x [{_LAUGHS}]><x>&e9;</x>".encode(), **{"disk.vmdk": _STREAM}),
+    "ova-doctype": _ova(
+        ovf({"f": "disk.vmdk"}, {"d": "f"}, head="<!DOCTYPE Envelope>"), **{"disk.vmdk": _STREAM}
+    ),
     "ova-deep": _ova(b"<a>" * 200_000, **{"disk.vmdk": _STREAM}),
     "ova-attributes": _ova(b"<a " + b" ".join(b'a%d="x"' % n for n in range(100_000)) + b"/>"),
     "ova-base256": _ova_base256,

@@ -120,7 +120,8 @@ class _Tools:
         self.stored = sum(content.stored for content in case.files.values())
         # Headers and tables are small beside the file; a chain reads the headers of each image twice.
         self._calls = 100 + self.size // 128
-        self._bytes = 512 * KiB + 4 * self.size
+        self._bytes = 512 * KiB + 4 * min(self.size, 256 * MiB)
+        self.work.most_calls, self.work.most_bytes = 20_000 + 8 * self._calls, 8 * self._bytes + GiB
         self._reset = (0, 0)
 
     def begin(self) -> None:

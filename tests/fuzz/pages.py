@@ -103,11 +103,22 @@ def laid(size: int, parts: dict[int, bytes]) -> Pages:
 
 @dataclass
 class Work:
-    """What was asked of all files of a case."""
+    """What was asked of all files of a case.
+
+    Attributes:
+        most_calls, most_bytes: More are a violation at once, so that a loop that reads does end.
+    """
 
     calls: int = 0
     bytes_read: int = 0
     extents: int = 0
+    most_calls: int = 1 << 62
+    most_bytes: int = 1 << 62
+
+    def require_end(self) -> None:
+        """Raise where there is no end in sight."""
+        if self.calls + self.extents > self.most_calls or self.bytes_read > self.most_bytes:
+            raise Violation(f"{self.calls} calls for {self.bytes_read} bytes, and no end in sight")
 
     def since(self, calls: int, bytes_read: int) -> tuple[int, int]:
         """Return calls and bytes since then."""
@@ -129,6 +140,7 @@ class PageDevice:
         self._require(offset, len(buffer))
         self._work.calls += 1
         self._work.bytes_read += len(buffer)
+        self._work.require_end()
         buffer[:] = self._pages.get(offset, len(buffer))
 
     def write(self, offset: int, data: memoryview | bytes) -> None:
@@ -148,6 +160,7 @@ class PageDevice:
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         self._require(offset, length)
         self._work.extents += 1
+        self._work.require_end()
         return coalesce(clip(self._found(offset, offset + length), offset, length))
 
     def close(self) -> None:
