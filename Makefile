@@ -82,6 +82,7 @@ test: $(NODE) lint types arch ## the gate: checks and every tier but bench, soak
 bench: $(NODE) ## measure against azcopy on this machine; prints a table
 	$(PYTEST) -m bench -s --timeout 3600
 
+# IMAGEPORT_FUZZ_CPU: CPU seconds of the disk format campaign, shared by all cores (3600).
 soak: $(NODE) ## long loops: kill -9, fuzz, fault counts
 	IMAGEPORT_HYPOTHESIS=soak $(PYTEST) -m soak --timeout 3600
 

@@ -9,12 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from imaging.units import MiB
-
 _MAX_OF_A_CODE = 20
 """Findings of one code that are listed one by one; a damaged table would list a million."""
 _MAX_UNITS = 1 << 24
-_MAX_UNIT = 1 * MiB
 
 
 class Severity(Enum):
@@ -87,13 +84,13 @@ def bounded(findings: Iterable[Finding]) -> Iterator[Finding]:
 class UsageMap:
     """Which parts of a file something names; finds those that nothing does.
 
-    Memory: one byte for each unit of 512 bytes to 1 MiB, at most 16 MiB for files of up to 16 TiB. A unit counts as
-    used if a byte of it is, so what it calls unused is so for certain.
+    Memory: one byte for each unit, at most 16 MiB: units have 512 bytes, of files over 8 GiB more (a log can say that
+    its file has any length). A unit counts as used if a byte of it is, so what it calls unused is so for certain.
     """
 
     def __init__(self, file_size: int) -> None:
         unit = 512
-        while file_size > unit * _MAX_UNITS and unit < _MAX_UNIT:
+        while file_size > unit * _MAX_UNITS:
             unit *= 2
         self._unit = unit
         self._size = file_size

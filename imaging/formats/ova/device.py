@@ -84,7 +84,7 @@ def _read_ovf(file: BlockDevice, members: dict[str, TarMember]) -> list[OvfDisk]
 def _only_disk(disks: list[OvfDisk]) -> OvfDisk:
     if len(disks) == 1:
         return disks[0]
-    names = ", ".join(f"{disk.disk_id} ({disk.href[:100]})" for disk in disks[:20]) or "none"
+    names = ", ".join(f"{disk.disk_id!r} ({disk.href[:100]!r})" for disk in disks[:20]) or "none"
     raise UnsupportedImage(
         f"the OVA has {len(disks)} disks with a file, expected one: {names}", found=len(disks)
     )
@@ -95,7 +95,7 @@ def _require_plain(disk: OvfDisk) -> str:
     name = bare_name(disk.href, what=f"file of disk {disk.disk_id!r}")
     if disk.compression:
         raise UnsupportedImage(
-            f"{name} is compressed ({disk.compression}) inside the OVA", found=disk.compression
+            f"{name} is compressed ({disk.compression!r}) inside the OVA", found=disk.compression
         )
     if disk.is_chunked:
         raise UnsupportedImage(f"{name} is cut into chunks inside the OVA")
@@ -113,13 +113,15 @@ def _require_not_gzip(content: BlockDevice, name: str) -> None:
 
 def _doubts(disk: OvfDisk, members: dict[str, TarMember]) -> tuple[str, ...]:
     doubts = [
-        f"the digests in {name} were not compared"
+        f"the digests in {name[:100]!r} were not compared"
         for name in members
         if name.lower().endswith((".mf", ".cert"))
     ]
     member = members.get(disk.href)
     if member is not None and disk.size is not None and disk.size != member.size:
-        doubts.append(f"{disk.href} has {member.size} bytes, but {disk.size} by the OVF descriptor")
+        doubts.append(
+            f"{disk.href!r} has {member.size} bytes, but {disk.size} by the OVF descriptor"
+        )
     return tuple(doubts)
 
 

@@ -1,5 +1,6 @@
 """Check a VHD that can be opened: both footers, the tail of the BAT, bitmaps, leaked space. Changes nothing."""
 
+from array import array
 from collections.abc import Iterator
 
 from imaging.check import Finding, Severity, UsageMap
@@ -7,10 +8,9 @@ from imaging.device import BlockDevice, read_bytes
 from imaging.formats.bitmaps import SectorBitmaps
 from imaging.formats.leaks import find_leaks
 from imaging.formats.vhd.device import LoadedVhd, find_footer, load_dynamic
-from imaging.formats.vhd.layout import FOOTER_SIZE, SHORT_FOOTER_SIZE, DiskType, is_footer
+from imaging.formats.vhd.layout import ABSENT, FOOTER_SIZE, SHORT_FOOTER_SIZE, DiskType, is_footer
 from imaging.units import SECTOR_SIZE, MiB
 
-_ABSENT = b"\xff" * 4
 _STEP = 1 * MiB
 _ZEROS = bytes(_STEP)
 
@@ -76,11 +76,10 @@ def _check_unreachable(file: BlockDevice, loaded: LoadedVhd) -> Iterator[Finding
     position, stop = header.table_offset + blocks * 4, header.table_offset + header.max_entries * 4
     count, first = 0, None
     while position < stop:
-        part = read_bytes(file, position, min(_STEP, stop - position))
-        if part != _ABSENT * (len(part) // 4):
-            named = [at for at in range(0, len(part), 4) if part[at : at + 4] != _ABSENT]
-            count, first = count + len(named), position + named[0] if first is None else first
-        position += len(part)
+        length = min(_STEP, stop - position)
+        found, at = _named_entries(file, position, length)
+        count, first = count + found, position + at if found and first is None else first
+        position += length
     if count:
         yield Finding(
             "check.unreachable",
@@ -88,6 +87,15 @@ def _check_unreachable(file: BlockDevice, loaded: LoadedVhd) -> Iterator[Finding
             f"{count} BAT entries behind the disk's end name blocks that no one can reach",
             first,
         )
+
+
+def _named_entries(file: BlockDevice, offset: int, length: int) -> tuple[int, int]:
+    """Return how many BAT entries of a range name a block, and where in it the first one is."""
+    if not any(extent.is_data for extent in file.extents(offset, length)):
+        return length // 4, 0  # zeros name a block too; a table of gigabytes may be a hole
+    entries = array("I", read_bytes(file, offset, length))
+    found = len(entries) - entries.count(ABSENT)
+    return found, 4 * next((at for at, entry in enumerate(entries) if entry != ABSENT), 0)
 
 
 def _check_bitmaps(file: BlockDevice, loaded: LoadedVhd) -> Iterator[Finding]:

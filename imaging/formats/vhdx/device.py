@@ -100,7 +100,7 @@ def assemble(
 
 def load_vhdx(file: BlockDevice) -> LoadedVhdx:
     """Read and check all metadata of one file; a parent is not looked for."""
-    _require_signature(file)
+    require_signature(file)
     header, _, warnings = read_header(file)
     log = _log_range(header)
     # Nothing outside the first MiB may be looked at before the log was replayed.
@@ -121,7 +121,7 @@ def load_vhdx(file: BlockDevice) -> LoadedVhdx:
 
 def _open_parent(place: Place, locator: ParentLocator) -> Parent:
     def open_checked(file: BlockDevice, place: Place) -> BaseImage:
-        _require_signature(file)
+        require_signature(file)
         require_linkage(read_header(file)[0], locator)
         return open_vhdx(file, place)
 
@@ -150,7 +150,12 @@ def _doubts(disk: DiskParameters) -> tuple[str, ...]:
     return (f"a system on {size}-byte sectors does not boot from a cloud disk of 512-byte sectors",)
 
 
-def _require_signature(file: BlockDevice) -> None:
+def require_signature(file: BlockDevice) -> None:
+    """Refuse what does not begin as a VHDX, or ends before its headers do: everything else may be read then.
+
+    Raises:
+        InvalidImage, Truncated: It is none, or not all of it.
+    """
     found = read_bytes(file, 0, min(len(VHDX_SIGNATURE), file.size))
     if found != VHDX_SIGNATURE:
         raise InvalidImage(

@@ -29,7 +29,7 @@ from imaging.formats.vhdx.bat import (
     place_of,
     state_of,
 )
-from imaging.formats.vhdx.device import assemble, load_vhdx, open_vhdx
+from imaging.formats.vhdx.device import assemble, load_vhdx, open_vhdx, require_signature
 from imaging.formats.vhdx.headers import Headers, read_header
 from imaging.formats.vhdx.layout import NO_GUID, REGION_TABLE_OFFSETS, Header
 from imaging.formats.vhdx.log import replay_log
@@ -44,6 +44,7 @@ def edit_vhdx(file: ResizableDevice, place: Place = NOWHERE) -> "VhdxEditor":
     Raises:
         ImagingError: As `open_vhdx`; a log is applied only to an image that is sound with it.
     """
+    require_signature(file)
     if read_header(file)[0].log_guid != NO_GUID:
         open_vhdx(file, place).close()
         apply_log(file)

@@ -23,13 +23,16 @@ import google_crc32c
 
 from imaging.device import BlockDevice, read_bytes
 from imaging.errors import InvalidImage, Truncated, UnsupportedImage
+from imaging.formats.signatures import MAX_VIRTUAL_SIZE
 from imaging.formats.vhdx.layout import Header
 from imaging.overlay import OverlayDevice
-from imaging.units import KiB, MiB
+from imaging.units import KiB, MiB, TiB
 
 _SECTOR = 4 * KiB
 _MAX_LOG = 64 * MiB
 """It is read at once, because on a share every read is a round trip. Known writers make 1 MiB."""
+_MAX_FILE = MAX_VIRTUAL_SIZE + 1 * TiB
+"""The largest disk with its tables and bitmaps: nobody's log makes a longer file of this one."""
 _MAX_DESCRIPTORS = 16384
 """Of one replay. A log of 1 MiB holds 255 changed sectors."""
 
@@ -74,6 +77,11 @@ def replay_log(file: BlockDevice, header: Header) -> OverlayDevice:
             f" has {file.size}",
             offset=file.size,
             file_size=file.size,
+        )
+    if last.last_file_offset > _MAX_FILE:
+        raise InvalidImage(
+            f"the VHDX log makes the file {last.last_file_offset} bytes long, expected at most {_MAX_FILE}",
+            offset=header.log_offset + last.position + 56,
         )
     if sum(entry.descriptors for entry in sequence) > _MAX_DESCRIPTORS:
         raise UnsupportedImage(

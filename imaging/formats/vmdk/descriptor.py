@@ -83,6 +83,7 @@ class Descriptor:
         parent_cid: None if the disk stands alone.
         parent_hint: Path of the parent as its writer had it; "" if there is none.
         extents: At least one.
+        has_database: Whether there is any key of the disk data base, which every writer puts behind the extents.
     """
 
     create_type: str
@@ -90,6 +91,7 @@ class Descriptor:
     parent_cid: int | None
     parent_hint: str
     extents: tuple[ExtentLine, ...]
+    has_database: bool
 
     @property
     def virtual_size(self) -> int:
@@ -164,7 +166,7 @@ def _take_line(line: str, where: str, keys: dict[str, str], extents: list[Extent
     key, value = pair[1].lower(), pair[2] if pair[2] is not None else pair[3].strip()
     if keys.setdefault(key, value) != value and not key.startswith("ddb."):
         raise InvalidImage(
-            f"{where} gives {pair[1]} a second value, {value[:80]!r}", found=value[:80]
+            f"{where} gives {pair[1][:80]} a second value, {value[:80]!r}", found=value[:80]
         )
 
 
@@ -176,7 +178,9 @@ def _extent_of(found: "re.Match[str]", where: str) -> ExtentLine:
         *found.group(4, 5),
     )
     if kind not in ExtentType.__members__:
-        raise UnsupportedImage(f"{where}: extents of type {kind} are not read", found=kind)
+        raise UnsupportedImage(
+            f"{where}: extents of type {kind[:40]} are not read", found=kind[:40]
+        )
     if access == "NOACCESS":
         raise UnsupportedImage(f"{where}: an extent without access", found=access)
     if not 0 < sectors <= _MAX_SECTORS:
@@ -219,6 +223,7 @@ def _assemble(keys: dict[str, str], extents: list[ExtentLine], file_offset: int)
         parent_cid=None if parent == NO_PARENT else parent,
         parent_hint=keys.get("parentfilenamehint", ""),
         extents=tuple(extents),
+        has_database=any(key.startswith("ddb.") for key in keys),
     )
 
 
@@ -232,7 +237,7 @@ def _require_readable(keys: dict[str, str], file_offset: int) -> None:
         )
     encrypted = next((key for key in keys if key.startswith("encryption.")), None)
     if encrypted is not None:
-        raise UnsupportedImage(f"an encrypted disk ({encrypted})", offset=file_offset)
+        raise UnsupportedImage(f"an encrypted disk ({encrypted[:80]})", offset=file_offset)
 
 
 def _create_type(keys: dict[str, str], file_offset: int) -> str:

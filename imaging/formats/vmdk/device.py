@@ -13,6 +13,7 @@ from imaging.device import BlockDevice, read_bytes
 from imaging.errors import (
     InvalidImage,
     ParentMismatch,
+    Truncated,
     UnsupportedImage,
 )
 from imaging.extent import Extent
@@ -159,6 +160,13 @@ def _open_described(file: BlockDevice, place: Place, opened: ExitStack) -> _Disk
             file_size=file.size,
         )
     descriptor = parse_descriptor(read_bytes(file, 0, file.size))
+    if not descriptor.has_database:
+        raise Truncated(
+            f"the descriptor ends at {file.size} without its disk data base (ddb.adapterType and the like): extents"
+            " may be missing too",
+            offset=file.size,
+            file_size=file.size,
+        )
     files: dict[str, BlockDevice] = {}
     for number, line in enumerate(descriptor.extents, 1):
         if line.name == place.name and line.name:

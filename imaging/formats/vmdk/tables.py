@@ -163,6 +163,8 @@ class GrainTables:
 
     def _load(self, number: int) -> "array[int] | None":
         tables = self._directory[number * _WINDOW_TABLES : (number + 1) * _WINDOW_TABLES]
+        if not any(tables):  # most windows of a big disk: nothing to allocate, nothing to ask for
+            return None
         grains = min(_WINDOW_GRAINS, self._grains - number * _WINDOW_GRAINS)
         window = array("I", bytes(len(tables) * TABLE_SIZE))
         if not self._fill(window, tables):

@@ -48,3 +48,4 @@ def test_a_map_of_a_large_file_is_small_and_never_calls_used_space_unused() -> N
     assert len(usage._used) == 1 << 24
     usage.add(GiB + 1, 1)
     assert list(usage.unused(1)) == [(0, GiB), (GiB + 65536, TiB - GiB - 65536)]
+    assert len(UsageMap((1 << 60) + 1)._used) <= 1 << 24

@@ -43,7 +43,7 @@ def test_the_disk_of_an_appliance() -> None:
     info = disk.info
     assert (info.format, info.subformat) == ("ova", "streamOptimized")
     assert (info.virtual_size, info.file_size, info.block_size) == (MiB, len(content), GRAIN)
-    assert info.warnings == ("the digests in vm.mf were not compared",)
+    assert info.warnings == ("the digests in 'vm.mf' were not compared",)
 
 
 def test_extents_are_those_of_the_disk() -> None:
@@ -74,7 +74,7 @@ def test_several_disks_are_listed_and_refused() -> None:
     err = refusal(tar({"vm.ovf": text, "a.vmdk": IMAGE, "b.vmdk": IMAGE}))
     assert isinstance(err, UnsupportedImage)
     assert "2 disks" in str(err)
-    assert "sys (a.vmdk), data (b.vmdk)" in str(err)
+    assert "'sys' ('a.vmdk'), 'data' ('b.vmdk')" in str(err)
     assert "0 disks" in str(refusal(tar({"vm.ovf": ovf({}, {"empty": None})})))
 
 
@@ -137,7 +137,7 @@ def test_two_members_of_one_name_are_refused() -> None:
 def test_another_size_than_the_descriptor_says_is_told() -> None:
     text = ovf({"f": "disk-1.vmdk"}, {"d": "f"}, attributes='ovf:size="7"')
     warnings = opened(tar({"vm.ovf": text, "disk-1.vmdk": IMAGE})).info.warnings
-    assert warnings == (f"disk-1.vmdk has {len(IMAGE)} bytes, but 7 by the OVF descriptor",)
+    assert warnings == (f"'disk-1.vmdk' has {len(IMAGE)} bytes, but 7 by the OVF descriptor",)
 
 
 def test_a_delta_link_needs_its_parent_in_the_archive() -> None:

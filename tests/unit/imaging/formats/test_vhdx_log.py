@@ -110,7 +110,11 @@ REFUSED = {
     "change-unaligned": ({0: Entry(5, {DATA + 1: NEW}).build()}, InvalidImage, "changes"),
     "zeros-unaligned": ({0: Entry(5, {DATA: 512}).build()}, InvalidImage, "changes"),
     "zeros-1-PiB": ({0: Entry(5, {DATA: 1 << 50}).build()}, InvalidImage, "changes"),
-    "file-becomes-1-EiB": ({0: Entry(5, {DATA: NEW}, last=1 << 60).build()}, InvalidImage, "small"),
+    "file-becomes-1-EiB": (
+        {0: Entry(5, {DATA: NEW}, last=1 << 60).build()},
+        InvalidImage,
+        "at most",
+    ),
 }
 
 
