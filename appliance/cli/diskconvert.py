@@ -9,6 +9,7 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 
 from appliance.cli import diskresume, output
+from appliance.cli.diskchild import DIFFERENCING, convert_to_child, require_parent
 from appliance.cli.exits import BadUsage, Exit
 from appliance.cli.helppage import add_verb
 from appliance.cli.signals import Asked, asked_to_end
@@ -18,7 +19,7 @@ from imaging.deflate import LEVELS
 from imaging.digest import DigestBuilder
 from imaging.digest.sidecar import SUFFIX, Sidecar
 from imaging.errors import Stopped, UnsupportedImage
-from imaging.filedev import FileId
+from imaging.filedev import FileDevice, FileId
 from imaging.formats import FORMATS, DiskImage, open_files
 from imaging.newfile import JOURNAL, PARTIAL
 
@@ -30,6 +31,7 @@ def add_arguments(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "golden.vmdk golden.vhdx --to vhdx:dynamic",
         "a.vhdx a.vhd --to vhd:fixed --json",
         "big.vmdk /mnt/share/big.vhdx --to vhdx:dynamic --resume",
+        "new.vmdk v2.avhdx --to vhdx:differencing --parent v1.vhdx",
     )
     parser = add_verb(
         verbs, "convert", text, *(f"imageport disk convert {one}" for one in examples)
@@ -41,7 +43,12 @@ def add_arguments(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         type=_target,
         required=True,
         metavar="FORMAT[:SUBFORMAT]",
-        help=f"what it becomes: {', '.join(TARGETS)}",
+        help=f"what it becomes: {', '.join((*TARGETS, DIFFERENCING))}",
+    )
+    parser.add_argument(
+        "--parent",
+        type=Path,
+        help=f"beside DST, of which only what differs is written: for {DIFFERENCING}",
     )
     parser.add_argument(
         "--level",
@@ -65,9 +72,11 @@ def add_arguments(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     """Convert, and print the root of what was converted."""
+    require_parent(args.to, args.parent)
     _require_sense(args)
     with open_files(args.source, format=args.format) as (image, files):
-        _require_apart(files, args.target)
+        parents = [_identify(args.parent)] if args.parent else []
+        _require_apart([*files, *parents], args.target)
         if args.resume:
             diskresume.require_resumable(files, args.to)
         for warning in image.info.warnings:
@@ -75,7 +84,10 @@ def run(args: argparse.Namespace) -> int:
         started = time.monotonic()
         with asked_to_end() if args.resume else nullcontext() as asked:
             try:
-                answer = _convert(image, files, args, asked)
+                if args.to == DIFFERENCING:
+                    answer = convert_to_child(image, args)
+                else:
+                    answer = _convert(image, files, args, asked)
             except Stopped:
                 if asked is None or not asked():
                     raise
@@ -144,6 +156,8 @@ def _convert(
 
 
 def _require_sense(args: argparse.Namespace) -> None:
+    if args.to == DIFFERENCING and (args.resume or args.level is not None):
+        raise BadUsage(f"--resume and --level are not for {DIFFERENCING}")
     if args.resume:
         diskresume.require_resumable((), args.to)
     if args.level is not None and not TARGETS[args.to].is_stream:
@@ -165,6 +179,11 @@ def _require_apart(files: Sequence[FileId], target: Path) -> None:
                 raise BadUsage(f"{written}: is {what}", path=str(written))
 
 
+def _identify(path: Path) -> FileId:
+    with closing(FileDevice(path)) as file:
+        return file.identify()
+
+
 def _is_same(source: FileId, written: Path) -> bool:
     try:
         found = written.stat()
@@ -175,6 +194,6 @@ def _is_same(source: FileId, written: Path) -> bool:
 
 def _target(text: str) -> str:
     try:
-        return target_name(text)
+        return text if text == DIFFERENCING else target_name(text)
     except UnsupportedImage as err:
         raise argparse.ArgumentTypeError(str(err)) from err

@@ -1,28 +1,12 @@
-"""The sinks of VHDX, dynamic and fixed ([MS-VHDX]): no log to replay, no parent.
+"""The sinks of VHDX, dynamic and fixed ([MS-VHDX]): where blocks lie, and the BAT that says so; no parent."""
 
-The file is: headers (0), an empty log (1 MiB), metadata (2 MiB), BAT (3 MiB), blocks, as Hyper-V lays it out.
-"""
-
-import uuid
 from collections.abc import Iterable, Sequence
 
 from imaging.convert.options import Options
 from imaging.convert.places import Places
+from imaging.convert.vhdx_frame import BAT_OFFSET, own_guid, write_headers, write_metadata
 from imaging.formats.vhdx.bat import ENTRY_SIZE, build_entries, entry_count, entry_index
-from imaging.formats.vhdx.layout import (
-    HEADER_OFFSETS,
-    NO_GUID,
-    REGION_BAT,
-    REGION_METADATA,
-    REGION_TABLE_OFFSETS,
-    DiskParameters,
-    Header,
-    Region,
-    build_header,
-    build_identifier,
-    build_metadata,
-    build_region_table,
-)
+from imaging.formats.vhdx.layout import DiskParameters, build_metadata
 from imaging.newfile import NewFile
 from imaging.units import SECTOR_SIZE, MiB, round_up
 
@@ -30,10 +14,6 @@ _BLOCK_SIZE = 2 * MiB
 """Close to the data; Windows' own 32 MiB would make a sparse disk many times larger."""
 _MAX_BLOCKS = 1 << 23
 """Beyond it (16 TiB) blocks are larger: readers hold the BAT in memory, 64 MiB are enough."""
-_LOG = (1 * MiB, 1 * MiB)
-_METADATA = (2 * MiB, 1 * MiB)
-_BAT_OFFSET = 3 * MiB
-_CREATOR = "imageport"
 _FIXED_PAGE = 1 << 15
 """Blocks whose entries are built at a time."""
 
@@ -47,8 +27,7 @@ class _VhdxSink:
             block_size *= 2
         self._disk = DiskParameters(block_size, is_fixed, False, size, options.sector_size)  # noqa: FBT003
         bat_length = round_up(entry_count(self._disk, self._disk.blocks) * ENTRY_SIZE, MiB)
-        self._bat = (_BAT_OFFSET, bat_length)
-        self._first = _BAT_OFFSET + bat_length
+        self._first = BAT_OFFSET + bat_length
         self._block_size = block_size
         self._file = file
         self._id = options.unique_id
@@ -62,25 +41,16 @@ class _VhdxSink:
         self._file.write(0, bytes(SECTOR_SIZE))
 
     def _write_entries(self, first: int, offsets: Sequence[int]) -> None:
-        at = _BAT_OFFSET + entry_index(first, self._disk) * ENTRY_SIZE
+        at = BAT_OFFSET + entry_index(first, self._disk) * ENTRY_SIZE
         self._file.write(at, build_entries(self._disk, first, offsets))
 
     def _write_metadata(self) -> None:
-        regions = [Region(REGION_METADATA, *_METADATA, True), Region(REGION_BAT, *self._bat, True)]  # noqa: FBT003
-        for offset in REGION_TABLE_OFFSETS:
-            self._file.write(offset, build_region_table(regions))
-        self._file.write(_METADATA[0], build_metadata(self._disk, disk_id=self._guid("disk")))
+        metadata = build_metadata(self._disk, disk_id=own_guid(self._id, "disk"))
+        write_metadata(self._file, metadata, bat_length=self._first - BAT_OFFSET)
 
     def _write_headers(self) -> None:
         """Make a VHDX of it, at last."""
-        for sequence, offset in enumerate(HEADER_OFFSETS, 1):
-            header = Header(sequence, self._guid("data write"), NO_GUID, 0, _LOG[1], _LOG[0])
-            block = build_header(header, file_write_guid=self._guid("file write"))
-            self._file.write(offset, block)
-        self._file.write(0, build_identifier(_CREATOR))
-
-    def _guid(self, what: str) -> bytes:
-        return uuid.uuid5(self._id, what).bytes_le
+        write_headers(self._file, self._id)
 
 
 class DynamicVhdxSink(_VhdxSink):

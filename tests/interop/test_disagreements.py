@@ -21,7 +21,7 @@ import imaging
 from imaging.device import read_bytes
 from imaging.errors import ImagingError
 from imaging.formats import open_path
-from tests.support.chains import vhd_chain
+from tests.support.chains import VhdxChild, linkage, parent_locator, vhd_chain
 from tests.support.disks import KiB, MiB, Vhdx, fixed_vhd, needs_qemu_img, pattern
 from tests.support.qcow2_images import Qcow2
 from tests.support.vhdx_logs import DATA, SECTOR, Entry, image
@@ -49,7 +49,7 @@ def by_qemu(image: Path, form: str) -> Answer:
     return REFUSED if done.returncode else target.read_bytes()
 
 
-def by_libvhdi(image: Path, _form: str) -> Answer:
+def by_libvhdi(image: Path, form: str) -> Answer:
     file = pyvhdi.file()
     try:
         file.open(str(image))
@@ -58,7 +58,7 @@ def by_libvhdi(image: Path, _form: str) -> Answer:
     try:
         if file.get_parent_identifier() is not None:
             parent = pyvhdi.file()
-            parent.open(str(image.with_name("base.vhd")))
+            parent.open(str(image.with_name(f"base.{form}")))
             file.set_parent(parent)
         return bytes(file.read_buffer_at_offset(file.get_media_size(), 0))
     finally:
@@ -123,6 +123,18 @@ def _differencing_vhd(folder: Path) -> Path:
     for name, content in files.items():
         (folder / name).write_bytes(content)
     return folder / list(files)[-1]
+
+
+def _hidden_parent(folder: Path) -> Path:
+    Vhdx(2 * MiB, {0: PARENT[:MiB], 1: PARENT[MiB:]}).write(folder / "base.vhdx")
+    # libvhdi reads a linkage in lower case only
+    values = [
+        ("parent_linkage", linkage(VhdxChild.guid).lower()),
+        ("relative_path", ".\\base.vhdx"),
+    ]
+    child = VhdxChild(2 * MiB, states={1: 2}, locator=parent_locator(values)).build()
+    (folder / "child.avhdx").write_bytes(child)
+    return folder / "child.avhdx"
 
 
 def _zero_extent(folder: Path) -> Path:
@@ -196,6 +208,13 @@ CASES = {
         _write("a.vhdx", image({_LOG_START: _FIRST, SECTOR: _SECOND})),
         _REPLAYED,
         {"qemu-img": REFUSED, "libvhdi": DISK[:MiB], "dissect": DISK[:MiB]},
+    ),
+    "vhdx-child-zero": Case(
+        "vhdx",
+        _hidden_parent,
+        PARENT[:MiB] + bytes(MiB),
+        # The parent, and through what it takes for a bitmap parts of the child's own headers.
+        {"qemu-img": REFUSED, "libvhdi": None},
     ),
     "vmdk-zero-extent": Case(
         "vmdk", _zero_extent, bytes(MiB) + DISK, {"qemu-img": DISK, "dissect": DISK}

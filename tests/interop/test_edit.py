@@ -2,16 +2,19 @@
 
 import random
 import subprocess
+import uuid
 from pathlib import Path
 
 import pytest
 import pyvhdi
 from dissect.hypervisor.disk.vhdx import VHDX
 
+from imaging.convert.child import Content, create_child
 from imaging.device import read_bytes
 from imaging.filedev import FileDevice
 from imaging.formats import check_path, edit_image, edit_path, open_path
 from imaging.formats.base import WritableImage
+from imaging.memory import MemoryDevice
 from tests.support.chains import vhdx_chain
 from tests.support.disks import MiB, needs_qemu_img, pattern, qemu_img
 
@@ -124,3 +127,48 @@ def test_a_child_of_a_vhdx_is_what_dissect_reads(tmp_path: Path) -> None:
     finally:
         theirs.fh.close()
         theirs.parent.fh.close()
+
+
+def test_a_child_of_ours_is_what_dissect_reads(tmp_path: Path) -> None:
+    """An empty child of a file of qemu, written in place; and one that was converted to."""
+    parent, model = made_by_qemu(tmp_path, "vhdx", "block_size=1M")
+    child, other = tmp_path / "child.avhdx", tmp_path / "other.avhdx"
+    create_child(parent, child, unique_id=uuid.UUID(int=1))
+    assert by_dissect(child) == model
+    with edit_path(child, format="vhdx") as disk:
+        change(disk, model, 6)
+    assert by_dissect(child) == model
+    content = Content(MemoryDevice(bytes(model)))
+    create_child(parent, other, unique_id=uuid.UUID(int=2), content=content)
+    assert by_dissect(other) == model
+    assert check_path(child).clean
+    assert check_path(other).clean
+
+
+def test_libvhdi_knows_the_parent_of_a_child_of_ours(tmp_path: Path) -> None:
+    parent, model = made_by_qemu(tmp_path, "vhdx", "block_size=1M")
+    model[:MiB] = pattern(
+        MiB, 60
+    )  # whole blocks: libvhdi ignores bitmaps and, in a locator, relative paths
+    child = tmp_path / "child.avhdx"
+    content = Content(MemoryDevice(bytes(model)))
+    create_child(parent, child, unique_id=uuid.UUID(int=3), content=content)
+    below, above = pyvhdi.file(), pyvhdi.file()
+    below.open(str(parent))
+    above.open(str(child))
+    try:
+        assert above.get_parent_identifier() == below.get_identifier()
+        above.set_parent(below)
+        assert above.read_buffer_at_offset(len(model), 0) == model
+    finally:
+        above.close()
+        below.close()
+
+
+def by_dissect(image: Path) -> bytes:
+    disk = VHDX(image)
+    try:
+        return bytes(disk.read(SIZE))
+    finally:
+        disk.fh.close()
+        disk.parent.fh.close()

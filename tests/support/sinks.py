@@ -45,8 +45,8 @@ def read_image(path: Path, to: str) -> bytes:
 class RecordedFile(NewFile):
     """A new file that remembers all that was done to it."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, *, replace: bool = False) -> None:
+        super().__init__(path, replace=replace)
         self.recording = Recording()
 
     def write(self, offset: int, data: memoryview | bytes) -> None:

@@ -4,6 +4,7 @@ Implements [MS-VHDX]. All metadata are checked before the first byte of the disk
 """
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from imaging.device import BlockDevice, read_bytes
@@ -20,10 +21,8 @@ from imaging.formats.vhdx.bat import BITMAP_SIZE, ENTRY_SIZE, BlockAllocationTab
 from imaging.formats.vhdx.headers import read_copies, read_header
 from imaging.formats.vhdx.layout import (
     HEADER_AREA_SIZE,
-    ITEM_FILE_PARAMETERS,
-    ITEM_LOGICAL_SECTOR,
     ITEM_PARENT_LOCATOR,
-    ITEM_VIRTUAL_SIZE,
+    KNOWN_ITEMS,
     NO_GUID,
     REGION_BAT,
     REGION_METADATA,
@@ -55,6 +54,7 @@ class LoadedVhdx:
         header: The current one.
         reserved: What the metadata occupy, sector bitmaps included, by file offset.
         locator: Of the parent, None if the disk has none.
+        items: The contents of the metadata items that are known, by GUID.
         warnings: What was doubtful on the way.
     """
 
@@ -64,6 +64,7 @@ class LoadedVhdx:
     disk: DiskParameters
     table: BlockAllocationTable
     locator: ParentLocator | None
+    items: Mapping[bytes, bytes]
     warnings: tuple[str, ...]
 
     @property
@@ -110,13 +111,13 @@ def load_vhdx(file: BlockDevice) -> LoadedVhdx:
         warnings += ("its writer did not close the image: the changes in its log were applied",)
     regions, table_warnings = _read_regions(file)
     reserved = require_apart(_reserved(regions, log), file.size)
-    disk, locator = _read_metadata(file, regions[REGION_METADATA])
+    disk, locator, items = _read_metadata(file, regions[REGION_METADATA])
     table = _read_bat(file, regions[REGION_BAT], disk)
     if disk.has_parent:
         reserved = require_apart([*reserved, *table.bitmap_ranges()], file.size)
     table.claim_all(SpanMap(file.size, span=disk.block_size, unit=MiB, reserved=reserved))
     warnings += table_warnings + _doubts(disk)
-    return LoadedVhdx(file, header, tuple(reserved), disk, table, locator, warnings)
+    return LoadedVhdx(file, header, tuple(reserved), disk, table, locator, items, warnings)
 
 
 def _open_parent(place: Place, locator: ParentLocator) -> Parent:
@@ -223,15 +224,14 @@ def _reserved(regions: dict[bytes, Region], log: FileRange) -> list[FileRange]:
 
 def _read_metadata(
     file: BlockDevice, region: Region
-) -> tuple[DiskParameters, ParentLocator | None]:
-    """Return the disk's parameters and, of a differencing disk, the parent's locator (2.6)."""
+) -> tuple[DiskParameters, ParentLocator | None, dict[bytes, bytes]]:
+    """Return the disk's parameters, of a differencing disk the parent's locator, and the items' contents (2.6)."""
     table = parse_metadata_table(read_bytes(file, region.offset, TABLE_SIZE), region.offset)
-    wanted = (ITEM_FILE_PARAMETERS, ITEM_VIRTUAL_SIZE, ITEM_LOGICAL_SECTOR, ITEM_PARENT_LOCATOR)
     contents: dict[bytes, bytes] = {}
     locator_offset = region.offset
     for item in table:
         _require_item(item, region)
-        if item.guid in wanted:
+        if item.guid in KNOWN_ITEMS:
             if item.guid in contents:
                 raise InvalidImage(
                     f"the VHDX metadata have item {uuid.UUID(bytes_le=item.guid)} twice",
@@ -242,12 +242,13 @@ def _read_metadata(
                 locator_offset = region.offset + item.offset
     disk = parse_parameters(contents, region.offset)
     if not disk.has_parent:
-        return disk, None
+        return disk, None, contents
     if ITEM_PARENT_LOCATOR not in contents:
         raise InvalidImage(
             "a differencing VHDX whose metadata lack the item parent locator", offset=region.offset
         )
-    return disk, parse_parent_locator(contents[ITEM_PARENT_LOCATOR], locator_offset)
+    locator = parse_parent_locator(contents[ITEM_PARENT_LOCATOR], locator_offset)
+    return disk, locator, contents
 
 
 def _require_item(item: Item, region: Region) -> None:

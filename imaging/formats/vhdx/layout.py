@@ -245,23 +245,30 @@ def build_region_table(regions: Sequence[Region]) -> bytes:
     return _sign(head + b"".join(_REGION_ENTRY.pack(*region) for region in regions), TABLE_SIZE)
 
 
-def build_metadata(disk: DiskParameters, *, disk_id: bytes) -> bytes:
-    """Build the metadata table (2.6.1) and the items of a disk without a parent behind it (2.6.2).
+def build_metadata(
+    disk: DiskParameters, *, disk_id: bytes, physical_sector: int = 4096, locator: bytes = b""
+) -> bytes:
+    """Build the metadata table (2.6.1) and the items of a disk behind it (2.6.2).
 
     Args:
-        disk: Its physical sectors are said to have 4096 bytes, as Hyper-V says of its own.
-        disk_id: 16 bytes that no other disk has; the guest can see them (SCSI page 83).
+        disk: What the items say.
+        disk_id: 16 bytes that no other disk has, but a child has its parent's; the guest can see them (SCSI page 83).
+        physical_sector: 512 or 4096 bytes; the latter is what Hyper-V says of its own.
+        locator: The item that names the parent, of a disk that has one.
     """
-    items = (
-        (ITEM_FILE_PARAMETERS, _REQUIRED, struct.pack("<II", disk.block_size, disk.is_fixed)),
+    flags = disk.is_fixed | disk.has_parent << 1
+    items = [
+        (ITEM_FILE_PARAMETERS, _REQUIRED, struct.pack("<II", disk.block_size, flags)),
         (ITEM_VIRTUAL_SIZE, _REQUIRED | _OF_DISK, struct.pack("<Q", disk.virtual_size)),
         (ITEM_DISK_ID, _REQUIRED | _OF_DISK, disk_id),
         (ITEM_LOGICAL_SECTOR, _REQUIRED | _OF_DISK, struct.pack("<I", disk.sector_size)),
-        (ITEM_PHYSICAL_SECTOR, _REQUIRED | _OF_DISK, struct.pack("<I", 4096)),
-    )
+        (ITEM_PHYSICAL_SECTOR, _REQUIRED | _OF_DISK, struct.pack("<I", physical_sector)),
+    ]
+    if disk.has_parent:
+        items.append((ITEM_PARENT_LOCATOR, _REQUIRED, locator))
     table, contents = _METADATA_HEAD.pack(b"metadata", 0, len(items), b""), b""
-    for guid, flags, content in items:
-        table += _METADATA_ENTRY.pack(guid, TABLE_SIZE + len(contents), len(content), flags, 0)
+    for guid, flag, content in items:
+        table += _METADATA_ENTRY.pack(guid, TABLE_SIZE + len(contents), len(content), flag, 0)
         contents += content
     return table.ljust(TABLE_SIZE, b"\0") + contents
 

@@ -1,4 +1,4 @@
-"""The bytes by which a differencing VHDX names its parent: the metadata item "parent locator"; reads no file.
+"""The bytes by which a differencing VHDX names its parent: the metadata item "parent locator"; opens no file.
 
 Implements [MS-VHDX] 2.6.2.6. Numbers and UTF-16 text are little-endian.
 
@@ -75,6 +75,25 @@ def parse_parent_locator(item: bytes, file_offset: int) -> ParentLocator:
         Reference(*values[key], relative=key == "relative_path") for key in _PATHS if key in values
     )
     return ParentLocator(linkages, references)
+
+
+def build_parent_locator(data_write_guid: bytes, name: str) -> bytes:
+    """Build the item that names a parent beside its child: no path that only one machine knows (2.6.2.6.3).
+
+    Args:
+        data_write_guid: Of the parent's current header.
+        name: The parent's file.
+    """
+    linkage = str(uuid.UUID(bytes_le=data_write_guid))  # in lower case: libvhdi reads no other
+    values = (("parent_linkage", f"{{{linkage}}}"), ("relative_path", f".\\{name}"))
+    pairs = [(key.encode("utf-16-le"), value.encode("utf-16-le")) for key, value in values]
+    head, texts = _HEAD.pack(LOCATOR_TYPE, 0, len(pairs)), b""
+    start = _HEAD.size + len(pairs) * _ENTRY.size
+    for key, value in pairs:
+        at = start + len(texts)
+        head += _ENTRY.pack(at, at + len(key), len(key), len(value))
+        texts += key + value
+    return head + texts
 
 
 def _values(item: bytes, count: int, file_offset: int) -> dict[str, tuple[str, int]]:

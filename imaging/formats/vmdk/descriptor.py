@@ -19,6 +19,7 @@ MAX_EXTENTS = 4096
 _MAX_SECTORS = 64 * TiB // SECTOR_SIZE
 _VERSIONS = ("1", "2", "3")
 
+_ONE_EXTENT = ("monolithicFlat", "vmfs", "vmfsThin")
 _CREATE_TYPES = (
     "monolithicSparse",
     "monolithicFlat",
@@ -92,6 +93,11 @@ class Descriptor:
     parent_hint: str
     extents: tuple[ExtentLine, ...]
     has_database: bool
+
+    @property
+    def has_one_extent(self) -> bool:
+        """Whether its type has exactly one extent, and it is there."""
+        return self.create_type in _ONE_EXTENT and len(self.extents) == 1
 
     @property
     def virtual_size(self) -> int:

@@ -348,3 +348,28 @@ def test_what_was_opened_is_closed_when_opening_fails(bad: str) -> None:
         open_image(MemoryDevice(text.encode()), name="disk.vmdk", siblings=folder)
     assert folder.devices
     assert folder.all_closed()
+
+
+@pytest.mark.parametrize(
+    ("kind", "end", "is_read"),
+    [
+        ("monolithicFlat", "\n", True),
+        ("vmfs", "\r\n", True),
+        ("monolithicFlat", "", False),
+        ("custom", "\n", False),
+        ("twoGbMaxExtentFlat", "\n", False),
+    ],
+)
+def test_a_descriptor_without_its_end_is_read_only_where_nothing_can_be_missing(
+    kind: str, end: str, is_read: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "flat.vmdk").write_bytes(bytes(MiB))
+    lines = ["# Disk DescriptorFile", "version=1", "CID=12345678", "parentCID=ffffffff"]
+    text = "\n".join([*lines, f'createType="{kind}"', 'RW 2048 FLAT "flat.vmdk" 0']) + end
+    (tmp_path / "disk.vmdk").write_bytes(text.encode())
+    if is_read:
+        with open_path(tmp_path / "disk.vmdk") as image:
+            assert image.size == MiB
+    else:
+        with pytest.raises(Truncated), open_path(tmp_path / "disk.vmdk"):
+            pass
