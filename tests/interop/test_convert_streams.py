@@ -44,16 +44,16 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def stream(disk: Path, level: str = "fast") -> Path:
-    return written(disk, "vmdk:streamOptimized", level)
+    return written(disk, "vmdk:streamOptimized", "--level", level)
 
 
 def sparse(disk: Path) -> Path:
     return written(disk, "vmdk:monolithicSparse")
 
 
-def written(disk: Path, to: str, level: str = "fast") -> Path:
-    image = disk.with_name(f"{to.partition(':')[2]}-{level}.image")
-    assert main(["disk", "convert", str(disk), str(image), "--to", to, "--level", level]) == 0
+def written(disk: Path, to: str, *options: str) -> Path:
+    image = disk.with_name(f"{'-'.join((to.partition(':')[2], *options))}.image")
+    assert main(["disk", "convert", str(disk), str(image), "--to", to, *options]) == 0
     return image
 
 
@@ -109,7 +109,7 @@ def test_dissect_reads_the_same_disk(make, name: str, tmp_path: Path) -> None:
 def test_tar_and_gzip_unpack_the_disk_with_its_holes(level, disk: Path, tmp_path: Path) -> None:
     size = disk.stat().st_size
     padded = -(-size // GiB) * GiB
-    archive = written(disk, "targz", level)
+    archive = written(disk, "targz", "--level", level)
     run("gzip", "-t", archive)
     folder = tmp_path / "unpacked"
     folder.mkdir()
