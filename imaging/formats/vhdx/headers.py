@@ -16,6 +16,8 @@ from imaging.formats.vhdx.layout import (
 )
 
 _T = TypeVar("_T")
+_MAX_SEQUENCE = (1 << 64) - (1 << 32)
+"""What leaves room for four thousand million changes of the headers; no writer comes near it."""
 
 
 def read_copies(
@@ -65,6 +67,11 @@ class Headers:
         """Read them; each object gives the file a new file write GUID at its first change."""
         self._file = file
         self.current, self._offset, _ = read_header(file)
+        if self.current.sequence > _MAX_SEQUENCE:
+            raise InvalidImage(
+                f"the VHDX header has sequence number {self.current.sequence}: no higher ones are left to write",
+                offset=self._offset + 8,
+            )
         self._file_write_guid = uuid.uuid4().bytes_le
 
     def put(self, *, log_guid: bytes | None = None, data_write_guid: bytes | None = None) -> None:

@@ -314,3 +314,13 @@ def test_a_flush_that_failed_is_not_tried_again() -> None:
         assert read_bytes(image, 0, 9) == b"new block"
         image.close()
         assert len(file.recording.operations) == count
+
+
+def test_headers_that_leave_no_higher_number_are_not_written() -> None:
+    """Found by the fuzz campaign (vhdx-ours-fixed:field:2481)."""
+    headers = (vhdx_header(1), vhdx_header(2**64 - 1))
+    file = RecordedDevice(Vhdx(MiB, {0: pattern(MiB)}, headers=headers).build())
+    assert open_image(file, format="vhdx").size == MiB
+    with pytest.raises(InvalidImage, match="sequence number"):
+        edit_image(file, format="vhdx")
+    assert file.recording.operations == []
