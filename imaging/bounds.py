@@ -12,3 +12,15 @@ def require_range(offset: int, length: int, size: int) -> None:
             length=length,
             size=size,
         )
+
+
+def require_behind(offset: int, size: int) -> None:
+    """Refuse a place before the end of a device of `size` bytes.
+
+    Raises:
+        OutOfRange: It is inside.
+    """
+    if offset < size:
+        raise OutOfRange(
+            f"{offset} is not behind a device of {size} bytes", offset=offset, size=size
+        )

@@ -68,6 +68,13 @@ class ResizableDevice(BlockDevice, Protocol):
         """
         ...
 
+    def append(self, offset: int, data: bytes) -> None:
+        """Write `data` at the end or behind it, in one step: the device ends with it; what lies between is a hole.
+
+        A sector of 512 bytes at a multiple of 512 comes whole or not at all, should the power fail before `flush`.
+        """
+        ...
+
 
 def read_bytes(device: BlockDevice, offset: int, length: int) -> bytes:
     """Return `length` bytes at `offset`; for headers and tests, not for the copy pipeline."""

@@ -25,6 +25,7 @@ ImagingError                 imaging.error
 ├── UnsupportedImage         imaging.unsupported
 │   ├── ParentNeeded         imaging.parent-needed
 │   └── DiskTooLarge         imaging.disk-too-large
+├── SizeRefused              imaging.size-refused
 ├── DigestIncomplete         imaging.digest-incomplete
 └── Stopped                  imaging.stopped
 """
@@ -234,6 +235,14 @@ class DiskTooLarge(UnsupportedImage):
 
     code = "imaging.disk-too-large"
     fix = "Choose a format that takes the size: raw, or vhdx:dynamic up to 64 TiB."
+
+
+class SizeRefused(ImagingError):
+    """The disk cannot get that size: it is no larger than before, or no whole number of sectors."""
+
+    code = "imaging.size-refused"
+    exit_code = 2
+    fix = "Give a larger size; to make a disk smaller, shrink its file systems in the guest and write it anew."
 
 
 class DigestIncomplete(ImagingError):

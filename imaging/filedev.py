@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from imaging.bounds import require_range
+from imaging.bounds import require_behind, require_range
 from imaging.errors import (
     AccessDenied,
     DeviceClosed,
@@ -138,6 +138,13 @@ class FileDevice:
         except OSError as err:
             raise named_error(self.path, err, size) from err
         self._size = size
+
+    def append(self, offset: int, data: bytes) -> None:
+        """Grow, and end with `data`: one write behind the end."""
+        self._require_writable(0, 0)
+        require_behind(offset, self._size)
+        self._size = offset + len(data)
+        self.write(offset, data)
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Describe the window by SEEK_DATA and SEEK_HOLE, one extent at a time."""

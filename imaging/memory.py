@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from imaging.bounds import require_range
+from imaging.bounds import require_behind, require_range
 from imaging.errors import DeviceClosed, ReadOnlyDevice
 from imaging.extent import Extent, Kind, clip, coalesce
 from imaging.units import KiB
@@ -57,6 +57,12 @@ class MemoryDevice:
         del self._bytes[keep:], self._is_data[-(-keep // _PAGE) :]
         self._bytes.extend(bytes(size - keep))
         self._is_data.extend(bytes(pages - len(self._is_data)))
+
+    def append(self, offset: int, data: bytes) -> None:
+        """Grow, and end with `data`."""
+        require_behind(offset, self.size)
+        self.truncate(offset + len(data))
+        self.write(offset, data)
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Describe the window by pages."""

@@ -4,7 +4,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from imaging.bounds import require_range
+from imaging.bounds import require_behind, require_range
 from imaging.device import BlockDevice
 from imaging.errors import DeviceClosed
 from imaging.extent import Extent, Kind, coalesce
@@ -72,6 +72,12 @@ class OverlayDevice:
         first, last = sorted((size, self._size))
         self._put(_Patch(first, max(last, self._base.size), None))
         self._size = size
+
+    def append(self, offset: int, data: bytes) -> None:
+        """Grow, and end with `data`."""
+        require_behind(offset, self.size)
+        self.truncate(offset + len(data))
+        self.write(offset, data)
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Describe the window: changes are data or zeros, the rest is as the base says."""

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import asdict
 
-from appliance.cli import diskcheck, diskchild, diskconvert, diskdigest, output
+from appliance.cli import diskcheck, diskchild, diskconvert, diskdigest, diskresize, output
 from appliance.cli.exits import Exit
 from appliance.cli.helppage import add_verb
 from imaging.compare import Comparison, compare_devices
@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     diskcheck.add_arguments(verbs)
     _add_compare(verbs)
     diskconvert.add_arguments(verbs)
+    diskresize.add_arguments(verbs)
     diskchild.add_arguments(verbs)
 
 

@@ -11,12 +11,13 @@ from imaging.filedev import FileDevice, FileId
 from imaging.formats.base import DiskImage, ImageInfo, WritableImage
 from imaging.formats.place import Place
 from imaging.formats.probe import probe, promises
-from imaging.formats.registry import EDITABLE, FORMATS, REGISTRY
+from imaging.formats.registry import EDITABLE, FORMATS, REGISTRY, RESIZABLE
 from imaging.siblings import LocalFolder, Siblings, last_component
 
 __all__ = [
     "EDITABLE",
     "FORMATS",
+    "RESIZABLE",
     "CheckReport",
     "DiskImage",
     "ImageInfo",
@@ -29,6 +30,7 @@ __all__ = [
     "open_path",
     "probe",
     "repair_path",
+    "resize_path",
     "said_format",
 ]
 
@@ -170,6 +172,30 @@ def repair_path(path: str | Path, *, format: str | None = None) -> tuple[CheckRe
     finally:
         file.close()
     return before, check_path(path, format=said)
+
+
+def resize_path(path: str | Path, size: int, *, format: str) -> None:
+    """Make the disk of an image file of this machine `size` bytes long; what is added reads as zeros.
+
+    Raises:
+        UnsupportedImage: Images of this format are not resized.
+        SizeRefused: It is no larger, or no whole number of sectors.
+        FileBusy: Somebody else is writing it.
+        ImagingError: The image cannot be opened, or cannot be resized safely.
+    """
+    if format not in RESIZABLE:
+        known = ", ".join(RESIZABLE)
+        raise UnsupportedImage(
+            f"images of format {format!r} are not resized, only {known}: convert it", found=format
+        )
+    file = FileDevice(path, writable=True)
+    try:
+        file.lock()
+        REGISTRY[format].resizer()(file, size)
+    except ImagingError as err:
+        raise _named(err, str(path)) from err.__cause__
+    finally:
+        file.close()
 
 
 def said_format(path: str | Path, *, format: str | None) -> str:

@@ -11,6 +11,7 @@ from imaging.late import load
 
 Opener = Callable[[BlockDevice, Place], DiskImage]
 Editor = Callable[[ResizableDevice, Place], WritableImage]
+Resizer = Callable[[ResizableDevice, int], None]
 Repairer = Callable[[ResizableDevice], None]
 Checker = Callable[[BlockDevice], Iterator[Finding]]
 
@@ -24,12 +25,14 @@ class Format:
         edits: Opens it to be written in place; a parent is only read.
         checks: Looks further than opening does; gets a file that opened without an error.
         repairs: Mends what `checks` calls repairable, in a file that opened without an error.
+        resizes: Makes its disk larger.
     """
 
     opens: str
     edits: str = ""
     checks: str = ""
     repairs: str = ""
+    resizes: str = ""
 
     def opener(self) -> Opener:
         """Return what opens it."""
@@ -51,6 +54,11 @@ class Format:
         found: Repairer | None = load(self.repairs) if self.repairs else None
         return found
 
+    def resizer(self) -> Resizer:
+        """Return what makes its disk larger; only where `resizes` is not empty."""
+        found: Resizer = load(self.resizes)
+        return found
+
 
 _PACKAGE = "imaging.formats"
 REGISTRY = {
@@ -58,18 +66,21 @@ REGISTRY = {
         f"{_PACKAGE}.raw.device:open_raw",
         edits=f"{_PACKAGE}.raw.device:edit_raw",
         checks=f"{_PACKAGE}.raw.check:check_raw",
+        resizes=f"{_PACKAGE}.raw.device:resize_raw",
     ),
     "vhd": Format(
         f"{_PACKAGE}.vhd.device:open_vhd",
         edits=f"{_PACKAGE}.vhd.edit:edit_vhd",
         checks=f"{_PACKAGE}.vhd.check:check_vhd",
         repairs=f"{_PACKAGE}.vhd.repair:repair_vhd",
+        resizes=f"{_PACKAGE}.vhd.resize:resize_vhd",
     ),
     "vhdx": Format(
         f"{_PACKAGE}.vhdx.device:open_vhdx",
         edits=f"{_PACKAGE}.vhdx.edit:edit_vhdx",
         checks=f"{_PACKAGE}.vhdx.check:check_vhdx",
         repairs=f"{_PACKAGE}.vhdx.repair:repair_vhdx",
+        resizes=f"{_PACKAGE}.vhdx.resize:resize_vhdx",
     ),
     "qcow2": Format(
         f"{_PACKAGE}.qcow2.device:open_qcow2", checks=f"{_PACKAGE}.qcow2.check:check_qcow2"
@@ -78,4 +89,5 @@ REGISTRY = {
     "ova": Format(f"{_PACKAGE}.ova.device:open_ova"),
 }
 FORMATS = tuple(REGISTRY)
+RESIZABLE = tuple(name for name, form in REGISTRY.items() if form.resizes)
 EDITABLE = tuple(name for name, form in REGISTRY.items() if form.edits)

@@ -12,7 +12,7 @@ from dissect.hypervisor.disk.vhdx import VHDX
 from imaging.convert.child import Content, create_child
 from imaging.device import read_bytes
 from imaging.filedev import FileDevice
-from imaging.formats import check_path, edit_image, edit_path, open_path
+from imaging.formats import check_path, edit_image, edit_path, open_path, resize_path
 from imaging.formats.base import WritableImage
 from imaging.memory import MemoryDevice
 from tests.support.chains import vhdx_chain
@@ -172,3 +172,36 @@ def by_dissect(image: Path) -> bytes:
     finally:
         disk.fh.close()
         disk.parent.fh.close()
+
+
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("vhdx", "block_size=1M"),
+        ("vhdx", "subformat=fixed"),
+        ("vpc", "subformat=dynamic,force_size=on"),
+        ("vpc", "subformat=fixed,force_size=on"),
+    ],
+)
+def test_a_resized_image_of_qemu(form: str, options: str, tmp_path: Path) -> None:
+    image, model = made_by_qemu(tmp_path, form, options)
+    size = 6000 * MiB if form == "vpc" and "dynamic" in options else 100 * MiB
+    resize_path(image, size, format={"vpc": "vhd"}.get(form, form))
+    if form == "vhdx":
+        qemu_img("check", "-q", "-f", "vhdx", image)
+    with (tmp_path / "disk.raw").open("r+b") as raw:
+        raw.truncate(size)
+    # qemu takes the geometry of its own VHDs, which is a little less, so we judge those.
+    with open_path(image, format={"vpc": "vhd"}.get(form, form)) as disk:
+        assert disk.size == size
+        assert read_bytes(disk, 0, SIZE) == model
+        assert not any(extent.is_data for extent in disk.extents(64 * MiB, size - 64 * MiB))
+    if form == "vhdx":
+        qemu_img("compare", "-q", "-f", "raw", "-F", "vhdx", tmp_path / "disk.raw", image)
+    file = pyvhdi.file()
+    file.open(str(image))
+    try:
+        assert file.get_media_size() == size
+        assert bytes(file.read_buffer_at_offset(SIZE, 0)) == model
+    finally:
+        file.close()

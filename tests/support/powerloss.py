@@ -106,6 +106,10 @@ class RecordedDevice(MemoryDevice):
         super().truncate(size)
         self.recording.operations.append(Operation(size))
 
+    def append(self, offset: int, data: bytes) -> None:
+        MemoryDevice.truncate(self, offset + len(data))
+        self.write(offset, data)
+
     def flush(self) -> None:
         super().flush()
         self.recording.operations.append(Operation(-1))

@@ -7,6 +7,7 @@ from imaging.errors import InvalidImage
 from imaging.extent import Extent
 from imaging.formats.base import BaseImage, ImageInfo, WritableImage
 from imaging.formats.place import NOWHERE, Place
+from imaging.formats.resizing import require_larger
 from imaging.units import SECTOR_SIZE
 
 
@@ -51,6 +52,17 @@ class WritableFlatImage(WritableImage):
 
     def _flush(self) -> None:
         self._file.flush()
+
+
+def resize_raw(file: ResizableDevice, size: int) -> None:
+    """Make the disk `size` bytes long; what is added reads as zeros. Durable when this returns.
+
+    Raises:
+        SizeRefused: It is no larger.
+    """
+    require_larger(file.size, size, 1)
+    file.truncate(size)
+    file.flush()
 
 
 def edit_raw(file: ResizableDevice, place: Place = NOWHERE) -> WritableFlatImage:

@@ -202,6 +202,30 @@ def build_dynamic_header(*, table_offset: int, max_entries: int, block_size: int
     return bytes(header)
 
 
+def resize_footer(block: bytes, virtual_size: int) -> bytes:
+    """Return a footer as it is, with another size, the geometry of that size and its checksum.
+
+    Original Size changes with Current Size: libvhdi takes it for the disk's size.
+    """
+    chs = geometry_of(virtual_size)
+    footer = bytearray(block)
+    struct.pack_into(
+        *(">QQHBB", footer, 40, virtual_size, virtual_size),
+        *(chs.cylinders, chs.heads, chs.sectors_per_track),
+    )
+    struct.pack_into(">I", footer, _CHECKSUM_AT, checksum(footer, _CHECKSUM_AT))
+    return bytes(footer)
+
+
+def move_table(block: bytes, *, table_offset: int, max_entries: int) -> bytes:
+    """Return a dynamic header as it is, with another place and length of the BAT; only its first 512 bytes change."""
+    header = bytearray(block)
+    struct.pack_into(">Q", header, 16, table_offset)
+    struct.pack_into(">I", header, 28, max_entries)
+    struct.pack_into(">I", header, _DYNAMIC_CHECKSUM_AT, checksum(header, _DYNAMIC_CHECKSUM_AT))
+    return bytes(header)
+
+
 def _build_footer(
     disk_type: DiskType, data_offset: int, virtual_size: int, unique_id: bytes, timestamp: int
 ) -> bytes:

@@ -109,7 +109,7 @@ def load_vhdx(file: BlockDevice) -> LoadedVhdx:
         require_apart([FileRange(0, HEADER_AREA_SIZE, "the headers"), log], file.size)
         file = replay_log(file, header)
         warnings += ("its writer did not close the image: the changes in its log were applied",)
-    regions, table_warnings = _read_regions(file)
+    regions, table_warnings = read_regions(file)
     reserved = require_apart(_reserved(regions, log), file.size)
     disk, locator, items = _read_metadata(file, regions[REGION_METADATA])
     table = _read_bat(file, regions[REGION_BAT], disk)
@@ -181,7 +181,7 @@ def _log_range(header: Header) -> FileRange:
     return FileRange(offset, length, "the log")
 
 
-def _read_regions(file: BlockDevice) -> tuple[dict[bytes, Region], tuple[str, ...]]:
+def read_regions(file: BlockDevice) -> tuple[dict[bytes, Region], tuple[str, ...]]:
     """Return the regions by GUID; BAT and metadata are among them (2.2.3)."""
     tables, warnings = read_copies(file, REGION_TABLE_OFFSETS, TABLE_SIZE, parse_region_table)
     regions: dict[bytes, Region] = {}
