@@ -5,7 +5,12 @@ from collections.abc import Iterable, Sequence
 from imaging.convert.options import Options
 from imaging.convert.places import Places
 from imaging.convert.vhdx_frame import BAT_OFFSET, own_guid, write_headers, write_metadata
-from imaging.formats.vhdx.bat import ENTRY_SIZE, build_entries, entry_count, entry_index
+from imaging.formats.vhdx.entries import (
+    ENTRY_SIZE,
+    build_entries,
+    entry_count,
+    entry_index,
+)
 from imaging.formats.vhdx.layout import DiskParameters, build_metadata
 from imaging.newfile import NewFile
 from imaging.units import SECTOR_SIZE, MiB, round_up

@@ -18,7 +18,7 @@ import uuid
 from array import array
 
 from imaging.convert.vhdx_frame import BAT_OFFSET, write_headers, write_metadata
-from imaging.formats.vhdx.bat import (
+from imaging.formats.vhdx.entries import (
     BITMAP_SIZE,
     ENTRY_SIZE,
     FULLY_PRESENT,

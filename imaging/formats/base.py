@@ -50,7 +50,8 @@ class DiskImage(BlockDevice, Protocol):
     """The disk inside an image file, read-only unless it was opened as writable. Closing it leaves the file below open.
 
     All metadata has been checked by the time it is made: reading cannot meet a bad offset. Only tables that are too
-    many to read at once (L2 tables of qcow2) are checked when they are met: a read may then raise `InvalidImage`.
+    many or too long to read at once (L2 tables of qcow2, a BAT of VHDX above 1 MiB) are checked when they are met:
+    reading and `extents` may then raise `InvalidImage`.
     """
 
     @property

@@ -7,8 +7,10 @@ from imaging.device import BlockDevice, read_bytes
 from imaging.errors import InvalidImage
 from imaging.formats.bitmaps import SectorBitmaps
 from imaging.formats.leaks import find_leaks
-from imaging.formats.vhdx.bat import BITMAP_SIZE
 from imaging.formats.vhdx.device import LoadedVhdx, load_vhdx
+from imaging.formats.vhdx.entries import (
+    BITMAP_SIZE,
+)
 from imaging.formats.vhdx.layout import (
     HEADER_OFFSETS,
     HEADER_SIZE,

@@ -11,13 +11,19 @@ from imaging.device import BlockDevice, read_bytes
 from imaging.errors import InvalidImage, Truncated, UnsupportedImage
 from imaging.formats.base import BaseImage, ImageInfo
 from imaging.formats.bitmaps import SectorBitmaps
+from imaging.formats.claims import UnitClaims
 from imaging.formats.layered import LayeredImage
 from imaging.formats.mapped import MappedImage
 from imaging.formats.parents import Parent, inherited, open_parent, require_sectors
 from imaging.formats.place import NOWHERE, Place
 from imaging.formats.signatures import VHDX_SIGNATURE
-from imaging.formats.spans import FileRange, SpanMap, require_apart
-from imaging.formats.vhdx.bat import BITMAP_SIZE, ENTRY_SIZE, BlockAllocationTable, entry_count
+from imaging.formats.spans import FileRange, require_apart
+from imaging.formats.vhdx.bat import BlockAllocationTable
+from imaging.formats.vhdx.entries import (
+    BITMAP_SIZE,
+    ENTRY_SIZE,
+    entry_count,
+)
 from imaging.formats.vhdx.headers import read_copies, read_header
 from imaging.formats.vhdx.layout import (
     HEADER_AREA_SIZE,
@@ -113,9 +119,7 @@ def load_vhdx(file: BlockDevice) -> LoadedVhdx:
     reserved = require_apart(_reserved(regions, log), file.size)
     disk, locator, items = _read_metadata(file, regions[REGION_METADATA])
     table = _read_bat(file, regions[REGION_BAT], disk)
-    if disk.has_parent:
-        reserved = require_apart([*reserved, *table.bitmap_ranges()], file.size)
-    table.claim_all(SpanMap(file.size, span=disk.block_size, unit=MiB, reserved=reserved))
+    table.guard(UnitClaims(file.size, unit=MiB, reserved=reserved))
     warnings += table_warnings + _doubts(disk)
     return LoadedVhdx(file, header, tuple(reserved), disk, table, locator, items, warnings)
 

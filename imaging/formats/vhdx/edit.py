@@ -20,7 +20,8 @@ from imaging.errors import InvalidImage
 from imaging.formats.bitmaps import SectorBitmaps
 from imaging.formats.blocks import BlockEditor
 from imaging.formats.place import NOWHERE, Place
-from imaging.formats.vhdx.bat import (
+from imaging.formats.vhdx.device import assemble, load_vhdx, open_vhdx, require_signature
+from imaging.formats.vhdx.entries import (
     BITMAP_SIZE,
     FULLY_PRESENT,
     NOT_PRESENT,
@@ -29,7 +30,6 @@ from imaging.formats.vhdx.bat import (
     place_of,
     state_of,
 )
-from imaging.formats.vhdx.device import assemble, load_vhdx, open_vhdx, require_signature
 from imaging.formats.vhdx.headers import Headers, read_header
 from imaging.formats.vhdx.layout import NO_GUID, REGION_TABLE_OFFSETS, Header
 from imaging.formats.vhdx.log import replay_log

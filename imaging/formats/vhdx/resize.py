@@ -11,7 +11,9 @@ from imaging.device import ResizableDevice, read_bytes
 from imaging.errors import DiskTooLarge, UnsupportedImage
 from imaging.formats.resizing import require_larger
 from imaging.formats.signatures import MAX_VIRTUAL_SIZE
-from imaging.formats.vhdx.bat import (
+from imaging.formats.vhdx.device import LoadedVhdx, load_vhdx, read_regions
+from imaging.formats.vhdx.edit import apply_log
+from imaging.formats.vhdx.entries import (
     ENTRY_SIZE,
     FULLY_PRESENT,
     build_entries,
@@ -20,8 +22,6 @@ from imaging.formats.vhdx.bat import (
     place_of,
     state_of,
 )
-from imaging.formats.vhdx.device import LoadedVhdx, load_vhdx, read_regions
-from imaging.formats.vhdx.edit import apply_log
 from imaging.formats.vhdx.headers import Headers
 from imaging.formats.vhdx.layout import (
     ITEM_VIRTUAL_SIZE,

@@ -25,8 +25,11 @@ from imaging.errors import (
 from imaging.extent import data_bytes
 from imaging.filedev import FileDevice
 from imaging.formats import check_path, edit_path, open_image, open_path
-from imaging.formats.vhdx.bat import place_of, state_of
 from imaging.formats.vhdx.device import LoadedVhdx, load_vhdx
+from imaging.formats.vhdx.entries import (
+    place_of,
+    state_of,
+)
 from imaging.formats.vhdx.layout import ITEM_DISK_ID, ITEM_PHYSICAL_SECTOR
 from imaging.memory import MemoryDevice
 from imaging.siblings import LocalFolder

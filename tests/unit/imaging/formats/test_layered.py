@@ -237,11 +237,15 @@ VHDX_LIES = {
     "bitmap-far-away": (vhdx_child(bitmap_entries={0: (1 << 63) | 6}), Truncated, "chunk 0 ends"),
     "bitmap-in-bat": (vhdx_child(bitmap_entries={0: (3 << 20) | 6}), BlockOverlap, "the BAT"),
     "bitmap-in-headers": (vhdx_child(bitmap_entries={0: 6}), BlockOverlap, "the headers"),
-    "bitmap-in-a-block": (vhdx_child(bitmap_entries={0: FULL}), BlockOverlap, "the sector bitmap"),
+    "bitmap-in-a-block": (
+        vhdx_child(bitmap_entries={0: FULL}),
+        BlockOverlap,
+        "overlaps a sector bitmap",
+    ),
     "block-in-a-bitmap": (
         vhdx_child(sectors={1: [1]}, states={2: (5 << 20) | 6}),
         BlockOverlap,
-        "the sector bitmap of chunk 0",
+        "overlaps a sector bitmap",
     ),
 }
 

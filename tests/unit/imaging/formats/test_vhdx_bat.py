@@ -1,16 +1,22 @@
 """The BAT of a VHDX: pages, runs, and what a huge table costs."""
 
 import struct
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
-from imaging.errors import InvalidImage
-from imaging.extent import Kind
+from imaging.errors import BlockOverlap, InvalidImage
+from imaging.extent import Extent, Kind
+from imaging.formats.claims import UnitClaims
 from imaging.formats.layered import LayerRun, Owner
 from imaging.formats.mapped import BlockRun
-from imaging.formats.spans import SpanMap
-from imaging.formats.vhdx.bat import BlockAllocationTable, build_entries, entry_count, entry_index
+from imaging.formats.vhdx.bat import BlockAllocationTable
+from imaging.formats.vhdx.entries import (
+    build_entries,
+    entry_count,
+    entry_index,
+)
 from imaging.formats.vhdx.layout import DiskParameters
 from imaging.memory import MemoryDevice
 
@@ -60,31 +66,95 @@ def test_a_table_of_one_kind_is_one_run() -> None:
     assert bat.lookup(3, 7) == BlockRun(7, Kind.ZERO, 0)
 
 
+def claims(size: int = 100 * MiB) -> UnitClaims:
+    return UnitClaims(size, unit=MiB, reserved=[])
+
+
 def test_a_uniform_table_of_reserved_states_is_refused() -> None:
-    bat = table([5] * 10)
-    spans = SpanMap(100 * MiB, span=MiB, unit=MiB, reserved=[])
     with pytest.raises(InvalidImage, match="state 5"):
-        bat.claim_all(spans)
+        table([5] * 10).guard(claims())
 
 
-class Endless(MemoryDevice):
-    """512 MiB that read as zeros and cost nothing."""
+class Huge(MemoryDevice):
+    """The BAT of a disk of 64 TiB: 512 MiB that are holes but for a few entries; counts what is read."""
 
-    def __init__(self) -> None:
+    def __init__(self, entries: dict[int, int]) -> None:
         super().__init__(0)
+        self.entries = entries
         self.read = 0
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         self.read += len(buffer)
+        for index, entry in self.entries.items():
+            at = index * 8 - offset
+            if 0 <= at < len(buffer):
+                buffer[at : at + 8] = struct.pack("<Q", entry)
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        is_data = any(offset <= index * 8 < offset + length for index in self.entries)
+        yield Extent(offset, length, Kind.DATA if is_data else Kind.HOLE)
 
 
-def test_the_table_of_64_tib_of_nothing_is_a_list_of_numbers() -> None:
-    file, parameters = Endless(), disk(64 * TiB // MiB)
+HUGE = disk(64 * TiB // MiB)
+
+
+def test_opening_a_table_of_64_tib_reads_nothing_of_it() -> None:
+    file = Huge({7: 5})
+    bat = BlockAllocationTable(file, 0, HUGE)
+    bat.guard(claims(65 * TiB))
+    assert file.read == 0
+    with pytest.raises(InvalidImage, match="state 5"):
+        bat.lookup(7, 1)
+
+
+def test_a_pass_over_64_tib_of_nothing_reads_nothing_and_is_a_few_steps() -> None:
+    file = Huge({})
+    bat = BlockAllocationTable(file, 0, HUGE)
+    bat.guard(claims(65 * TiB))
+    block = steps = 0
+    while block < HUGE.blocks:
+        block += bat.lookup(block, HUGE.blocks - block).count
+        steps += 1
+    assert (file.read, steps) == (0, 512)
+
+
+def test_few_pages_of_a_long_table_are_kept_and_none_is_checked_twice() -> None:
+    page = 32 * 4097  # entries of a page, bitmaps included
+    file = Huge({number * page: ((number + 1) << 20) | 6 for number in range(20)})
+    bat = BlockAllocationTable(file, 0, HUGE)
+    bat.guard(claims())
+    for _ in range(2):
+        for number in range(20):
+            assert bat.lookup(number * 32 * 4096, 1).file_offset == (number + 1) * MiB
+    assert file.read == 40 * (page - 1) * 8  # but for the bitmap entry that ends the page
+    bat.lookup(19 * 32 * 4096, 1)
+    assert file.read == 40 * (page - 1) * 8  # but for the bitmap entry that ends the page
+    assert len(bat._pages._kept) == 8
+
+
+def test_an_overlap_across_pages_is_found_by_whoever_meets_the_second() -> None:
+    page = 32 * 4097
+    file = Huge({0: (5 << 20) | 6, 3 * page: (5 << 20) | 6})
+    for first, second in ((0, 3), (3, 0)):
+        bat = BlockAllocationTable(file, 0, HUGE)
+        bat.guard(claims())
+        bat.lookup(first * 32 * 4096, 1)
+        with pytest.raises(BlockOverlap, match="another block at 5242880"):
+            bat.lookup(second * 32 * 4096, 1)
+        with pytest.raises(BlockOverlap):
+            bat.lookup(second * 32 * 4096, 1)
+
+
+def test_entries_of_a_long_table_can_be_changed() -> None:
+    file = MemoryDevice(2 * 32 * 4097 * 8)
+    parameters = disk(2 * 32 * 4096)
     bat = BlockAllocationTable(file, 0, parameters)
-    # each but the last of 512 pages leaves out the sector bitmap entry that ends it
-    assert file.read == (entry_count(parameters, parameters.blocks) - 511) * 8
-    assert bat._pages == [0] * 512
-    assert bat.lookup(0, parameters.blocks).count == bat._page_blocks
+    bat.guard(claims())
+    bat.set_entry(32 * 4096 + 4096, (9 << 20) | 6)
+    assert bat.lookup(32 * 4096 + 4096, 1).file_offset == 9 * MiB
+    again = BlockAllocationTable(file, 0, parameters)
+    assert again.lookup(32 * 4096 + 4096, 1).file_offset == 9 * MiB
+    assert again.lookup(32 * 4096, 9000).count == 4096
 
 
 @pytest.mark.parametrize(
@@ -110,15 +180,17 @@ def test_layers_join_what_is_alike_and_mixed_blocks_know_their_bits() -> None:
     assert bat.layer(6, 5) == LayerRun(5, Owner.PARENT)
     mixed = LayerRun(1, Owner.MIXED, Kind.DATA, 1 << 30, 3 * MiB, 15 * 256 * 2048)
     assert bat.layer(15, 1) == mixed
-    assert [each.offset for each in bat.bitmap_ranges()] == [3 * MiB]
+    assert (3 * MiB, MiB) in bat.named_ranges()
 
 
-def test_the_table_of_64_tib_of_a_parent_is_a_list_of_numbers() -> None:
-    parameters = replace(disk(64 * TiB // MiB), has_parent=True)
-    bat = BlockAllocationTable(Endless(), 0, parameters)
-    assert bat._pages == [0] * 512
-    assert len(bat._bitmaps) == 16384
-    assert bat.layer(0, parameters.blocks) == LayerRun(bat._page_blocks, Owner.PARENT)
+def test_a_bitmap_of_a_long_table_is_checked_with_its_page() -> None:
+    parameters = replace(HUGE, has_parent=True)
+    file = Huge({0: (5 << 20) | 7, 4096: (6 << 20) | 6, 4097: (6 << 20) | 6})
+    bat = BlockAllocationTable(file, 0, parameters)
+    bat.guard(claims())
+    with pytest.raises(BlockOverlap, match="a sector bitmap at 6291456"):
+        bat.layer(0, 1)
+    assert bat.layer(32 * 4096, HUGE.blocks) == LayerRun(32 * 4096, Owner.PARENT)
 
 
 def test_entries_that_are_built_are_found_again() -> None:

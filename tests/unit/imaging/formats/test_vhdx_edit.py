@@ -10,7 +10,9 @@ import pytest
 from imaging.device import read_bytes
 from imaging.errors import DeviceIOError, ImagingError, InvalidImage, UnsupportedImage
 from imaging.formats import edit_image, open_image
-from imaging.formats.vhdx.bat import state_of
+from imaging.formats.vhdx.entries import (
+    state_of,
+)
 from imaging.formats.vhdx.headers import read_header
 from imaging.formats.vhdx.layout import HEADER_OFFSETS, HEADER_SIZE, NO_GUID, parse_header
 from imaging.memory import MemoryDevice
