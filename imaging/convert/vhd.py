@@ -5,7 +5,6 @@ The file is: footer copy (0), dynamic header (512), BAT (1536), blocks, footer. 
 page of the file.
 """
 
-import sys
 from array import array
 from collections.abc import Iterable, Sequence
 
@@ -21,6 +20,7 @@ from imaging.formats.vhd.layout import (
 )
 from imaging.newfile import NewFile
 from imaging.units import SECTOR_SIZE, KiB, MiB, round_up
+from imaging.words import pack_words
 
 BLOCK_SIZE = 2 * MiB
 _PAGE = 4 * KiB
@@ -87,6 +87,4 @@ class DynamicVhdSink:
                 if place:
                     start = self._first + (place - 1) * _STEP
                     table[block] = (start - len(_BITMAP)) // SECTOR_SIZE
-        if sys.byteorder == "little":
-            table.byteswap()
-        return table.tobytes()
+        return pack_words(table, "big")

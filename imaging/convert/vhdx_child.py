@@ -13,7 +13,6 @@ while its chunk is written. Blocks behind each other in the disk lie behind each
 Memory: 1 MiB for the bitmap, and at most 256 KiB for the BAT entries of a chunk.
 """
 
-import sys
 import uuid
 from array import array
 
@@ -31,6 +30,7 @@ from imaging.formats.vhdx.entries import (
 from imaging.formats.vhdx.layout import DiskParameters
 from imaging.newfile import NewFile
 from imaging.units import MiB, round_up
+from imaging.words import pack_words
 
 _NOWHERE = -1
 
@@ -126,7 +126,7 @@ class ChildWriter:
             self._bitmap = bytearray(BITMAP_SIZE)
         if any(self._entries):
             at = entry_index(self._block // ratio * ratio, self._disk)
-            self._file.write(BAT_OFFSET + at * ENTRY_SIZE, _little_endian(self._entries))
+            self._file.write(BAT_OFFSET + at * ENTRY_SIZE, pack_words(self._entries, "little"))
         self._begin_chunk()
 
     def _begin_chunk(self) -> None:
@@ -137,9 +137,3 @@ class ChildWriter:
         place = self._end
         self._end += length
         return place
-
-
-def _little_endian(entries: "array[int]") -> bytes:
-    if sys.byteorder == "big":
-        entries.byteswap()
-    return entries.tobytes()

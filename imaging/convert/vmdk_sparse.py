@@ -11,6 +11,7 @@ from imaging.convert.options import Options
 from imaging.convert.places import Places
 from imaging.convert.vmdk_stream import too_large
 from imaging.formats.vmdk import build
+from imaging.formats.vmdk.layout import TABLE_ENTRIES, build_header
 from imaging.newfile import NewFile
 from imaging.units import SECTOR_SIZE
 
@@ -59,30 +60,29 @@ class MonolithicSparseSink:
         redundant, directory = self._tables.directories
         self._write_tables(redundant)
         self._write_tables(directory)
-        header = build.Header(
-            version=1,
-            flags=build.VALID_NEWLINES | build.REDUNDANT_TABLES,
-            capacity=self._size // SECTOR_SIZE,
-            redundant_directory=redundant,
+        header = build.written_header(
+            1,
+            self._size,
             directory=directory,
+            redundant=redundant,
             overhead=self._tables.overhead,
         )
         descriptor = build.build_descriptor(
-            "monolithicSparse", self._file.path.name, header.capacity, self._unique_id
+            "monolithicSparse", self._file.path.name, self._size // SECTOR_SIZE, self._unique_id
         )
         self._file.write(build.DESCRIPTOR_SECTOR * SECTOR_SIZE, descriptor)
         self._file.flush()
-        self._file.write(0, header.pack())
+        self._file.write(0, build_header(header))
         self._file.flush()
 
     def _write_tables(self, directory: int) -> None:
         """Write a directory and those of its tables that name a grain; the others are holes of the file."""
         tables = self._tables.places(directory)
         self._file.write(directory * SECTOR_SIZE, build.build_table(tables))
-        end = self._tables.count * build.TABLE_ENTRIES
+        end = self._tables.count * TABLE_ENTRIES
         for first, page in self._places.pages():
             entries = array("I", [self._sector_of(place - 1) if place else 0 for place in page])
-            table = tables[first // build.TABLE_ENTRIES]
+            table = tables[first // TABLE_ENTRIES]
             self._file.write(table * SECTOR_SIZE, build.build_table(entries[: end - first]))
 
     def _file_offset(self, offset: int) -> int:

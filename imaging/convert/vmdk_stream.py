@@ -14,6 +14,13 @@ from imaging.convert.options import Options
 from imaging.deflate import zlib_compressor
 from imaging.errors import DiskTooLarge
 from imaging.formats.vmdk import build
+from imaging.formats.vmdk.layout import (
+    TABLE_ENTRIES,
+    MarkerType,
+    build_grain,
+    build_header,
+    build_marker,
+)
 from imaging.newfile import NewFile
 from imaging.units import SECTOR_SIZE, MiB
 
@@ -35,7 +42,7 @@ class StreamOptimizedSink:
         self._unique_id = options.unique_id
         self._compress = zlib_compressor(options.level)
         self._directory = array("I", bytes(4 * -(-size // build.TABLE_SPAN)))
-        self._table = array("I", bytes(4 * build.TABLE_ENTRIES))
+        self._table = array("I", bytes(4 * TABLE_ENTRIES))
         self._table_number = 0
         self._sector = build.OVERHEAD_SECTORS
 
@@ -49,7 +56,7 @@ class StreamOptimizedSink:
             grain = bytes(data[at : at + build.GRAIN_SIZE]).ljust(build.GRAIN_SIZE, b"\0")
             if grain != _ZERO_GRAIN:
                 sector = (offset + at) // SECTOR_SIZE
-                grains.append(build.build_grain(sector, self._compress(grain)))
+                grains.append(build_grain(sector, self._compress(grain)))
         return (b"".join(grains),)
 
     def append(self, offset: int, encoded: Sequence[bytes | memoryview]) -> None:
@@ -66,43 +73,42 @@ class StreamOptimizedSink:
             place = self._sector
             self._write(grains)
             for sector, length in build.grains_of(grains):
-                self._table[sector // build.GRAIN_SECTORS % build.TABLE_ENTRIES] = place
+                self._table[sector // build.GRAIN_SECTORS % TABLE_ENTRIES] = place
                 place += length
 
     def finish(self) -> None:
         """Write what follows the grains and, behind what is durable, the header: until then it is no VMDK."""
         self._end_table()
         directory = self._write_marked(
-            build.Marker.GRAIN_DIRECTORY, build.build_table(self._directory)
+            MarkerType.GRAIN_DIRECTORY, build.build_table(self._directory)
         )
-        header = build.Header(
-            version=3,
-            flags=build.VALID_NEWLINES | build.COMPRESSED | build.MARKERS,
-            capacity=self._size // SECTOR_SIZE,
-            redundant_directory=0,
+        header = build.written_header(
+            3,
+            self._size,
             directory=directory,
+            redundant=None,
             overhead=build.OVERHEAD_SECTORS,
         )
-        self._write_marked(build.Marker.FOOTER, header.pack())
-        self._write(build.build_marker(build.Marker.END_OF_STREAM, 0))
+        self._write_marked(MarkerType.FOOTER, build_header(header))
+        self._write(build_marker(MarkerType.END_OF_STREAM, 0))
         descriptor = build.build_descriptor(
-            "streamOptimized", self._file.path.name, header.capacity, self._unique_id
+            "streamOptimized", self._file.path.name, self._size // SECTOR_SIZE, self._unique_id
         )
         self._file.write(build.DESCRIPTOR_SECTOR * SECTOR_SIZE, descriptor)
         self._file.flush()
-        self._file.write(0, replace(header, directory=build.DIRECTORY_IN_FOOTER).pack())
+        self._file.write(0, build_header(replace(header, directory_offset=None)))
         self._file.flush()
 
     def _end_table(self) -> None:
         """Write the grain table that is being filled, unless no grain is in it."""
         if any(self._table):
-            place = self._write_marked(build.Marker.GRAIN_TABLE, build.build_table(self._table))
+            place = self._write_marked(MarkerType.GRAIN_TABLE, build.build_table(self._table))
             self._directory[self._table_number] = place
-            self._table = array("I", bytes(4 * build.TABLE_ENTRIES))
+            self._table = array("I", bytes(4 * TABLE_ENTRIES))
 
-    def _write_marked(self, kind: build.Marker, content: bytes) -> int:
+    def _write_marked(self, kind: MarkerType, content: bytes) -> int:
         """Write a marker and what it announces; return the sector of the latter."""
-        self._write(build.build_marker(kind, len(content) // SECTOR_SIZE))
+        self._write(build_marker(kind, len(content) // SECTOR_SIZE))
         place = self._sector
         self._write(content)
         return place

@@ -6,7 +6,6 @@ table is an `InvalidImage` of the first read (or listing of extents) that meets 
 is used. Two guest clusters may share a host cluster (a refcount above 1): that is no damage, and not looked for.
 """
 
-import sys
 import threading
 from array import array
 from bisect import bisect_right
@@ -20,6 +19,7 @@ from imaging.formats.qcow2.l2 import Claim, ExtendedL2Entries, L2Entries, Run, S
 from imaging.formats.qcow2.layout import L1_RESERVED, OFFSET_MASK, Header
 from imaging.formats.spans import FileRange, require_apart
 from imaging.units import MiB, round_up
+from imaging.words import read_words
 
 _PAGE_ENTRIES = 1 << 14
 """L1 entries read at a time (128 KiB)."""
@@ -114,7 +114,7 @@ class ClusterTables:
     def _read_page(self, first: int) -> "array[int] | None":
         """Read neighbouring L1 entries; None if all are empty."""
         count = min(_PAGE_ENTRIES, self._header.l1_needed - first)
-        page = _read_words(self._file, self._header.l1_offset + first * 8, count)
+        page = read_words(self._file, self._header.l1_offset + first * 8, count, "Q", "big")
         return page if any(page) else None
 
     def _require_tables(self) -> "array[int]":
@@ -156,7 +156,7 @@ class ClusterTables:
                 self._kept.move_to_end(number)
                 return table
         # Two threads may read one table at the same time: cheaper than to wait for a share under a lock.
-        table = _read_words(self._file, offset, self._cluster // 8)
+        table = read_words(self._file, offset, self._cluster // 8, "Q", "big")
         try:
             for claim in self._l2.claims(table):
                 self._require_claim(claim, number)
@@ -211,15 +211,6 @@ def _reserved(header: Header) -> list[FileRange]:
         size = header.refcount_clusters << header.cluster_bits
         found.append(FileRange(header.refcount_offset, size, "the refcount table"))
     return found
-
-
-def _read_words(file: BlockDevice, offset: int, count: int) -> "array[int]":
-    words = array("Q", bytes(count * 8))
-    with memoryview(words) as view, view.cast("B") as raw:
-        file.read_into(offset, raw)
-    if sys.byteorder == "little":
-        words.byteswap()
-    return words
 
 
 def _truncated(what: str, offset: int, length: int, file_size: int) -> Truncated:

@@ -4,10 +4,9 @@ Implements "Virtual Hard Disk Image Format Specification" 1.0. The size is alway
 Hyper-V and Azure take it, never the CHS geometry.
 """
 
-import sys
-from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from imaging.device import BlockDevice, read_bytes
 from imaging.errors import InvalidImage, ParentMismatch, Truncated
@@ -38,6 +37,10 @@ from imaging.formats.vhd.layout import (
 )
 from imaging.formats.vhd.parent import read_references
 from imaging.units import SECTOR_SIZE, round_up
+from imaging.words import read_words
+
+if TYPE_CHECKING:
+    from array import array
 
 
 def open_vhd(file: BlockDevice, place: Place = NOWHERE) -> BaseImage:
@@ -183,7 +186,7 @@ def load_dynamic(file: BlockDevice, footer: Footer, data_end: int) -> LoadedVhd:
         references, texts = read_references(file, header, footer.data_offset)
         reserved += texts
     bitmap_size = round_up(-(-block_size // SECTOR_SIZE // 8), SECTOR_SIZE)
-    entries = _read_table(file, header.table_offset, blocks)
+    entries = read_words(file, header.table_offset, blocks, "I", "big")
     table = BlockAllocationTable(entries, bitmap_size=bitmap_size)
     span = bitmap_size + block_size
     spans = SpanMap(data_end, span=span, unit=SECTOR_SIZE, reserved=reserved)
@@ -262,15 +265,6 @@ def _require_table(header: DynamicHeader, blocks: int, data_end: int) -> int:
             offset=header.table_offset,
         )
     return length
-
-
-def _read_table(file: BlockDevice, offset: int, blocks: int) -> "array[int]":
-    entries = array("I", bytes(blocks * 4))
-    with memoryview(entries) as view, view.cast("B") as raw:
-        file.read_into(offset, raw)
-    if sys.byteorder == "little":
-        entries.byteswap()
-    return entries
 
 
 def _doubts(footer: Footer) -> list[str]:

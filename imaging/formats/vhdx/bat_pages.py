@@ -4,7 +4,6 @@ A table of up to 1 MiB is one page, and is looked at whole before anything is re
 128 thousand blocks) page by page, so that opening costs nothing, however large the disk is.
 """
 
-import sys
 import threading
 from array import array
 from typing import NamedTuple
@@ -24,6 +23,7 @@ from imaging.formats.vhdx.entries import (
     state_of,
 )
 from imaging.formats.vhdx.layout import DiskParameters
+from imaging.words import read_words
 
 _PAGE_ENTRIES = 1 << 17
 """Entries read at a time (1 MiB)."""
@@ -112,13 +112,13 @@ class BatPages:
     def _read(self, number: int) -> Page:
         ratio, blocks = self._disk.chunk_ratio, self._blocks(number)
         offset = self._offset + number * self.page_chunks * (ratio + 1) * ENTRY_SIZE
-        length = entry_count(self._disk, blocks) * ENTRY_SIZE
-        raw = array("Q", bytes(length))
-        if self.count == 1 or any(extent.is_data for extent in self._file.extents(offset, length)):
-            with memoryview(raw) as view, view.cast("B") as buffer:
-                self._file.read_into(offset, buffer)
-            if sys.byteorder == "big":
-                raw.byteswap()
+        count = entry_count(self._disk, blocks)
+        if self.count == 1 or any(
+            extent.is_data for extent in self._file.extents(offset, count * ENTRY_SIZE)
+        ):
+            raw = read_words(self._file, offset, count, "Q", "little")
+        else:
+            raw = array("Q", bytes(ENTRY_SIZE)) * count
         bitmaps = raw[ratio :: ratio + 1]  # one ends each chunk
         del raw[ratio :: ratio + 1]
         del raw[blocks:]

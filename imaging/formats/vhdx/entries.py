@@ -1,12 +1,12 @@
 """The entries of a VHDX's BAT ([MS-VHDX] 2.5.1): where they are, what they say, how they are built. Reads no file."""
 
-import sys
 from array import array
 from collections.abc import Sequence
 
 from imaging.extent import Kind
 from imaging.formats.vhdx.layout import DiskParameters
 from imaging.units import MiB
+from imaging.words import pack_words
 
 ENTRY_SIZE = 8
 _STATE_MASK = 0x7
@@ -50,9 +50,7 @@ def build_entries(disk: DiskParameters, first: int, offsets: Sequence[int]) -> b
     for block, offset in enumerate(offsets, first):
         if offset:
             entries[entry_index(block, disk) - start] = offset | FULLY_PRESENT
-    if sys.byteorder == "big":
-        entries.byteswap()
-    return entries.tobytes()
+    return pack_words(entries, "little")
 
 
 def state_of(entry: int) -> int:

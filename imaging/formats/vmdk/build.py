@@ -1,25 +1,27 @@
-"""The bytes of a VMDK that we write: header, markers, grain tables, descriptor; writes no file.
+"""How a VMDK that we write is arranged: where its tables and grains lie, its descriptor; writes no file.
 
-Implements "Virtual Disk Format 5.0". All numbers are little-endian, and all places and lengths are in sectors.
+The bytes of header and markers are `layout`. All places and lengths are in sectors.
 """
 
-import struct
-import sys
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Self
 from uuid import UUID
 
-from imaging.formats.signatures import VMDK_MAGIC
+from imaging.formats.vmdk.layout import (
+    MARKER_SIZE,
+    TABLE_ENTRIES,
+    TABLE_SIZE,
+    SparseHeader,
+    parse_marker,
+)
 from imaging.units import SECTOR_SIZE, KiB, round_up
+from imaging.words import pack_words
 
 GRAIN_SIZE = 64 * KiB
 GRAIN_SECTORS = GRAIN_SIZE // SECTOR_SIZE
-TABLE_ENTRIES = 512
-"""Grains of a grain table: VMware's tools take no other number."""
-TABLE_SECTORS = TABLE_ENTRIES * 4 // SECTOR_SIZE
+TABLE_SECTORS = TABLE_SIZE // SECTOR_SIZE
 TABLE_SPAN = TABLE_ENTRIES * GRAIN_SIZE
 """Bytes of the disk that one grain table describes, 32 MiB."""
 
@@ -30,70 +32,10 @@ OVERHEAD_SECTORS = 128
 MAX_SECTORS = 1 << 32
 """Grain tables name places in the file by 32 bits: a file ends at 2 TiB."""
 
-VALID_NEWLINES = 1 << 0
-REDUNDANT_TABLES = 1 << 1
-COMPRESSED = 1 << 16
-MARKERS = 1 << 17
-
-DIRECTORY_IN_FOOTER = 0xFFFF_FFFF_FFFF_FFFF
 NO_PARENT_CID = 0xFFFF_FFFF
-
-_NEWLINES = b"\n \r\n"
-_HEADER = struct.Struct("<4sIIQQQQIQQQB4sH433x")
-_MARKER = struct.Struct("<QII496x")
-_GRAIN_MARKER = struct.Struct("<QI")
-_DEFLATE = 1
 
 _MAX_CYLINDERS = 65535
 _UNSAFE_IN_NAME = frozenset('"\\/')
-
-
-class Marker(IntEnum):
-    """What follows a marker that is none of a grain (its size field is 0)."""
-
-    END_OF_STREAM = 0
-    GRAIN_TABLE = 1
-    GRAIN_DIRECTORY = 2
-    FOOTER = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """The sparse extent header of 512 bytes; a stream has it as its footer too.
-
-    | offset | size | field |
-    |---|---|---|
-    | 0 | 4 | magic `KDMV` |
-    | 4 | 4 | version: 1, streams 3 |
-    | 8 | 4 | flags |
-    | 12 | 8 | capacity |
-    | 20 | 8 | grain size |
-    | 28 | 8 | descriptor offset |
-    | 36 | 8 | descriptor size |
-    | 44 | 4 | entries of a grain table |
-    | 48 | 8 | redundant grain directory |
-    | 56 | 8 | grain directory; 2^64-1: see the footer |
-    | 64 | 8 | overhead: sectors of metadata before the grains |
-    | 72 | 1 | unclean shutdown |
-    | 73 | 4 | newline test 0A 20 0D 0A |
-    | 77 | 2 | compression: 1 is deflate |
-    """
-
-    version: int
-    flags: int
-    capacity: int
-    redundant_directory: int
-    directory: int
-    overhead: int
-
-    def pack(self) -> bytes:
-        """Return its 512 bytes."""
-        return _HEADER.pack(
-            *(VMDK_MAGIC, self.version, self.flags, self.capacity, GRAIN_SECTORS),
-            *(DESCRIPTOR_SECTOR, DESCRIPTOR_SECTORS, TABLE_ENTRIES),
-            *(self.redundant_directory, self.directory, self.overhead),
-            *(0, _NEWLINES, _DEFLATE if self.flags & COMPRESSED else 0),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,33 +74,38 @@ class Tables:
         return array("I", range(first, first + self.count * TABLE_SECTORS, TABLE_SECTORS))
 
 
-def build_marker(kind: Marker, sectors: int) -> bytes:
-    """Build the sector that announces `sectors` of metadata: value (8), size 0 (4), type (4)."""
-    return _MARKER.pack(sectors, 0, kind)
-
-
-def build_grain(sector: int, deflated: bytes | bytearray) -> bytes:
-    """Build a compressed grain: first sector on the disk (8), size (4), zlib stream; padded to whole sectors."""
-    head = _GRAIN_MARKER.pack(sector, len(deflated))
-    return b"".join((head, deflated, bytes(-(len(head) + len(deflated)) % SECTOR_SIZE)))
+def written_header(
+    version: int, size: int, *, directory: int, redundant: int | None, overhead: int
+) -> SparseHeader:
+    """Return the header of a disk of `size` bytes; without a redundant directory it is that of a compressed stream."""
+    return SparseHeader(
+        version=version,
+        capacity=size,
+        grain_size=GRAIN_SIZE,
+        descriptor_offset=DESCRIPTOR_SECTOR * SECTOR_SIZE,
+        descriptor_size=DESCRIPTOR_SECTORS * SECTOR_SIZE,
+        redundant_offset=None if redundant is None else redundant * SECTOR_SIZE,
+        directory_offset=directory * SECTOR_SIZE,
+        overhead=overhead * SECTOR_SIZE,
+        is_dirty=False,
+        zero_grains=False,
+        is_compressed=redundant is None,
+    )
 
 
 def grains_of(encoded: bytes | memoryview) -> Iterator[tuple[int, int]]:
     """Walk over what `build_grain` built: yield each grain's first sector on the disk, and its sectors in the file."""
     at = 0
     while at < len(encoded):
-        sector, size = _GRAIN_MARKER.unpack_from(encoded, at)
-        length = -(-(_GRAIN_MARKER.size + size) // SECTOR_SIZE)
-        yield sector, length
+        grain = parse_marker(encoded, at)
+        length = -(-(MARKER_SIZE + grain.size) // SECTOR_SIZE)
+        yield grain.value, length
         at += length * SECTOR_SIZE
 
 
-def build_table(entries: "array[int] | memoryview[int]") -> bytes:
+def build_table(entries: "array[int]") -> bytes:
     """Build grain tables or a directory, padded to whole sectors, from numbers of type "I"."""
-    if sys.byteorder == "big":
-        entries = array("I", entries)
-        entries.byteswap()
-    return entries.tobytes() + bytes(-len(entries) * 4 % SECTOR_SIZE)
+    return pack_words(entries, "little") + bytes(-len(entries) * 4 % SECTOR_SIZE)
 
 
 def build_descriptor(create_type: str, name: str, capacity: int, unique_id: UUID) -> bytes:

@@ -90,6 +90,7 @@ class SparseHeader:
     descriptor_size: int
     redundant_offset: int | None
     directory_offset: int | None
+    overhead: int
     is_dirty: bool
     zero_grains: bool
     is_compressed: bool
@@ -145,7 +146,7 @@ def parse_header(block: bytes, file_offset: int) -> SparseHeader:
         entries,
         redundant,
         directory,
-        _,
+        overhead,
         dirty,
         newlines,
         compression,
@@ -168,10 +169,47 @@ def parse_header(block: bytes, file_offset: int) -> SparseHeader:
         descriptor_size=descriptor_size * SECTOR_SIZE,
         redundant_offset=redundant * SECTOR_SIZE if flags & FLAG_REDUNDANT else None,
         directory_offset=None if directory == IN_FOOTER else directory * SECTOR_SIZE,
+        overhead=overhead * SECTOR_SIZE,
         is_dirty=dirty != 0,
         zero_grains=bool(flags & FLAG_ZERO_GRAINS),
         is_compressed=bool(flags & FLAG_COMPRESSED),
     )
+
+
+def build_header(header: SparseHeader) -> bytes:
+    """Build the 512 bytes of a header (or footer) with the newline test; a compressed one has markers."""
+    redundant, directory = header.redundant_offset, header.directory_offset
+    flags = FLAG_NEWLINES
+    flags |= FLAG_REDUNDANT if redundant is not None else 0
+    flags |= FLAG_ZERO_GRAINS if header.zero_grains else 0
+    flags |= FLAG_COMPRESSED | FLAG_MARKERS if header.is_compressed else 0
+    return _HEADER.pack(
+        VMDK_MAGIC,
+        header.version,
+        flags,
+        header.capacity // SECTOR_SIZE,
+        header.grain_size // SECTOR_SIZE,
+        header.descriptor_offset // SECTOR_SIZE,
+        header.descriptor_size // SECTOR_SIZE,
+        TABLE_ENTRIES,
+        (redundant or 0) // SECTOR_SIZE,
+        IN_FOOTER if directory is None else directory // SECTOR_SIZE,
+        header.overhead // SECTOR_SIZE,
+        header.is_dirty,
+        _NEWLINES,
+        _DEFLATE if header.is_compressed else _NO_COMPRESSION,
+    )
+
+
+def build_marker(kind: MarkerType, sectors: int) -> bytes:
+    """Build the sector that announces `sectors` of metadata: value (8), size 0 (4), type (4)."""
+    return (_MARKER.pack(sectors, 0) + _MARKER_TYPE.pack(kind)).ljust(SECTOR_SIZE, b"\0")
+
+
+def build_grain(sector: int, deflated: bytes | bytearray) -> bytes:
+    """Build a compressed grain: first sector on the disk (8), size (4), zlib stream; padded to whole sectors."""
+    head = _MARKER.pack(sector, len(deflated))
+    return b"".join((head, deflated, bytes(-(len(head) + len(deflated)) % SECTOR_SIZE)))
 
 
 def parse_marker(block: bytes | memoryview, at: int = 0) -> Marker:

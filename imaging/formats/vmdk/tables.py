@@ -4,7 +4,6 @@
 a disk of 64 TiB has 4 GiB of tables, of which a few windows are kept and empty ones cost a bit of one byte string.
 """
 
-import sys
 import threading
 from array import array
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from imaging.extent import Kind
 from imaging.formats.mapped import BlockRun
 from imaging.formats.vmdk.layout import TABLE_ENTRIES, TABLE_SIZE, SparseHeader
 from imaging.units import SECTOR_SIZE
+from imaging.words import order_words, read_words
 
 _WINDOW_TABLES = 64
 _WINDOW_GRAINS = _WINDOW_TABLES * TABLE_ENTRIES
@@ -170,8 +170,7 @@ class GrainTables:
         if not self._fill(window, tables):
             return None
         del window[grains:]  # the last table may go on behind the disk's end
-        if sys.byteorder == "big":
-            window.byteswap()
+        order_words(window, "little")
         return window if any(window) else None
 
     def _fill(self, window: "array[int]", tables: "array[int]") -> bool:
@@ -197,11 +196,7 @@ def _read_directory(file: BlockDevice, tables: int, offset: int) -> "array[int]"
             offset=offset,
             file_size=file.size,
         )
-    directory = array("I", bytes(length))
-    with memoryview(directory) as view, view.cast("B") as raw:
-        file.read_into(offset, raw)
-    if sys.byteorder == "big":
-        directory.byteswap()
+    directory = read_words(file, offset, tables, "I", "little")
     last = max(directory) * SECTOR_SIZE
     if last and last + TABLE_SIZE > file.size:
         raise Truncated(

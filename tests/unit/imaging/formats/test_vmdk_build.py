@@ -3,19 +3,23 @@
 import struct
 import zlib
 from array import array
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from imaging.formats.vmdk import build
-from imaging.units import GiB, MiB, TiB
+from imaging.formats.vmdk import build, layout
+from imaging.units import SECTOR_SIZE, GiB, MiB, TiB
 
+SECTORS = st.integers(0, 2**64 - 2).map(SECTOR_SIZE.__mul__)
 ID = UUID("01234567-89ab-cdef-0123-456789abcdef")
 
 
 def test_header_is_what_the_specification_draws():
-    flags = build.VALID_NEWLINES | build.COMPRESSED | build.MARKERS
-    block = build.Header(3, flags, 2048, 0, build.DIRECTORY_IN_FOOTER, 128).pack()
+    header = build.written_header(3, MiB, directory=1, redundant=None, overhead=128)
+    block = layout.build_header(replace(header, directory_offset=None))
     assert len(block) == 512
     assert block[:12] == b"KDMV" + struct.pack("<II", 3, 0x30001)
     assert struct.unpack_from("<4QI3Q", block, 12) == (2048, 128, 1, 20, 512, 0, 2**64 - 1, 128)
@@ -24,19 +28,43 @@ def test_header_is_what_the_specification_draws():
 
 
 def test_only_compressed_files_name_a_compression():
-    assert build.Header(1, 3, 2048, 21, 26, 128).pack()[77:79] == b"\0\0"
+    header = build.written_header(1, MiB, directory=26, redundant=21, overhead=128)
+    block = layout.build_header(header)
+    assert struct.unpack_from("<I", block, 8) == (3,)
+    assert struct.unpack_from("<3Q", block, 48) == (21, 26, 128)
+    assert block[77:79] == b"\0\0"
 
 
-@pytest.mark.parametrize("kind", build.Marker)
+@given(
+    st.builds(
+        layout.SparseHeader,
+        version=st.sampled_from(layout.VERSIONS),
+        capacity=st.integers(1, 2**37).map(SECTOR_SIZE.__mul__),
+        grain_size=st.integers(13, 25).map((1).__lshift__),
+        descriptor_offset=SECTORS,
+        descriptor_size=st.integers(1, 2048).map(SECTOR_SIZE.__mul__),
+        redundant_offset=st.none() | SECTORS,
+        directory_offset=st.none() | SECTORS,
+        overhead=SECTORS,
+        is_dirty=st.booleans(),
+        zero_grains=st.booleans(),
+        is_compressed=st.booleans(),
+    )
+)
+def test_a_header_that_is_built_is_read_as_it_was(header):
+    assert layout.parse_header(layout.build_header(header), 0) == header
+
+
+@pytest.mark.parametrize("kind", layout.MarkerType)
 def test_a_marker_is_a_sector_with_size_0(kind):
-    block = build.build_marker(kind, 4)
+    block = layout.build_marker(kind, 4)
     assert struct.unpack_from("<QII", block) == (4, 0, kind)
     assert (len(block), any(block[16:])) == (512, False)
 
 
 @pytest.mark.parametrize("length", [1, 499, 500, 501, 65552])
 def test_a_grain_is_padded_to_sectors_and_found_again(length):
-    grains = build.build_grain(2**33, b"x" * length) + build.build_grain(128, b"y")
+    grains = layout.build_grain(2**33, b"x" * length) + layout.build_grain(128, b"y")
     assert struct.unpack_from("<QI", grains) == (2**33, length)
     assert grains[12 : 12 + length] == b"x" * length
     sectors = -(-(12 + length) // 512)
@@ -107,6 +135,6 @@ def test_small_disks_have_the_small_geometry():
 
 
 def test_a_grain_of_zlib_inflates():
-    block = build.build_grain(0, zlib.compress(b"disk"))
+    block = layout.build_grain(0, zlib.compress(b"disk"))
     size = int.from_bytes(block[8:12], "little")
     assert zlib.decompress(block[12 : 12 + size]) == b"disk"
