@@ -9,18 +9,15 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 
-from imaging.convert.plan import Gap, Run, plan_runs
+from imaging.convert.plan import RUN, Gap, Run, plan_runs
 from imaging.convert.sink import Checkpoints, RandomSink
 from imaging.convert.turns import Turns
 from imaging.device import BlockDevice
 from imaging.digest import DIGEST_BLOCK, DIGEST_SIZE, ZERO_BLOCK_DIGEST, DigestBuilder
 from imaging.errors import Stopped
 from imaging.extent import Cell
-from imaging.units import KiB, MiB
+from imaging.units import KiB
 from imaging.workers import run_workers
-
-RUN = 2 * MiB
-"""What a worker takes at a time: no larger than a block of any format that places blocks at their first write."""
 
 _PLAIN_THREADS = 2
 """Of a copy without a digest: the kernel's copying is bound by memory, more threads lose 10 to 30 %."""

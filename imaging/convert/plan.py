@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from imaging.extent import Cell, Extent, cells
+from imaging.units import MiB
+
+RUN = 2 * MiB
+"""What a worker takes at a time: no larger than a block of any format that places blocks at their first write."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, fields
 from enum import IntEnum
 from uuid import UUID
 
+from imaging.convert.plan import RUN
 from imaging.crc32c import crc32c
 from imaging.digest import DIGEST_SIZE, ZERO_BLOCK_DIGEST
 from imaging.digest.packed import bitmap_size, pack_digests, unpack_digests
@@ -126,6 +127,8 @@ def why_anew(
         return "the earlier run ended before its first checkpoint"
     if mark.offset > wanted.virtual_size or file_size < mark.file_size:
         return "the partial file is shorter than its journal says"
+    if mark.offset % RUN and mark.offset != wanted.virtual_size:
+        return "the journal's mark is at no run's end"
     return None
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from imaging.convert.checkpoints import FileCheckpoints, Interval
-from imaging.convert.copy import RUN, copy_random
+from imaging.convert.copy import copy_random
 from imaging.convert.journal import Journal
+from imaging.convert.plan import RUN
 from imaging.convert.records import Mark
 from imaging.digest import DIGEST_BLOCK, DigestBuilder
 from imaging.memory import MemoryDevice

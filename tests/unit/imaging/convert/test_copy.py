@@ -4,7 +4,8 @@ import threading
 
 import pytest
 
-from imaging.convert.copy import RUN, copy_random
+from imaging.convert.copy import copy_random
+from imaging.convert.plan import RUN
 from imaging.counting import CountingDevice
 from imaging.digest import DIGEST_BLOCK, DigestBuilder
 from imaging.errors import DeviceFull, DeviceIOError, Stopped

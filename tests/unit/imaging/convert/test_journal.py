@@ -247,3 +247,6 @@ def test_what_is_gone_on_with() -> None:
     assert why_anew(SESSION, SECOND, ids, file_size=199)
     beyond = replace(SECOND, offset=2 * GiB + DIGEST_BLOCK)
     assert why_anew(SESSION, beyond, ids, file_size=200)
+    assert why_anew(SESSION, replace(SECOND, offset=3 * MiB), ids, file_size=200)
+    odd = replace(SESSION, virtual_size=2 * GiB - 512)
+    assert why_anew(odd, replace(SECOND, offset=2 * GiB - 512), odd, file_size=200) is None
