@@ -1,4 +1,4 @@
-"""Tables of unsigned numbers of 4 ("I") or 8 bytes ("Q"), as image files have them: of either order, on any machine."""
+"""Tables of unsigned numbers of 2 ("H"), 4 ("I") or 8 bytes ("Q"), as image files have them, on any machine."""
 
 import sys
 from array import array
@@ -16,13 +16,13 @@ def read_words(file: BlockDevice, offset: int, count: int, kind: str, order: Ord
         file: Whose content they are.
         offset: In bytes.
         count: Bounded by the caller: so much memory is taken.
-        kind: "I" or "Q".
+        kind: "H", "I" or "Q".
         order: Of the bytes in the file.
 
     Raises:
         ReadFailed, SourceChanged: By the file.
     """
-    words = array(kind, bytes(4 if kind == "I" else 8)) * count
+    words = array(kind, bytes(array(kind).itemsize)) * count
     with memoryview(words) as view, view.cast("B") as raw:
         file.read_into(offset, raw)
     order_words(words, order)

@@ -127,7 +127,7 @@ def check_image(
     try:
         info = image.info
         look = REGISTRY[info.format].checker() or _only_opened
-        findings = tuple(bounded(look(file)))
+        findings = tuple(bounded(look(file, image)))
     finally:
         image.close()
     return CheckReport(
@@ -246,7 +246,7 @@ def open_files(
         file.close()
 
 
-def _only_opened(_file: BlockDevice) -> Iterator[Finding]:
+def _only_opened(_file: BlockDevice, _image: DiskImage) -> Iterator[Finding]:
     """Say that nobody looked further, so that silence is not taken for soundness."""
     text = "for this format only what reading needs was checked"
     yield Finding("check.open-only", Severity.NOTE, text)

@@ -13,7 +13,7 @@ Opener = Callable[[BlockDevice, Place], DiskImage]
 Editor = Callable[[ResizableDevice, Place], WritableImage]
 Resizer = Callable[[ResizableDevice, int], None]
 Repairer = Callable[[ResizableDevice], None]
-Checker = Callable[[BlockDevice], Iterator[Finding]]
+Checker = Callable[[BlockDevice, DiskImage], Iterator[Finding]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Format:
     Attributes:
         opens: Opens it for reading.
         edits: Opens it to be written in place; a parent is only read.
-        checks: Looks further than opening does; gets a file that opened without an error.
+        checks: Looks further than opening does; gets the file, and the image that opened in it without an error.
         repairs: Mends what `checks` calls repairable, in a file that opened without an error.
         resizes: Makes its disk larger.
     """

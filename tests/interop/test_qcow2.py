@@ -1,6 +1,9 @@
 """qcow2 images of qemu-img, with every option that it has, are read bit by bit as qemu-img reads them."""
 
 import json
+import random
+import struct
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,8 +11,11 @@ from typing import Any
 import pytest
 from dissect.hypervisor.disk.qcow2 import QCow2
 
+from imaging.check import Severity
 from imaging.digest import digest_device
+from imaging.errors import ImagingError
 from imaging.formats import check_path, open_path
+from imaging.formats.qcow2 import refcounts
 from tests.support.disks import (
     GiB,
     KiB,
@@ -119,6 +125,116 @@ def test_created_and_never_written(
     image = tmp_path / "image.qcow2"
     qemu_img("create", "-q", "-f", "qcow2", "-o", options, image, "5M")
     assert ours(image)[0] == root_of(bytes(5 * MiB))
+
+
+# --- what `imageport disk check` finds, qemu-img check finds, and the other way round
+
+
+def found_by_qemu(image: Path) -> tuple[bool, bool]:
+    """Return whether qemu-img finds leaks, and damage (or does not open it)."""
+    done = subprocess.run(
+        ["qemu-img", "check", "--output=json", "-f", "qcow2", image],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if not done.stdout:
+        return False, True
+    found = json.loads(done.stdout)
+    return "leaks" in found, "corruptions" in found or found["check-errors"] > 0
+
+
+def found_by_us(image: Path) -> tuple[bool, bool, bool]:
+    """Return whether we find leaks, damage, and damage that ended the counting (or the opening)."""
+    try:
+        findings = check_path(image, format="qcow2").findings
+    except ImagingError:
+        return False, True, True
+    severities = {finding.severity for finding in findings}
+    is_uncounted = any(finding.code == "check.uncounted" for finding in findings)
+    return Severity.WARNING in severities, Severity.ERROR in severities, is_uncounted
+
+
+def used_image(folder: Path, options: str) -> Path:
+    """Make an image that was written, discarded, snapshotted and written again, with a bitmap."""
+    image = folder / "image.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", "-o", options, image, "20M")
+    qemu_io(image, "write -P 1 0 3M", "write -z 1M 100k", "discard 2M 512k")
+    if not any(word in options for word in ("extended", "preallocation", "256k", "2M")):
+        qemu_io(image, "write -c -P 7 8M 128k")
+    if "refcount_bits=1" not in options.split(","):  # a snapshot's clusters have two uses
+        qemu_img("snapshot", "-c", "first", image)
+        qemu_io(image, "write -P 4 64k 300k")
+        qemu_img("snapshot", "-c", "a second one", image)
+        qemu_io(image, "write -P 9 5M 1M")
+    if "0.10" not in options:
+        qemu_img("bitmap", "--add", image, "changes")
+        qemu_io(image, "write 0 64k")
+    return image
+
+
+def qemu_io(image: Path, *commands: str) -> None:
+    arguments = [part for command in commands for part in ("-c", command)]
+    subprocess.run(["qemu-io", "-f", "qcow2", *arguments, image], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("options", [*OPTIONS, *PREALLOCATED])
+def test_an_image_with_a_history_is_clean(options: str, tmp_path: Path) -> None:
+    image = used_image(tmp_path, options)
+    assert found_by_qemu(image) == (False, False)
+    assert found_by_us(image) == (False, False, False)
+
+
+@pytest.mark.parametrize(
+    "options", ["cluster_size=4k", "cluster_size=512,refcount_bits=8", "extended_l2=on"]
+)
+def test_a_flipped_bit_is_found_by_both_or_by_none(options: str, tmp_path: Path) -> None:
+    """In refcount table, refcount block, L1 and L2 table and the list of snapshots."""
+    image = used_image(tmp_path, options)
+    content, rng = image.read_bytes(), random.Random(options)
+    bits, _, _, l1_entries, l1, counts, _, _, snapshots = struct.unpack_from(
+        ">IQIIQQIIQ", content, 20
+    )
+    cluster = 1 << bits
+    block, table = (
+        struct.unpack_from(">Q", content, at)[0] & 0x00FFFFFFFFFFFE00 for at in (counts, l1)
+    )
+    places = {counts: 8, block: min(cluster, 400), l1: 8 * l1_entries}
+    places |= {table: min(cluster, 1200), snapshots: 60}
+    seen = set()
+    for number in range(40):
+        changed = bytearray(content)
+        place = sorted(places)[number % len(places)]
+        at = place + rng.randrange(places[place])
+        changed[at] ^= 1 << rng.randrange(8)
+        image.write_bytes(changed)
+        leaks, damage = found_by_qemu(image)
+        our_leaks, our_damage, is_uncounted = found_by_us(image)
+        if is_uncounted:  # reserved bits are no damage for qemu-img
+            assert our_damage
+        else:
+            assert (our_leaks, our_damage) == (leaks, damage), hex(at)
+        seen.add((leaks, damage))
+    assert len(seen) > 2
+
+
+def test_windows_of_the_file_make_no_difference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = used_image(tmp_path, "cluster_size=512")
+    content = bytearray(image.read_bytes())
+    (table,) = struct.unpack_from(">Q", content, 48)
+    for block in (0, 3):  # of 256 clusters
+        (place,) = struct.unpack_from(">Q", content, table + 8 * block)
+        content[place + 100] ^= 1
+        content[place + 300] ^= 2
+    image.write_bytes(content)
+    whole = check_path(image).findings
+    assert len(whole) > 3
+    for window in (100, 256, 1000):
+        monkeypatch.setattr(refcounts, "WINDOW", window)
+        monkeypatch.setattr(refcounts, "MAX_WINDOWS", 1000)
+        assert sorted(check_path(image).findings, key=str) == sorted(whole, key=str)
 
 
 # --- chains of three: the base raw or qcow2, each layer with its own cluster size

@@ -29,14 +29,17 @@ SUBCLUSTERS = 32
 DIRTY, CORRUPT, EXTERNAL_DATA, COMPRESSION_TYPE, EXTENDED_L2 = (1 << bit for bit in range(5))
 """Incompatible features: whoever does not know one must not open the image."""
 _KNOWN_FEATURES = DIRTY | CORRUPT | EXTERNAL_DATA | COMPRESSION_TYPE | EXTENDED_L2
+BITMAPS = 1 << 0
+"""Autoclear feature: the bitmaps extension is up to date; without it, it counts for nothing."""
 RAW_EXTERNAL_DATA = 1 << 1
 """Autoclear feature: the data file is a raw disk too."""
 
 BACKING_FORMAT = 0xE279_2ACA
 DATA_FILE_NAME = 0x4441_5441
 _FEATURE_NAMES = 0x6803_F857
+_BITMAPS = 0x2385_2875
 _END = 0
-_ONCE = (BACKING_FORMAT, DATA_FILE_NAME, _FEATURE_NAMES)
+_ONCE = (BACKING_FORMAT, DATA_FILE_NAME, _FEATURE_NAMES, _BITMAPS)
 
 DEFLATE, ZSTD = 0, 1
 """Compression types. "Deflate" is raw, without the wrapper of zlib, and has a window of 4 KiB."""
@@ -49,11 +52,14 @@ COMPRESSED = 1 << 62
 ALL_ZEROS = 1 << 0
 L1_RESERVED = 0x7F00_0000_0000_01FF
 L2_RESERVED = 0x3F00_0000_0000_01FE
+TABLE_RESERVED = 0x1FF
+"""Of entries of the refcount table, whose other bits are the offset of a refcount block."""
 SECTOR = 512
 """Unit of the length of compressed clusters."""
 
 _HEADER = struct.Struct(">4sIQIIQIIQQIIQ")
 _V3_FIELDS = struct.Struct(">QQQII")
+_BITMAPS_EXTENSION = struct.Struct(">IIQQ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +99,10 @@ class Header:
     refcount_offset: int
     refcount_clusters: int
     snapshots: int
+    snapshots_offset: int
     incompatible: int
     autoclear: int
+    refcount_order: int
     length: int
     compression: int
 
@@ -136,6 +144,14 @@ class CompressedCluster(NamedTuple):
     length: int
 
 
+class BitmapDirectory(NamedTuple):
+    """The bitmaps extension: how many bitmaps there are, and where their directory lies."""
+
+    bitmaps: int
+    offset: int
+    length: int
+
+
 @dataclass(frozen=True, slots=True)
 class Names:
     """The names of other files in the first cluster; bytes that are no UTF-8 are kept as what no name may have.
@@ -144,11 +160,13 @@ class Names:
         backing: Of the backing file, "" if there is none.
         backing_format: By qemu's names, "" if it is not said.
         data_file: Of the external data file, "" if it is not said.
+        bitmaps: Dirty bitmaps that count, None if there are none.
     """
 
     backing: str
     backing_format: str
     data_file: str
+    bitmaps: BitmapDirectory | None = None
 
 
 def parse_header(head: bytes) -> Header:
@@ -204,6 +222,7 @@ def parse_names(area: bytes, header: Header) -> Names:
         backing=_text(area[start : start + length] if start else b""),
         backing_format=_text(found.get(BACKING_FORMAT, b"")),
         data_file=_text(found.get(DATA_FILE_NAME, b"")),
+        bitmaps=_bitmaps(found.get(_BITMAPS, b""), header),
     )
 
 
@@ -245,8 +264,10 @@ def _unpack(head: bytes, version: int) -> Header:
         refcount_offset=fields[9],
         refcount_clusters=fields[10],
         snapshots=fields[11],
+        snapshots_offset=fields[12],
         incompatible=incompatible,
         autoclear=autoclear,
+        refcount_order=order,
         length=length,
         compression=compression,
     )
@@ -271,6 +292,14 @@ def _parse_extensions(area: bytes, position: int, end: int) -> dict[int, bytes]:
         found[kind] = area[position + 8 : position + 8 + length]
         position += 8 + -(-length // 8) * 8
     return found
+
+
+def _bitmaps(content: bytes, header: Header) -> BitmapDirectory | None:
+    """Parse the bitmaps extension: count (4), reserved (4), bytes (8) and offset (8) of the directory."""
+    if not header.autoclear & BITMAPS or len(content) < _BITMAPS_EXTENSION.size:
+        return None
+    count, _, length, offset = _BITMAPS_EXTENSION.unpack_from(content)
+    return BitmapDirectory(count, offset, length) if count else None
 
 
 def _text(name: bytes) -> str:

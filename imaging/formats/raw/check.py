@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 from imaging.check import Finding, Severity
 from imaging.device import BlockDevice
+from imaging.formats.base import DiskImage
 from imaging.units import SECTOR_SIZE
 
 
-def check_raw(file: BlockDevice) -> Iterator[Finding]:
+def check_raw(file: BlockDevice, image: DiskImage) -> Iterator[Finding]:  # noqa: ARG001  (every checker has one shape)
     """Yield what is doubtful in a raw image that can be opened."""
     rest = file.size % SECTOR_SIZE
     if rest:

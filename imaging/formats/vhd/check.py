@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from imaging.check import Finding, Severity, UsageMap
 from imaging.device import BlockDevice, read_bytes
+from imaging.formats.base import DiskImage
 from imaging.formats.bitmaps import SectorBitmaps
 from imaging.formats.leaks import find_leaks
 from imaging.formats.vhd.device import LoadedVhd, find_footer, load_dynamic
@@ -15,7 +16,7 @@ _STEP = 1 * MiB
 _ZEROS = bytes(_STEP)
 
 
-def check_vhd(file: BlockDevice) -> Iterator[Finding]:
+def check_vhd(file: BlockDevice, image: DiskImage) -> Iterator[Finding]:  # noqa: ARG001  (every checker has one shape)
     """Yield what is wrong or doubtful in a VHD."""
     footer, data_end, _ = find_footer(file)
     yield from _check_footers(file, footer.disk_type)

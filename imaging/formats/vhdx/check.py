@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from imaging.check import Finding, Severity, UsageMap
 from imaging.device import BlockDevice, read_bytes
 from imaging.errors import InvalidImage
+from imaging.formats.base import DiskImage
 from imaging.formats.bitmaps import SectorBitmaps
 from imaging.formats.leaks import find_leaks
 from imaging.formats.vhdx.device import LoadedVhdx, load_vhdx
@@ -22,7 +23,7 @@ from imaging.formats.vhdx.layout import (
 from imaging.units import MiB
 
 
-def check_vhdx(file: BlockDevice) -> Iterator[Finding]:
+def check_vhdx(file: BlockDevice, image: DiskImage) -> Iterator[Finding]:  # noqa: ARG001  (every checker has one shape)
     """Yield what is wrong or doubtful in a VHDX; its parent is not looked at."""
     loaded = load_vhdx(file)
     yield from _check_copies(file, HEADER_OFFSETS, HEADER_SIZE, parse_header)
