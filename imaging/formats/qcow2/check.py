@@ -1,6 +1,6 @@
 """Check a qcow2 that can be opened: L2 tables, refcounts and flags, and what its writer said. Changes nothing.
 
-Reads all tables, of internal snapshots too, and no content. Memory: 64 MiB.
+Reads all tables, of internal snapshots too, and no content. Memory: 64 MiB, and 100 bytes for each L2 table.
 """
 
 from collections.abc import Iterator
