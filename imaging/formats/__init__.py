@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from imaging.check import CheckReport, Finding, Severity, bounded
+from imaging.check import CheckReport, bounded
 from imaging.device import BlockDevice, ResizableDevice
 from imaging.errors import FormatUnsaid, ImagingError, ReferenceRefused, UnsupportedImage
 from imaging.filedev import FileDevice, FileId
@@ -126,7 +126,7 @@ def check_image(
     image = open_image(file, format=format, name=name, siblings=siblings)
     try:
         info = image.info
-        look = REGISTRY[info.format].checker() or _only_opened
+        look = REGISTRY[info.format].checker()
         findings = tuple(bounded(look(file, image)))
     finally:
         image.close()
@@ -244,12 +244,6 @@ def open_files(
             image.close()
     finally:
         file.close()
-
-
-def _only_opened(_file: BlockDevice, _image: DiskImage) -> Iterator[Finding]:
-    """Say that nobody looked further, so that silence is not taken for soundness."""
-    text = "for this format only what reading needs was checked"
-    yield Finding("check.open-only", Severity.NOTE, text)
 
 
 class _Unsaid:

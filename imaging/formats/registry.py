@@ -29,8 +29,8 @@ class Format:
     """
 
     opens: str
+    checks: str
     edits: str = ""
-    checks: str = ""
     repairs: str = ""
     resizes: str = ""
 
@@ -44,9 +44,9 @@ class Format:
         found: Editor = load(self.edits)
         return found
 
-    def checker(self) -> Checker | None:
+    def checker(self) -> Checker:
         """Return what checks it."""
-        found: Checker | None = load(self.checks) if self.checks else None
+        found: Checker = load(self.checks)
         return found
 
     def repairer(self) -> Repairer | None:
@@ -85,8 +85,8 @@ REGISTRY = {
     "qcow2": Format(
         f"{_PACKAGE}.qcow2.device:open_qcow2", checks=f"{_PACKAGE}.qcow2.check:check_qcow2"
     ),
-    "vmdk": Format(f"{_PACKAGE}.vmdk.device:open_vmdk"),
-    "ova": Format(f"{_PACKAGE}.ova.device:open_ova"),
+    "vmdk": Format(f"{_PACKAGE}.vmdk.device:open_vmdk", checks=f"{_PACKAGE}.vmdk.check:check_vmdk"),
+    "ova": Format(f"{_PACKAGE}.ova.device:open_ova", checks=f"{_PACKAGE}.ova.check:check_ova"),
 }
 FORMATS = tuple(REGISTRY)
 RESIZABLE = tuple(name for name, form in REGISTRY.items() if form.resizes)

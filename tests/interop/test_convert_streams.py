@@ -10,7 +10,7 @@ from dissect.hypervisor.disk.vmdk import VMDK
 
 from appliance.cli.main import main
 from imaging.convert import TARGETS
-from imaging.formats import FORMATS
+from imaging.formats import FORMATS, check_path
 from tests.support.disks import GiB, KiB, MiB, needs_qemu_img, pattern, qemu_img, write_sparse
 
 pytestmark = pytest.mark.interop
@@ -64,6 +64,7 @@ def test_qemu_finds_a_sound_image_with_the_same_disk(make, name: str, tmp_path: 
     disk = write_sparse(tmp_path / "disk.raw", *DISKS[name])
     image = make(disk)
     assert "No errors were found" in qemu_img("check", "-f", "vmdk", image)
+    assert check_path(image).clean
     # Of disks of two sizes it would say so first.
     compared = qemu_img("compare", "-f", "raw", "-F", "vmdk", disk, image)
     assert compared == "Images are identical.\n"

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from appliance.cli.main import main
+from imaging.formats import check_path
 from tests.support import vmdks
 from tests.support.disks import (
     GiB,
@@ -43,6 +44,7 @@ def _by_qemu(image: Path, form: str) -> bytes:
 
 def _assert_holds(image: Path, raw: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _digest(capsys, image)[1]["root"] == _digest(capsys, raw, "--format", "raw")[1]["root"]
+    assert check_path(image).clean
 
 
 @needs_qemu_img

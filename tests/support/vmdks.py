@@ -1,5 +1,6 @@
 """VMDK and OVA images for tests, built by hand from the specifications; they share no code with the readers."""
 
+import hashlib
 import io
 import struct
 import tarfile
@@ -271,7 +272,11 @@ def tar(members: dict[str, bytes], form: int = tarfile.USTAR_FORMAT) -> bytes:
 def ova(image: bytes, name: str = "disk-1.vmdk") -> bytes:
     """Pack an appliance of one disk."""
     text = ovf({"file1": name}, {"vmdisk1": "file1"})
-    return tar({"vm.ovf": text, "vm.mf": b"SHA256(vm.ovf)= 00\n", name: image})
+    members = {"vm.ovf": text, name: image}
+    lines = [
+        f"SHA256({key})= {hashlib.sha256(data).hexdigest()}\n" for key, data in members.items()
+    ]
+    return tar({"vm.ovf": text, "vm.mf": "".join(lines).encode(), name: image})
 
 
 class Folder:

@@ -4,20 +4,48 @@ Implements DMTF DSP0243, 6.4 "OVF package in a single file". The manifest's dige
 read of the file, and opening reads only metadata.
 """
 
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 
 from imaging.device import BlockDevice, read_bytes
 from imaging.errors import InvalidImage, UnsupportedImage
-from imaging.formats.base import BaseImage, ImageInfo
+from imaging.formats.base import Closable, ImageInfo
 from imaging.formats.ova.ovf import MAX_OVF_SIZE, OvfDisk, parse_ovf
 from imaging.formats.place import NOWHERE, Place, naming
 from imaging.formats.raw.device import FlatImage
 from imaging.formats.tar.members import TarFolder, TarMember, tar_members
-from imaging.formats.vmdk.device import open_vmdk
+from imaging.formats.vmdk.device import VmdkImage, open_vmdk
 from imaging.siblings import bare_name
 
 _GZIP_MAGIC = b"\x1f\x8b"
+
+
+class OvaImage(FlatImage):
+    """The disk of an OVA, whatever kind of VMDK it is in.
+
+    Attributes:
+        disk: The same, as a VMDK.
+        content: The file of the VMDK, in the archive.
+        disk_name: The member that it is.
+        members: All of the archive.
+    """
+
+    def __init__(
+        self,
+        disk: VmdkImage,
+        info: ImageInfo,
+        *,
+        content: BlockDevice,
+        disk_name: str,
+        members: dict[str, TarMember],
+        owned: Sequence[Closable],
+    ) -> None:
+        super().__init__(disk, info, owned=owned)
+        self.disk = disk
+        self.content = content
+        self.disk_name = disk_name
+        self.members = members
 
 
 def holds_ovf(file: BlockDevice) -> bool:
@@ -29,7 +57,7 @@ def holds_ovf(file: BlockDevice) -> bool:
     return any(_is_ovf(member.name) for member in tar_members(file))
 
 
-def open_ova(file: BlockDevice, place: Place = NOWHERE) -> BaseImage:
+def open_ova(file: BlockDevice, place: Place = NOWHERE) -> OvaImage:
     """Check the archive, the descriptor and all metadata of the disk, and open it.
 
     Raises:
@@ -49,7 +77,8 @@ def open_ova(file: BlockDevice, place: Place = NOWHERE) -> BaseImage:
         with naming(name):
             image = opened.enter_context(closing(open_vmdk(content, inner)))
         info = _describe(file, image.info, warnings)
-        return FlatImage(image, info, owned=[opened.pop_all()])
+        owned = [opened.pop_all()]
+        return OvaImage(image, info, content=content, disk_name=name, members=members, owned=owned)
 
 
 def _is_ovf(name: str) -> bool:

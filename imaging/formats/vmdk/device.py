@@ -48,11 +48,13 @@ class VmdkImage(BaseImage):
         extents: Sequence[BlockDevice],
         *,
         cid: int,
+        parts: Sequence["Part"],
         owned: Sequence[Closable],
     ) -> None:
-        """Join `extents`, whose sizes together are the virtual size."""
+        """Join `extents`, whose sizes together are the virtual size; `parts` are what they were opened from."""
         super().__init__(file, info, owned=owned)
         self.cid = cid
+        self.parts = parts
         self._extents_of_disk = extents
         self._starts = _starts(extent.size for extent in extents)
 
@@ -97,20 +99,23 @@ def open_vmdk(file: BlockDevice, place: Place = NOWHERE) -> VmdkImage:
         info = _describe(file, disk, parent)
         extents = _over_parent(disk.parts, parent)
         cid = disk.descriptor.cid
-        return VmdkImage(file, info, extents, cid=cid, owned=[opened.pop_all()])
+        owned = [opened.pop_all()]
+        return VmdkImage(file, info, extents, cid=cid, parts=disk.parts, owned=owned)
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class Part:
     """An extent that was opened.
 
     Attributes:
+        line: What the descriptor says of it.
         file: Where it lies; for messages and reading, closed by whoever opened it.
         device: Its bytes; exactly as many as the descriptor says.
         sparse: Its grains, if it has any: in a delta link only these have holes.
         warnings: About it.
     """
 
+    line: ExtentLine
     file: BlockDevice
     device: BlockDevice
     sparse: SparseExtent | None = None
@@ -123,7 +128,7 @@ class _Disk:
 
     descriptor: Descriptor
     offset: int
-    parts: tuple[_Part, ...]
+    parts: tuple[Part, ...]
 
 
 def _open_single(file: BlockDevice) -> _Disk:
@@ -149,7 +154,7 @@ def _open_single(file: BlockDevice) -> _Disk:
         warnings += (
             f"the descriptor says {lines[0].length} bytes, the header {header.capacity}: the header counts",
         )
-    return _Disk(descriptor, offset, (_Part(file, sparse.image, sparse, warnings),))
+    return _Disk(descriptor, offset, (Part(lines[0], file, sparse.image, sparse, warnings),))
 
 
 def _open_described(file: BlockDevice, place: Place, opened: ExitStack) -> _Disk:
@@ -202,13 +207,13 @@ def _ranges_by_file(
     return ranges
 
 
-def _open_extent(line: ExtentLine, files: dict[str, BlockDevice], kept: KeptWindows) -> _Part:
+def _open_extent(line: ExtentLine, files: dict[str, BlockDevice], kept: KeptWindows) -> Part:
     if line.type is ExtentType.ZERO:
         nothing = MemoryDevice(0)
-        return _Part(nothing, OverlayDevice(nothing, size=line.length))
+        return Part(line, nothing, OverlayDevice(nothing, size=line.length))
     file = files[line.name]
     if line.type is not ExtentType.SPARSE:
-        return _Part(file, OffsetDevice(file, line.file_offset, line.length))
+        return Part(line, file, OffsetDevice(file, line.file_offset, line.length))
     sparse = open_sparse(file, kept)
     capacity, warnings = sparse.header.capacity, sparse.warnings
     if capacity < line.length:
@@ -220,7 +225,7 @@ def _open_extent(line: ExtentLine, files: dict[str, BlockDevice], kept: KeptWind
             f"the capacity is {capacity} bytes, of which the descriptor takes {line.length}",
         )
     warnings = tuple(f"{line.name}: {warning}" for warning in warnings)
-    return _Part(file, OffsetDevice(sparse.image, 0, line.length), sparse, warnings)
+    return Part(line, file, OffsetDevice(sparse.image, 0, line.length), sparse, warnings)
 
 
 def _open_parent(disk: _Disk, place: Place, opened: ExitStack) -> Parent | None:
@@ -244,7 +249,7 @@ def _open_checked(file: BlockDevice, place: Place, cid: int) -> VmdkImage:
     return image
 
 
-def _over_parent(parts: Sequence[_Part], parent: Parent | None) -> list[BlockDevice]:
+def _over_parent(parts: Sequence[Part], parent: Parent | None) -> list[BlockDevice]:
     """Return the extents' devices, each over its range of the parent, if there is one."""
     if parent is None:
         return [part.device for part in parts]

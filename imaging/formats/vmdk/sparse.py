@@ -40,12 +40,18 @@ class SparseExtent:
         header: As the file has it.
         image: The extent as a disk of its own; holes read as zeros.
         tables: Which grains are there: a delta's holes are its parent's.
-        warnings: What an administrator should know, as sentences.
+        directory_offset: That of the directory that `tables` are of: the redundant one if the first is damaged.
+        data_end: Where grains end in the file; behind it a stream has its footer.
+        fault: What is wrong with the other directory, as a sentence; "" if nothing is.
+        warnings: What an administrator should know, as sentences; `fault` among them.
     """
 
     header: SparseHeader
     image: BaseImage
     tables: GrainTables
+    directory_offset: int
+    data_end: int
+    fault: str
     warnings: tuple[str, ...]
 
 
@@ -64,7 +70,8 @@ def open_sparse(file: BlockDevice, kept: KeptWindows) -> SparseExtent:
     end = file.size
     if header.directory_offset is None:
         header, end = _read_footer(file, header), file.size - FOOTER_AREA_SIZE
-    tables, warnings = _choose_tables(file, header, end, kept)
+    tables, offset, fault = _choose_tables(file, header, end, kept)
+    warnings: tuple[str, ...] = (fault,) if fault else ()
     if header.is_dirty:
         warnings += ("its writer did not close the image: it may be inconsistent",)
     info = ImageInfo(
@@ -76,7 +83,8 @@ def open_sparse(file: BlockDevice, kept: KeptWindows) -> SparseExtent:
         dirty=header.is_dirty,
         warnings=warnings,
     )
-    return SparseExtent(header, _image_of(file, info, tables, end), tables, warnings)
+    image = _image_of(file, info, tables, end)
+    return SparseExtent(header, image, tables, offset, end, fault, warnings)
 
 
 def _image_of(file: BlockDevice, info: ImageInfo, tables: GrainTables, data_end: int) -> BaseImage:
@@ -141,8 +149,11 @@ def _refuse_end(file: BlockDevice, start: int) -> NoReturn:
 
 def _choose_tables(
     file: BlockDevice, header: SparseHeader, end: int, kept: KeptWindows
-) -> tuple[GrainTables, tuple[str, ...]]:
-    """Return the tables of the grain directory; if they are damaged, those of the redundant one."""
+) -> tuple[GrainTables, int, str]:
+    """Return the tables of the grain directory, its offset, and what is wrong with the other directory.
+
+    If the first one is damaged, the redundant one counts.
+    """
     if header.directory_offset is None or header.directory_offset == 0:
         raise InvalidImage("the header does not say where the grain directory is", offset=56)
     try:
@@ -154,32 +165,33 @@ def _choose_tables(
             spare = _checked_tables(file, header, header.redundant_offset, end, kept)
         except InvalidImage:
             raise err from None
-        return spare, (f"the grain directory is damaged ({err}), the redundant one was used",)
-    return tables, _compare_spare(file, header, tables, kept)
+        fault = f"the grain directory is damaged ({err}), the redundant one was used"
+        return spare, header.redundant_offset, fault
+    return tables, header.directory_offset, _compare_spare(file, header, tables, kept)
 
 
 def _compare_spare(
     file: BlockDevice, header: SparseHeader, tables: GrainTables, kept: KeptWindows
-) -> tuple[str, ...]:
-    """Compare the redundant tables, if there are any; return what is worth a warning.
+) -> str:
+    """Compare the redundant tables, if there are any; return what is wrong with them.
 
     Raises:
         InvalidImage: They name other grains, in an image that was closed: nobody can tell which are right.
     """
     if header.redundant_offset is None:
-        return ()
+        return ""
     try:
         spare = GrainTables(file, header, header.redundant_offset, kept)
         different = next(
             (n for n in range(tables.windows) if tables.window(n) != spare.window(n)), None
         )
     except InvalidImage as err:
-        return (f"the redundant grain directory is damaged ({err}), it was not used",)
+        return f"the redundant grain directory is damaged ({err}), it was not used"
     if different is None:
-        return ()
+        return ""
     message = "the two grain directories do not name the same grains"
     if header.is_dirty:
-        return (f"{message}: the first was used",)
+        return f"{message}: the first was used"
     raise InvalidImage(
         f"{message}, expected at file offset {header.redundant_offset} what is at"
         f" {header.directory_offset}",

@@ -2,13 +2,12 @@
 
 import struct
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
 from imaging.check import CheckReport, Finding, Severity
 from imaging.errors import ImagingError, ParentNeeded
-from imaging.formats import check_image, registry
+from imaging.formats import check_image
 from imaging.memory import MemoryDevice
 from tests.support.chains import MemoryFolder, VhdChild, VhdxChild, vhd_chain, vhdx_chain
 from tests.support.disks import (
@@ -217,13 +216,6 @@ def test_what_cannot_be_read_is_an_error_and_no_report() -> None:
     for content, form in ((vhdx(states={1: (4 << 20) | 6}), "vhdx"), (vhd()[:1024], "vhd")):
         with pytest.raises(ImagingError):
             checked(content, form)
-
-
-def test_a_format_without_a_check_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    unchecked = replace(registry.REGISTRY["raw"], checks="")
-    monkeypatch.setitem(registry.REGISTRY, "raw", unchecked)
-    report = checked(pattern(MiB), "raw")
-    assert (only(report).code, report.clean) == ("check.open-only", True)
 
 
 def test_a_thousand_faults_are_a_short_report() -> None:
