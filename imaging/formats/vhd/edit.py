@@ -153,19 +153,30 @@ class VhdEditor(BlockEditor):
 
     def _allocate(self) -> int:
         """Return where the bitmap of a new block goes: its data begin at a multiple of 4 KiB."""
-        size = self._table.bitmap_size
-        start = round_up(self._end + size, _PAGE) - size
-        end = start + size + self._block_size
+        start, end = self._place_behind(self._end)
         if start // SECTOR_SIZE >= ABSENT:
             raise DiskTooLarge(
                 f"the VHD is full: its BAT names no block at file offset {start}", offset=start
             )
         if end > self._room:
-            self._make_room(end + (_AHEAD - 1) * (size + self._block_size))
+            self._make_room(end)
         self._end = end
         return start
 
-    def _make_room(self, room: int) -> None:
+    def _place_behind(self, offset: int) -> tuple[int, int]:
+        """Return where the next block begins and ends if nothing lies behind `offset`."""
+        size = self._table.bitmap_size
+        start = round_up(offset + size, _PAGE) - size
+        return start, start + size + self._block_size
+
+    def _make_room(self, end: int) -> None:
+        """Move the footer behind `end` and the blocks to come, right where one ends.
+
+        There it will lie under the bitmap of the next block, or before it: it is left there, and must not show in data.
+        """
+        room = end
+        for _ in range(_AHEAD - 1):
+            _, room = self._place_behind(room)
         self._target.truncate(room + FOOTER_SIZE)
         self._target.write(room, self._footer)
         self._target.flush()

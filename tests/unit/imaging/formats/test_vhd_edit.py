@@ -118,6 +118,23 @@ def test_room_that_was_made_ahead_is_given_back() -> None:
     edited.assert_reopens()
 
 
+@pytest.mark.parametrize("block_size", [512, 2 * KiB, 4 * KiB, 64 * KiB])
+def test_footers_that_were_moved_on_do_not_show_in_later_blocks(block_size: int) -> None:
+    """Room is made ahead several times, and of each block only a sector is written: the rest is zeros."""
+    size = 40 * block_size
+    blocks = {0: pattern(block_size)}
+    content = DynamicVhd(size, blocks, block_size=block_size).build()
+    model = bytearray(blocks[0] + bytes(size - block_size))
+    edited = Edited(RecordedDevice(content), "vhd", model)
+    for block in range(1, 40):
+        edited.write(block * block_size, pattern(512, block))
+    edited.assert_reads()
+    edited.flush()
+    edited.image.close()
+    edited.assert_reopens()
+    assert edited.file.size <= len(content) + 39 * (block_size + 4 * KiB)
+
+
 def test_opening_alone_and_flushing_twice_change_nothing() -> None:
     edited = dynamic()
     edited.image.flush()
