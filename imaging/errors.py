@@ -150,7 +150,7 @@ class AccessDenied(DeviceError):
     code = "imaging.access-denied"
     exit_code = 77
     http_status = 403
-    fix = "Run as a user who may read the file."
+    fix = "Run as a user who may read the file; to write it or beside it, one who may do that."
 
 
 class Truncated(InvalidImage):

@@ -12,6 +12,7 @@ from appliance.cli import diskresume, output
 from appliance.cli.diskchild import DIFFERENCING, convert_to_child, require_parent
 from appliance.cli.exits import BadUsage, Exit
 from appliance.cli.helppage import add_verb
+from appliance.cli.inputs import image_path
 from appliance.cli.signals import Asked, asked_to_end
 from imaging.convert import TARGETS, Options, convert, target_name
 from imaging.counting import CountingDevice
@@ -36,8 +37,10 @@ def add_arguments(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = add_verb(
         verbs, "convert", text, *(f"imageport disk convert {one}" for one in examples)
     )
-    parser.add_argument("source", type=Path, metavar="SRC", help="the image file or block device")
-    parser.add_argument("target", type=Path, metavar="DST", help="the file that is made")
+    parser.add_argument(
+        "source", type=image_path, metavar="SRC", help="the image file or block device"
+    )
+    parser.add_argument("target", type=image_path, metavar="DST", help="the file that is made")
     parser.add_argument(
         "--to",
         type=_target,

@@ -9,8 +9,8 @@ from appliance.cli.helppage import add_verb
 from imaging.formats import RESIZABLE, open_path, resize_path, said_format
 from imaging.units import GiB, KiB, MiB, TiB
 
-_UNITS = {"": 1, "KiB": KiB, "MiB": MiB, "GiB": GiB, "TiB": TiB}
-_SIZE = re.compile(r"(\+?)([0-9]{1,19})(|KiB|MiB|GiB|TiB)")
+_UNITS = {"": 1, "K": KiB, "M": MiB, "G": GiB, "T": TiB}
+_SIZE = re.compile(r"(\+?)([0-9]{1,19})(?:([KMGT])(?:iB)?)?")
 
 
 def add_arguments(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -18,7 +18,8 @@ def add_arguments(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser = add_verb(
         verbs,
         "resize",
-        "make the disk inside an image larger; what is added reads as zeros",
+        "make the disk inside an image larger; what is added reads as zeros. Differencing images over it (checkpoints,"
+        " versions) no longer fit it afterwards",
         "imageport disk resize golden.vhdx 80GiB",
         "imageport disk resize golden.vhd +512MiB --json",
     )
@@ -27,7 +28,7 @@ def add_arguments(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "size",
         type=_size,
         metavar="SIZE",
-        help="bytes, or with KiB, MiB, GiB, TiB; +SIZE: so much more",
+        help="bytes, or with KiB, MiB, GiB, TiB (K, M, G, T mean the same); +SIZE: so much more",
     )
     parser.add_argument(
         "--format", choices=RESIZABLE, help="what the file is (default: what its name says)"
@@ -69,4 +70,4 @@ def _size(text: str) -> tuple[bool, int]:
         raise argparse.ArgumentTypeError(
             f"{text[:40]!r} is no size: write 80GiB, 85899345920 or +10GiB"
         )
-    return bool(match[1]), int(match[2]) * _UNITS[match[3]]
+    return bool(match[1]), int(match[2]) * _UNITS[match[3] or ""]

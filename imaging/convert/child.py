@@ -19,6 +19,7 @@ from imaging.errors import ParentMismatch, ReferenceRefused
 from imaging.filedev import FileDevice
 from imaging.formats import open_image, open_path
 from imaging.formats.base import DiskImage, ImageInfo
+from imaging.formats.place import naming
 from imaging.formats.vhdx.device import LoadedVhdx, load_vhdx
 from imaging.formats.vhdx.layout import (
     ITEM_DISK_ID,
@@ -116,7 +117,8 @@ def _require_neighbours(parent: Path, child: Path) -> None:
 def _load(parent: Path) -> LoadedVhdx:
     file = FileDevice(parent)
     try:
-        return load_vhdx(file)
+        with naming(str(parent)):
+            return load_vhdx(file)
     finally:
         file.close()
 

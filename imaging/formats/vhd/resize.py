@@ -1,7 +1,7 @@
 """Make the disk of a VHD larger; a sound image of the old or the new size at every moment.
 
 A dynamic disk needs a longer BAT at times: it moves behind the blocks, and one sector of the dynamic header says so.
-The old one's place is left as a gap. A fixed disk has only the footer at its end, which must never be missing: first a
+The old one's place becomes a hole. A fixed disk has only the footer at its end, which must never be missing: first a
 second one is added where the new end will be, still of the old size; then the old one, a gap then, is zeroed; then the
 new one tells the new size, in one sector.
 """
@@ -89,6 +89,8 @@ def _resize_dynamic(
     _put_footer(file, data_end, resized)
     file.write(0, resized)
     file.flush()
+    if blocks > loaded.header.max_entries:  # nothing names the old BAT any more
+        file.zero(loaded.header.table_offset, loaded.header.max_entries * _ENTRY.size)
 
 
 def _put_footer(file: ResizableDevice, offset: int, footer: bytes) -> None:

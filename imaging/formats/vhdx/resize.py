@@ -73,10 +73,12 @@ def resize_vhdx(file: ResizableDevice, size: int) -> None:
     _clear_last_block(file, loaded)
     regions, _ = read_regions(file)
     pages = OverlayDevice(file)
-    _write_entries(file, loaded, size, regions, pages)
+    has_moved = _write_entries(file, loaded, size, regions, pages)
     _write_size(file, regions[REGION_METADATA], size, pages)
     log.commit(_changed_pages(pages))
     log.close()
+    if has_moved:  # nothing names the old place any more
+        file.zero(regions[REGION_BAT].offset, regions[REGION_BAT].length)
 
 
 def _clear_last_block(file: ResizableDevice, loaded: LoadedVhdx) -> None:
@@ -104,12 +106,13 @@ def _write_entries(
     size: int,
     regions: dict[bytes, Region],
     pages: OverlayDevice,
-) -> None:
-    """Write the entries of the new blocks, in a longer region where this one is too short."""
+) -> bool:
+    """Write the entries of the new blocks, in a longer region where this one is too short; return whether it was."""
     disk, bat = loaded.disk, regions[REGION_BAT]
     blocks = -(-size // disk.block_size)
     old, new = (entry_count(disk, count) * ENTRY_SIZE for count in (disk.blocks, blocks))
-    if new > bat.length:
+    has_moved = new > bat.length
+    if has_moved:
         moved = bat._replace(offset=file.size, length=round_up(new, MiB))
         file.truncate(moved.offset + moved.length)
         for done in range(0, old, _STEP):
@@ -124,6 +127,7 @@ def _write_entries(
             file.write(bat.offset + done, bytes(min(_STEP, new - done)))
     if disk.is_fixed and blocks > disk.blocks:
         _allocate(file, loaded, blocks, bat)
+    return has_moved
 
 
 def _allocate(file: ResizableDevice, loaded: LoadedVhdx, blocks: int, bat: Region) -> None:

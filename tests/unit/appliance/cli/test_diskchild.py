@@ -137,3 +137,12 @@ def test_sectors_of_a_vhdx_must_be_the_parents_and_a_raw_disk_has_none(
     assert json.loads(capsys.readouterr().out)["code"] == "imaging.parent-mismatch"
     assert run("convert", raw, tmp_path / "a.avhdx", *to) == 0
     assert read(tmp_path / "a.avhdx") == pattern(MiB, 3)
+
+
+def test_a_parent_that_is_no_vhdx_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "disk.raw").write_bytes(CONTENT)
+    assert run("create-child", tmp_path / "disk.raw", tmp_path / "c.avhdx") == 65
+    assert f"{tmp_path / 'disk.raw'}: the file begins with" in capsys.readouterr().err
+    assert names(tmp_path) == ["disk.raw"]

@@ -146,6 +146,15 @@ def test_the_source_is_never_written(
     assert raw.read_bytes() == RAW
 
 
+def test_a_dash_is_no_stream(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(raw, Path("-"), "--to", "raw") == 2
+    assert "write ./- for a file of that name" in capsys.readouterr().err
+    assert main(["disk", "convert", str(raw), "./-", "--to", "raw"]) == 0
+
+
 def test_an_unknown_target_lists_the_known_ones(
     raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,14 @@ from tests.support.disks import MiB, Vhdx, fixed_vhd, pattern
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("8388608", 8 * MiB), ("8MiB", 8 * MiB), ("+5MiB", 8 * MiB), ("8192KiB", 8 * MiB)],
+    [
+        ("8388608", 8 * MiB),
+        ("8MiB", 8 * MiB),
+        ("+5MiB", 8 * MiB),
+        ("8192KiB", 8 * MiB),
+        ("8M", 8 * MiB),
+        ("+5120K", 8 * MiB),
+    ],
 )
 def test_resize_contract(
     text: str, size: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -1,12 +1,13 @@
 """Resizes: the disk is longer, its new part reads as zeros, and a power loss leaves the old disk or the new one."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from imaging.device import read_bytes
 from imaging.errors import DiskTooLarge, InvalidImage, SizeRefused, UnsupportedImage
-from imaging.formats import check_image, edit_image, open_image
+from imaging.formats import check_image, check_path, edit_image, open_image, resize_path
 from imaging.formats.registry import REGISTRY
 from imaging.memory import MemoryDevice
 from tests.support.chains import VhdChild, VhdxChild
@@ -120,6 +121,16 @@ def test_a_table_that_is_too_short_moves(monkeypatch: pytest.MonkeyPatch) -> Non
         found = open_image(MemoryDevice(state.content, read_only=True), format="vhdx")
         assert found.size in (3 * MiB + 4096, size)
         assert read_bytes(found, 0, MiB) == pattern(MiB)
+
+
+@pytest.mark.parametrize(("form", "build"), [("vhd", vhd_dynamic), ("vhdx", vhdx)])
+def test_the_place_of_the_old_table_is_a_hole_of_the_file(
+    form: str, build: Callable[[], bytes], tmp_path: Path
+) -> None:
+    path = tmp_path / f"image.{form}"
+    path.write_bytes(build())
+    resize_path(path, 200 << 30, format=form)
+    assert check_path(path).clean
 
 
 @pytest.mark.parametrize("form", ["raw", "vhd", "vhdx"])
