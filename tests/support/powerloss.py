@@ -65,6 +65,15 @@ class Recording:
             position = reached + 1
         yield State(self._apply(durable), position, position)
 
+    def last_states(self, chance: random.Random) -> list[bytes]:
+        """Return some of what a disk may hold in the end: what was flushed, with nothing, all or some of the rest."""
+        *flushed, pending = self._epochs()
+        durable = [one for epoch in flushed for one in epoch]
+        choices = [[], pending, [_torn(one, chance) for one in pending]]
+        choices += [[one for one in pending if chance.random() < 0.5] for _ in range(2)]
+        choices += [pending[: len(pending) // 2], pending[len(pending) // 2 :]]
+        return [self._apply(durable + choice) for choice in (choices if pending else [[]])]
+
     def _epochs(self) -> Iterator[list[Operation]]:
         pending: list[Operation] = []
         for operation in self.operations:

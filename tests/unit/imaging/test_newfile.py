@@ -7,6 +7,7 @@ import pytest
 
 from imaging.errors import DeviceFull, FileBusy, FileExists, FileMissing, NotAFile
 from imaging.newfile import NewFile
+from tests.support.folderloss import FolderTrace
 
 
 def test_a_committed_file_has_its_bytes_and_holes(tmp_path):
@@ -151,3 +152,19 @@ def test_a_file_that_is_not_kept_forgets_the_journal_before_it_forgets_the_data(
     with NewFile(tmp_path / "a"):
         assert done == ["durable", False]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_after_a_power_loss_a_name_has_its_whole_content(tmp_path, monkeypatch, replace):
+    path = tmp_path / "a"
+    if replace:
+        path.write_bytes(b"old")
+    trace = FolderTrace(tmp_path)
+    with monkeypatch.context() as patched:
+        trace.attach(patched)
+        with NewFile(path, replace=replace) as file:
+            file.write(0, b"new" * 1000)  # the caller need not flush
+            file.commit()
+    for done, state in trace.states():
+        allowed = (trace.initial.get("a"), b"new" * 1000)
+        assert state.get("a") in (allowed if done < len(trace.events) else allowed[1:])
