@@ -109,10 +109,9 @@ def _clear_last_block(file: ResizableDevice, loaded: LoadedVhd) -> None:
     if bitmap is None:
         return
     start = bitmap + loaded.table.bitmap_size
-    others = [item.offset for item in loaded.reserved]
-    others += [offset for _, offset in loaded.table.bitmap_offsets()]
+    # No other block begins there, or it would not have opened.
     is_cut = start + block_size > loaded.data_end
-    if is_cut or any(start < offset < start + block_size for offset in others):
+    if is_cut or any(start < item.offset < start + block_size for item in loaded.reserved):
         raise UnsupportedImage(
             "the last block ends with the disk and has no room to grow: convert it", offset=start
         )
@@ -128,7 +127,10 @@ def _clear_entries(file: ResizableDevice, loaded: LoadedVhd, blocks: int) -> Non
 
 
 def _move_table(file: ResizableDevice, footer: bytes, loaded: LoadedVhd, blocks: int) -> int:
-    """Write a longer BAT where the footer was, behind which there is another one; return where that is."""
+    """Write a longer BAT where the footer was, behind which there is another one; return where that is.
+
+    The change of the header, which makes the new BAT count, is the caller's to flush.
+    """
     header = loaded.header
     if loaded.footer.data_offset % SECTOR_SIZE:
         raise UnsupportedImage(
@@ -151,5 +153,4 @@ def _move_table(file: ResizableDevice, footer: bytes, loaded: LoadedVhd, blocks:
     file.write(
         offset, moved[:SECTOR_SIZE]
     )  # checksum and both fields: what changes is in one sector
-    file.flush()
     return end

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from imaging.device import read_bytes
-from imaging.errors import DiskTooLarge, InvalidImage, UnsupportedImage
+from imaging.errors import DeviceIOError, DiskTooLarge, InvalidImage, UnsupportedImage
 from imaging.formats import edit_image, open_image
 from imaging.memory import MemoryDevice
 from tests.support.chains import MemoryFolder, VhdChild
@@ -167,6 +167,33 @@ def test_changes_of_metadata_are_not_kept_without_end(monkeypatch: pytest.Monkey
         assert not list(edited.image._changes.changes())  # type: ignore[attr-defined]
     edited.image.close()
     edited.assert_survives_power_loss()
+
+
+def test_what_one_write_leaves_behind_a_commit_is_flushed_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Metadata are made durable in the middle of a write: the rest of it waits for the next flush."""
+    monkeypatch.setattr("imaging.formats.vhd.edit._MANY", 2)
+    edited = dynamic()
+    edited.write(2 * BLOCK, pattern(3 * BLOCK, 4))
+    edited.flush()
+    edited.assert_survives_power_loss()
+
+
+def test_after_a_failed_flush_closing_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    edited = dynamic()
+    edited.write(2 * BLOCK, b"x")
+
+    def fail(_: RecordedDevice) -> None:
+        raise DeviceIOError("the storage failed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RecordedDevice, "flush", fail)
+        with pytest.raises(DeviceIOError):
+            edited.image.flush()
+    count = edited.done
+    edited.image.close()
+    assert edited.done == count
 
 
 def test_written_sectors_of_a_dynamic_disk_are_marked() -> None:

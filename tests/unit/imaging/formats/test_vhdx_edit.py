@@ -143,6 +143,15 @@ def test_many_changes_are_committed_in_parts_that_each_survive(make: Callable[[]
     edited.assert_survives_power_loss()
 
 
+def test_what_one_write_leaves_behind_a_commit_is_flushed_too() -> None:
+    """Block 0 is new, which is committed; block 1, in the same write, is there and written in place."""
+    edited = dynamic()
+    edited.image._log.capacity = 1  # type: ignore[attr-defined]
+    edited.write(512, pattern(2 * MiB - 512, 4))
+    edited.flush()
+    edited.assert_survives_power_loss()
+
+
 def test_a_log_that_is_there_is_applied_to_the_file() -> None:
     new = pattern(4096, 7)
     entry = Entry(5, {DATA + 8192: new, DATA + 65536: 3 * 4096})
