@@ -68,6 +68,7 @@ def test_a_repair_leaves_the_disk_and_nothing_to_repair(
     after = check_image(file, format=form)
     assert after.clean, after.findings
     assert disk_of(read_bytes(file, 0, file.size), form) == disk
+    assert file.recording.operations[-1].offset < 0, "not durable when it returned"
     states = 0
     for state in file.recording.states():
         assert disk_of(state.content, form) == disk
