@@ -114,7 +114,8 @@ class NewFile:
     def abort(self) -> None:
         """Give it up: the partial file is deleted, unless it is to be kept. May be called twice, and after `commit`."""
         if self._fd >= 0:
-            if not self._keep:  # while it is locked: the next writer's has the same name
+            # While it is locked: the next writer's has the same name, and has it already if this one was committed.
+            if not self._keep and self._is_partial(self._fd):
                 self._partial.unlink(missing_ok=True)
             self._close()
 

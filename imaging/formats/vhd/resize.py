@@ -33,7 +33,8 @@ def resize_vhd(file: ResizableDevice, size: int) -> None:
     Raises:
         SizeRefused: It is no larger, or no multiple of 512 bytes.
         DiskTooLarge: A VHD has no such disk.
-        UnsupportedImage: It is a differencing disk, a suspended machine owns it, or its last block was cut.
+        UnsupportedImage: It is a differencing disk, a suspended machine owns it, its last block was cut, or what has to
+            change in one step lies in two sectors.
         InvalidImage: It is damaged, if only a copy: it must be repaired first.
     """
     footer, data_end, warnings = find_footer(file)
@@ -63,6 +64,11 @@ def resize_vhd(file: ResizableDevice, size: int) -> None:
 
 
 def _resize_fixed(file: ResizableDevice, footer: bytes, data_end: int, size: int) -> None:
+    if data_end % SECTOR_SIZE:
+        raise UnsupportedImage(
+            f"the footer at file offset {data_end} lies in two sectors: it cannot be changed safely, convert it",
+            offset=data_end,
+        )
     old_size = find_footer(file)[0].current_size
     end = data_end
     if size > data_end:

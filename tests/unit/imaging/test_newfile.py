@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from imaging.errors import DeviceFull, FileBusy, FileExists, FileMissing, NotAFile
+from imaging.errors import DeviceFull, DeviceIOError, FileBusy, FileExists, FileMissing, NotAFile
 from imaging.newfile import NewFile
 from tests.support.folderloss import FolderTrace
 
@@ -168,3 +168,21 @@ def test_after_a_power_loss_a_name_has_its_whole_content(tmp_path, monkeypatch, 
     for done, state in trace.states():
         allowed = (trace.initial.get("a"), b"new" * 1000)
         assert state.get("a") in (allowed if done < len(trace.events) else allowed[1:])
+
+
+def test_giving_up_behind_a_failed_commit_leaves_the_next_writers_file(tmp_path, monkeypatch):
+    """The name is free once the file has its own: another writer may begin before the folder is flushed."""
+    file = NewFile(tmp_path / "a")
+    others = []
+
+    def fail(_):
+        others.append(NewFile(tmp_path / "a", replace=True))
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("imaging.newfile.flush_folder", fail)
+    with pytest.raises(DeviceIOError):
+        file.commit()
+    file.abort()
+    assert (tmp_path / "a.partial").exists()
+    others[0].abort()
+    assert not (tmp_path / "a.partial").exists()

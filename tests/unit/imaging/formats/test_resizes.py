@@ -169,6 +169,8 @@ def test_no_disk_gets_smaller(form: str) -> None:
             UnsupportedImage,
         ),
         ("vhd", vhd_dynamic()[:-100], 2 * SIZE, InvalidImage),
+        ("vhd", pattern(SIZE) + bytes(100) + vhd_footer(SIZE), SIZE + 512, UnsupportedImage),
+        ("vhd", pattern(SIZE) + bytes(612) + vhd_footer(SIZE), SIZE + 512, UnsupportedImage),
     ],
 )
 def test_what_cannot_be_done_safely_is_refused_untouched(
