@@ -8,13 +8,15 @@ from pathlib import Path
 from appliance.cli import output
 from appliance.cli.exits import BadUsage, Exit
 from appliance.cli.helppage import add_verb
-from imaging.convert.child import Content, create_child
 from imaging.counting import CountingDevice
 from imaging.digest import DigestBuilder
 from imaging.formats import DiskImage
+from imaging.late import load
 
 DIFFERENCING = "vhdx:differencing"
 """The target of `convert` that needs a parent."""
+_CREATE = "imaging.convert.child:create_child"
+_CONTENT = "imaging.convert.child:Content"
 
 
 def add_arguments(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -33,7 +35,7 @@ def add_arguments(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def run(args: argparse.Namespace) -> int:
     """Make it; prints nothing but errors and warnings, unless JSON is asked for."""
-    info = create_child(args.parent, args.child, unique_id=uuid.uuid4()).info
+    info = load(_CREATE)(args.parent, args.child, unique_id=uuid.uuid4()).info
     for warning in info.warnings:
         output.note(f"imageport: warning: {args.child}: {warning}")
     if args.json:
@@ -64,13 +66,13 @@ def convert_to_child(image: DiskImage, args: argparse.Namespace) -> dict[str, in
         closing(digest) if digest else nullcontext(),
         output.ProgressLine("convert", image.size) as line,
     ):
-        content = Content(
+        content = load(_CONTENT)(
             source,
             0 if image.info.format == "raw" else image.info.sector_size,
             digest=digest,
             progress=line.advance,
         )
-        created = create_child(
+        created = load(_CREATE)(
             args.parent,
             args.target,
             unique_id=uuid.uuid4(),

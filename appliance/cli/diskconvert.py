@@ -12,7 +12,6 @@ from appliance.cli import diskresume, output
 from appliance.cli.diskchild import DIFFERENCING, convert_to_child, require_parent
 from appliance.cli.exits import BadUsage, Exit
 from appliance.cli.helppage import add_verb
-from appliance.cli.inputs import image_path
 from appliance.cli.signals import Asked, asked_to_end
 from imaging.convert import TARGETS, Options, convert, target_name
 from imaging.counting import CountingDevice
@@ -38,9 +37,9 @@ def add_arguments(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         verbs, "convert", text, *(f"imageport disk convert {one}" for one in examples)
     )
     parser.add_argument(
-        "source", type=image_path, metavar="SRC", help="the image file or block device"
+        "source", type=_image_path, metavar="SRC", help="the image file or block device"
     )
-    parser.add_argument("target", type=image_path, metavar="DST", help="the file that is made")
+    parser.add_argument("target", type=_image_path, metavar="DST", help="the file that is made")
     parser.add_argument(
         "--to",
         type=_target,
@@ -156,6 +155,15 @@ def _convert(
         "bytes_read": source.bytes_read,
         "bytes_written": file.bytes_written,
     }
+
+
+def _image_path(text: str) -> Path:
+    """Take a path: images are read and written at any place, so standard input and output are none."""
+    if text == "-":
+        raise argparse.ArgumentTypeError(
+            "images are no streams: '-' is not taken for standard input or output; write ./- for a file of that name"
+        )
+    return Path(text)
 
 
 def _require_sense(args: argparse.Namespace) -> None:

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from appliance.cli import output
 from appliance.cli.exits import BadUsage
 from imaging.convert import TARGETS, Options
-from imaging.convert.resume import begin as begin_session
-from imaging.convert.resume import session_of, why_not
 from imaging.convert.sink import Checkpoints
 from imaging.convert.targets import Sink
 from imaging.digest import DigestBuilder
 from imaging.filedev import FileId
 from imaging.formats import DiskImage
+from imaging.late import load
 from imaging.newfile import JOURNAL, PARTIAL, NewFile
+
+_RESUME = "imaging.convert.resume"
+"""Imported when it is needed: most conversions are not gone on with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class Begun:
 
 def require_resumable(files: Sequence[FileId], target: str) -> None:
     """Refuse `--resume` where nothing can be gone on with."""
-    reason = why_not(files, target)
+    reason = load(f"{_RESUME}:why_not")(files, target)
     if reason is not None:
         raise BadUsage(f"--resume: {reason}")
 
@@ -69,7 +71,7 @@ def begin(
     target, info = TARGETS[args.to], image.info
     size = target.padded_size(image.size, sector_size=options.sector_size)
     with NewFile(args.target, replace=args.replace, keep=True) as file:
-        wanted = session_of(
+        wanted = load(f"{_RESUME}:session_of")(
             files,
             file,
             options,
@@ -82,7 +84,7 @@ def begin(
         def make(options: Options) -> Sink:
             return target.make(file, size, options)
 
-        with begin_session(file, wanted, options, make, digest=digest) as begun:
+        with load(f"{_RESUME}:begin")(file, wanted, options, make, digest=digest) as begun:
             start = begun.checkpoints.start
             if begun.anew is None:
                 output.note(f"imageport: goes on with {partial} at byte {start} of {image.size}")

@@ -31,19 +31,6 @@ class NoInput(CliError):
     fix = "Check the path, and that this user may read the file."
 
 
-def image_path(text: str) -> Path:
-    """Take a path of an image: these are read and written at any place, so no standard input or output is one.
-
-    Raises:
-        ArgumentTypeError: It is "-".
-    """
-    if text == STDIN:
-        raise argparse.ArgumentTypeError(
-            "images are no streams: '-' is not taken for standard input or output; write ./- for a file of that name"
-        )
-    return Path(text)
-
-
 class NotText(CliError):
     """A file that the command names is no UTF-8 text."""
 
