@@ -10,6 +10,7 @@ from imaging.errors import DiskTooLarge, InvalidImage, SizeRefused, UnsupportedI
 from imaging.formats import check_image, check_path, edit_image, open_image, resize_path
 from imaging.formats.registry import REGISTRY
 from imaging.formats.vhd.layout import move_table
+from imaging.formats.vhdx.headers import read_header
 from imaging.memory import MemoryDevice
 from tests.support.chains import VhdChild, VhdxChild
 from tests.support.disks import DynamicVhd, KiB, MiB, Vhdx, fixed_vhd, pattern, vhd_footer
@@ -68,6 +69,7 @@ CASES: dict[str, tuple[str, Callable[[], bytes], int]] = {
     "vhdx-inside-the-last-block": ("vhdx", vhdx, 3 * MiB + 8192),
     "vhdx-more-blocks": ("vhdx", vhdx, 30 * MiB + 512),
     "vhdx-fixed": ("vhdx", lambda: vhdx(fixed=True), 9 * MiB + 512),
+    "vhdx-fixed-odd": ("vhdx", lambda: vhdx(fixed=True) + bytes(4096), 9 * MiB + 512),
     "vhdx-log": ("vhdx", logged, 3 * MiB),
 }
 
@@ -134,6 +136,13 @@ def test_the_place_of_the_old_table_is_a_hole_of_the_file(
     path.write_bytes(build())
     resize_path(path, 200 << 30, format=form)
     assert check_path(path).clean
+
+
+def test_a_child_notices_that_its_parent_is_another_one_now() -> None:
+    file = RecordedDevice(vhdx())
+    before = read_header(file)[0].data_write_guid
+    resize(file, "vhdx", 5 * MiB)
+    assert read_header(file)[0].data_write_guid != before
 
 
 @pytest.mark.parametrize("form", ["raw", "vhd", "vhdx"])
