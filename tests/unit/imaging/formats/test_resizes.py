@@ -93,6 +93,7 @@ def test_a_resized_disk_is_the_old_one_and_zeros(
     file = RecordedDevice(content)
     resize(file, form, size)
     assert disk_of(read_bytes(file, 0, file.size), form) == new
+    assert form != "vhdx" or file.size % MiB == 0  # blocks lie at whole MiB
     if "gap" not in build.__name__ and form != "raw":
         codes = {finding.code for finding in check_image(file, format=form).findings}
         assert codes <= {"check.leaked-space", "check.unreachable"}
