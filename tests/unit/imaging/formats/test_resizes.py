@@ -70,6 +70,7 @@ CASES: dict[str, tuple[str, Callable[[], bytes], int]] = {
     "vhdx-more-blocks": ("vhdx", vhdx, 30 * MiB + 512),
     "vhdx-fixed": ("vhdx", lambda: vhdx(fixed=True), 9 * MiB + 512),
     "vhdx-fixed-odd": ("vhdx", lambda: vhdx(fixed=True) + bytes(4096), 9 * MiB + 512),
+    "vhdx-cut": ("vhdx", lambda: vhdx(block_size=4 * MiB, size=9 * MiB)[: -3 * MiB], 10 * MiB),
     "vhdx-log": ("vhdx", logged, 3 * MiB),
 }
 

@@ -1,11 +1,13 @@
-"""SpanMap: finds every overlap, against a slow reference, and stays small for absurd files."""
+"""SpanMap, UnitClaims: find every overlap, against a slow reference, and stays small for absurd files."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from imaging.errors import BlockOverlap, InvalidImage, Truncated
+from imaging.formats.claims import UnitClaims
 from imaging.formats.spans import FileRange, SpanMap, require_apart
+from imaging.units import MiB
 
 SPAN, UNIT, FILE = 40, 8, 4000
 RESERVED = [FileRange(0, 64, "head"), FileRange(800, 16, "table"), FileRange(3990, 10, "footer")]
@@ -57,3 +59,16 @@ def test_ranges_are_sorted_and_must_be_apart() -> None:
         require_apart([FileRange(9, 1, "b"), FileRange(0, 10, "a")], FILE)
     with pytest.raises(Truncated, match="a ends at file offset 4001"):
         require_apart([FileRange(3991, 10, "a")], FILE)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_cut_block_has_the_rest_of_its_unit(first: int) -> None:
+    """The last block of a disk may be shorter than a unit; nothing else begins in that unit."""
+    claims = UnitClaims(16 * MiB, unit=MiB, reserved=[FileRange(0, MiB, "the header")])
+    both = [(0, 4 * MiB, 2 * MiB), (1, 5 * MiB, 4096)]
+    claims.claim(*both[first])
+    with pytest.raises(BlockOverlap, match="another block at"):
+        claims.claim(*both[1 - first])
+    claims.claim(2, 6 * MiB, 4096)
+    with pytest.raises(BlockOverlap):
+        claims.claim(3, 6 * MiB, 4096)
