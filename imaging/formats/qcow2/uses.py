@@ -156,6 +156,8 @@ def l2_entries(file: BlockDevice, header: Header, offset: int) -> "array[int]":
 def data_words(file: BlockDevice, offset: int, count: int) -> Iterator[tuple[int, "array[int]"]]:
     """Yield (first, numbers) of a table of numbers of 8 bytes, without what is a hole of the file."""
     done = 0
+    if not count:  # of nothing the place may be anywhere
+        return
     for extent in file.extents(offset, count * 8):
         if extent.is_data:
             first = max(done, (extent.offset - offset) // 8)

@@ -61,6 +61,7 @@ class VhdEditor(BlockEditor):
     def __init__(self, file: ResizableDevice, footer: Footer, data_end: int, place: Place) -> None:
         """Check all metadata, and change nothing yet."""
         self._changes = OverlayDevice(file)
+        self._footer = read_bytes(file, data_end, file.size - data_end).ljust(FOOTER_SIZE, b"\0")
         loaded = load_dynamic(file, footer, data_end)
         bitmaps = SectorBitmaps(self._changes, size=loaded.table.bitmap_size, msb_first=True)
         image = assemble(loaded, file, bitmaps, (), place)
@@ -68,7 +69,6 @@ class VhdEditor(BlockEditor):
         self._table = loaded.table
         self._table_offset = loaded.header.table_offset
         self._has_parent = footer.disk_type is DiskType.DIFFERENCING
-        self._footer = read_bytes(file, data_end, file.size - data_end).ljust(FOOTER_SIZE, b"\0")
         self._end = data_end
         """Where the next block may lie; the footer, if no room was made ahead."""
         self._room = data_end

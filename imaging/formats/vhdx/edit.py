@@ -110,13 +110,14 @@ class VhdxEditor(BlockEditor):
         """Check all metadata of a file without a log to apply, and change nothing yet."""
         self._pages = MetadataPages(file)
         loaded = load_vhdx(self._pages)
+        # Whatever may be refused comes before the parent is opened.
+        self._headers = Headers(file)
+        self._log = LogWriter(file, self._headers)
         bitmaps = SectorBitmaps(self._pages, size=BITMAP_SIZE, msb_first=False)
         image = assemble(loaded, file, bitmaps, place)
         super().__init__(file, image, bitmaps, block_size=loaded.disk.block_size)
         self._disk = loaded.disk
         self._table = loaded.table
-        self._headers = Headers(file)
-        self._log = LogWriter(file, self._headers)
         self._begun = False
         self._flushed = True
 

@@ -304,6 +304,11 @@ def test_a_file_of_too_many_clusters_is_not_counted(monkeypatch: pytest.MonkeyPa
     assert codes(checked(with_snapshots(snapshot(8 * C, 1)))) == ["check.uncounted"]
 
 
+def test_a_refcount_table_of_nothing_may_lie_anywhere() -> None:
+    report = checked(small(fields={48: struct.pack(">QI", 1 << 40, 0)}))
+    assert set(codes(report)) == {"check.refcount-low", "check.copied-flag"}
+
+
 def test_a_hole_of_petabytes_costs_nothing() -> None:
     """A refcount table may be as long as the file says; only what is data in it is read."""
     image = small(fields={48: struct.pack(">QI", 1 << 40, 1 << 30)})

@@ -335,3 +335,16 @@ def test_headers_that_leave_no_higher_number_are_not_written() -> None:
     with pytest.raises(InvalidImage, match="sequence number"):
         edit_image(file, format="vhdx")
     assert file.recording.operations == []
+
+
+def test_a_child_that_is_refused_leaves_its_parent_closed() -> None:
+    edited = child()
+    edited.image.close()
+    content = bytearray(read_bytes(edited.file, 0, edited.file.size))
+    for at in (64 * KiB, 128 * KiB):
+        content[at : at + 4 * KiB] = vhdx_header(2**64 - 2)
+    folder = edited.siblings
+    assert isinstance(folder, MemoryFolder)
+    with pytest.raises(InvalidImage, match="sequence number"):
+        edit_image(RecordedDevice(bytes(content)), format="vhdx", siblings=folder)
+    assert folder.left_open == 0
