@@ -22,6 +22,7 @@ from smbprotocol.open import (
 from agent.shares.base import FileIdentity
 from agent.shares.smb.link import METADATA_BYTES, Link
 from agent.shares.smb.status import NO_MORE_FILES
+from agent.shares.smb.translate import WIRE_ERRORS
 from agent.shares.smb.untyped import LibOpen
 
 READ_ACCESS = (
@@ -78,6 +79,15 @@ def open_attributes(link: Link, path: str) -> LibOpen:
         CreateOptions.FILE_NON_DIRECTORY_FILE,
     )
     return handle
+
+
+def close(link: Link, handle: LibOpen) -> None:
+    """Close a handle if its link still lives; else the server has dropped it, or will."""
+    if link.alive:
+        try:
+            handle.close()
+        except WIRE_ERRORS:
+            link.connection.cut()
 
 
 def query_identity(link: Link, handle: LibOpen) -> FileIdentity:

@@ -3,6 +3,9 @@ transport.py, that touches the library's private names (tests/contracts/test_smb
 
 What arrives is believed only after agent.shares.smb.seal accepted it: once a session exists, every answer must be
 encrypted (or signed, where the policy says so), belong to a request that we sent and be of that request's kind.
+
+Metadata go through the library's `send` and `receive`; data through `post` and `collect`, which share the message
+ids, the credits and the receiving thread with them.
 """
 
 import logging
@@ -15,10 +18,13 @@ from smbprotocol.exceptions import SMBConnectionClosed, SMBException, SMBRespons
 from smbprotocol.header import Commands, SMB2HeaderResponse
 from smbprotocol.transport import Tcp
 
-from agent.shares.smb import seal, status
-from agent.shares.smb.seal import Head, Tampered
+from agent.shares.smb import seal, status, wire
+from agent.shares.smb.inbound import Answer, Inbound
+from agent.shares.smb.seal import Buffer, Head, Keys, Sealer, Tampered
+from agent.shares.smb.ticket import Ticket
 from agent.shares.smb.transport import StrictTransport
-from agent.shares.smb.untyped import LibMessage, LibRequest, LibSession
+from agent.shares.smb.untyped import LibMessage, LibRequest, LibSession, LibTree
+from agent.shares.smb.wire import Ask, Refused
 from imaging.units import KiB
 
 FRAME_OVERHEAD = 8 * KiB
@@ -28,7 +34,7 @@ UNSOLICITED = 0xFFFF_FFFF_FFFF_FFFF
 """Message id of oplock breaks; we hold no oplock, so these are dropped ([MS-SMB2] 3.2.5.19)."""
 
 RESERVED_CREDITS = 8
-"""READs leave these to metadata calls and to the keepalive."""
+"""READs and WRITEs leave these to metadata calls and to the keepalive."""
 
 _SLICE = 1.0  # Seconds between two looks at whether the receiving thread still lives.
 
@@ -67,8 +73,15 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
         self.answer_timeout = answer_timeout
         self._keepalive = keepalive
         self._credits = threading.Condition(self.sequence_lock)
-        self._turn = threading.Lock()
+        self._tickets: dict[int, Ticket] = {}
+        self._inbound = Inbound(self._transport, self._tickets)
+        self._keys: Keys | None = None
+        self._sealer: Sealer | None = None
+        self._is_sealed = True
+        self._tree_id = 0
+        self._ended = threading.Event()
         self._probe: LibRequest = None
+        self._logged_on: LibSession = None
         self._logon_answer = b""
 
     @property
@@ -90,25 +103,135 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
         """End everything on this connection at once. From any thread, never blocks."""
         self._transport.cut()
 
-    # --- asking -----------------------------------------------------------------------------------
+    def protect_data(self, tree: LibTree) -> None:
+        """Say how data on this share are protected; `post` works from now on."""
+        keys = self._keys_of(tree.session)
+        self._keys, self._tree_id = keys, tree.tree_connect_id
+        if tree.session.encrypt_data or tree.encrypt_data:
+            self._is_sealed = True
+            self._sealer = Sealer(keys) if keys.streams else None
+        else:
+            self._is_sealed = False
+            self._inbound.must_be_sealed = False
 
-    def send_when_granted(
-        self, message: LibMessage, *, charge: int, sid: int, tid: int
-    ) -> LibRequest:
-        """Send a request that costs `charge` credits as soon as the server has granted them.
+    @property
+    def sealer(self) -> Sealer | None:
+        """What encrypts the data that we send; None if they are signed only, or encrypted by the library (CCM)."""
+        return self._sealer
+
+    # --- asking for data --------------------------------------------------------------------------
+
+    def post(
+        self,
+        ask: Ask,
+        ticket: Ticket,
+        *,
+        data: Buffer = b"",
+        text: memoryview | None = None,
+    ) -> bytes:
+        """Send a request as soon as the server has granted the credits for it.
+
+        Args:
+            ask: What is asked.
+            ticket: Ends once in any case: finished or lost by the receiving thread, or lost because this raises.
+            data: The data of a WRITE; left alone once this has returned.
+            text: Where they are encrypted to, of the same length; needed if there is a `sealer`.
+
+        Returns:
+            The nonce that `text` was encrypted with, empty if it was not.
 
         Raises:
             AnswerTimeout: The server granted too little for too long.
+            OSError, SMBConnectionClosed, Tampered: The connection is gone.
         """
-        with self._turn:
-            with self._credits:
-                granted = self._credits.wait_for(
-                    lambda: self.credits_left() >= charge + RESERVED_CREDITS or not self.alive,
-                    self.answer_timeout,
-                )
-            if not granted:
-                raise AnswerTimeout(f"no {charge} credits within {self.answer_timeout} s")
-            return self.send(message, sid=sid, tid=tid)
+        message_id = self._register(ask, ticket)
+        try:
+            parts, nonce = self._protect(ask, message_id, data, text)
+            self._check_worker_running()
+            self._transport.send_parts(parts)
+        except BaseException:
+            if self._tickets.pop(message_id, None) is not None:
+                ticket.lose()
+            raise
+        return nonce
+
+    def collect(self, ticket: Ticket) -> int:
+        """Wait for the answer to what was posted and return the bytes read or written.
+
+        Raises:
+            AnswerTimeout: None came in time; the first interim PENDING restarts the clock, no other does.
+            Refused: The answer is an error.
+            SMBConnectionClosed, Tampered: The connection ended first.
+        """
+        deadline, extended = time.monotonic() + self.answer_timeout, False
+        while not ticket.wait(min(_SLICE, max(0.0, deadline - time.monotonic()))):
+            if ticket.is_pending and not extended:
+                deadline, extended = time.monotonic() + self.answer_timeout, True
+            self._check_worker_running()
+            if time.monotonic() >= deadline:
+                raise AnswerTimeout("the server did not answer in time")
+        if ticket.head is None:
+            self._check_worker_running()
+            raise SMBConnectionClosed("the connection ended before the answer")
+        if ticket.head.status != status.SUCCESS:
+            raise Refused(ticket.head.status)
+        return ticket.count
+
+    def give_up(self) -> None:
+        """End the connection and wait until its thread touches no buffer of ours any more."""
+        self.cut()
+        self._ended.wait()
+
+    def _register(self, ask: Ask, ticket: Ticket) -> int:
+        """Give a ticket its message id."""
+        try:
+            message_id = self._take_ids(ask.charge)
+        except BaseException:
+            ticket.lose()
+            raise
+        self._tickets[message_id] = ticket
+        return message_id
+
+    def _take_ids(self, charge: int) -> int:
+        """Wait for credits; return the first of the message ids that they pay for."""
+        with self._credits:
+            if self.credits_left() < charge + RESERVED_CREDITS:
+                self._await_credits(charge)
+            first = int(self.sequence_window["low"])
+            self.sequence_window["low"] = first + charge
+            return first
+
+    def _await_credits(self, charge: int) -> None:
+        granted = self._credits.wait_for(
+            lambda: self.credits_left() >= charge + RESERVED_CREDITS or not self.alive,
+            self.answer_timeout,
+        )
+        if not granted:
+            raise AnswerTimeout(f"no {charge} credits within {self.answer_timeout} s")
+
+    def _protect(
+        self, ask: Ask, message_id: int, data: Buffer, text: memoryview | None
+    ) -> tuple[list[Buffer], bytes]:
+        """Return the frame of a request in parts, encrypted or signed, and the nonce."""
+        keys = self._keys
+        if keys is None:
+            raise SMBException("no share is connected yet")
+        head = wire.build_head(
+            ask,
+            message_id=message_id,
+            session_id=keys.session_id,
+            tree_id=self._tree_id,
+            is_signed=not self._is_sealed,
+            is_multi=bool(self.supports_multi_credit),
+        )
+        if self._sealer is not None:
+            text = memoryview(b"") if text is None else text
+            first, nonce = self._sealer.seal(head, data, text)
+            return [first, text], nonce
+        if self._is_sealed:
+            return [self._encrypt(bytes(head) + bytes(data), self._logged_on).pack()], b""
+        seal.sign(head, data, keys, message_id)
+        return [head, data], b""
 
     def credits_left(self) -> int:
         """Return the credits that the server has granted and we have not used."""
@@ -142,11 +265,6 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
         if head.status != status.SUCCESS:
             raise SMBResponseException(request.response)
         return request.response
-
-    def receive_data(self, request: LibRequest) -> memoryview:
-        """Wait for the answer to a READ; return its body ([MS-SMB2] 2.2.20) without copying it."""
-        self.receive(request)
-        return memoryview(request.body)
 
     def _next_answer(self, request: LibRequest, deadline: float) -> Head:
         """Wait for an answer to arrive and take it; an interim one leaves room for the final one."""
@@ -184,51 +302,71 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
         finally:
             self.cut()
             self.transport.close()
+            self._ended.set()
             for request in list(self.outstanding_requests.values()):
                 request.response_event.set()
+            while self._tickets:
+                self._tickets.popitem()[1].lose()
             with self._credits:
                 self._credits.notify_all()
 
     def _receive_one(self) -> bool:
         """Take one frame; False when the connection has ended."""
         try:
-            frame = self.transport.recv_frame(self._keepalive)
+            return bool(self.transport.receive(self._keepalive, self._take))
         except TimeoutError:
             self._keep_alive()
             return True
-        if frame is not None:
-            self._deliver(memoryview(frame))
-        return frame is not None
+
+    def _take(self, size: int) -> bool:
+        """Receive the frame whose length just came, and deliver it; False if the stream ended inside of it."""
+        session = self._logged_on
+        if session is None and self.session_table:
+            session = self._logged_on = next(iter(self.session_table.values()))
+            self._inbound.keys = self._keys_of(session)
+        answer = self._inbound.take(size)
+        if answer is not None:
+            self._deliver(answer, session)
+        return answer is not None
 
     def _keep_alive(self) -> None:
         """Ask for a sign of life; no answer to the last one means that the peer is dead."""
         if self._probe is not None:
             raise ConnectionAbortedError("the server does not answer a keepalive")
-        session = self._session()
+        session = self._logged_on
         if session is not None:
             self._probe = self.send(SMB2Echo(), sid=session.session_id)
 
-    def _deliver(self, frame: memoryview) -> None:
-        """Check one frame and hand it to whoever asked for it."""
-        session = self._session()
-        sealed = seal.is_sealed(frame)
-        message = self._unseal(frame, session) if sealed else frame
-        head = seal.parse_head(message)
+    def _deliver(self, answer: Answer, session: LibSession) -> None:
+        """Check one answer and hand it to whoever asked for it; dialects without credits grant one with each."""
+        head = answer.head
         if head.message_id == UNSOLICITED:
             return
+        ticket = answer.ticket
+        if ticket is not None:
+            self._grant(head.credits)
+            del self._tickets[head.message_id]
+            ticket.finish(head, ticket.count)
+            return
+        ticket = self._tickets.get(head.message_id)
         request = self.outstanding_requests.get(head.message_id)
-        if request is None or request.message["command"].get_value() != head.command:
+        if self._command_of(ticket, request) != head.command:
             raise Tampered(f"an answer (command {head.command}) to nothing that was asked")
         if session is None:
-            self._remember_preauth(message, head)
-        elif not sealed:
-            self._require_signature(message, head, request, session)
-        self._grant(head)
-        self._hand_over(message, head, request)
+            self._remember_preauth(answer.message, head)
+        elif not answer.was_sealed:
+            tree = self._tree_id if ticket else request.message["tree_id"].get_value()
+            self._require_signature(answer.message, head, session, tree)
+        self._grant(head.credits or (0 if self.supports_multi_credit else 1))
+        if ticket is not None:
+            self._finish(ticket, head, answer.message)
+        else:
+            self._hand_over(answer.message, head, request)
 
-    def _session(self) -> LibSession:
-        """Return the one session of this connection; None until the logon is complete."""
-        return next(iter(self.session_table.values()), None)
+    def _command_of(self, ticket: Ticket | None, request: LibRequest) -> int | None:
+        if ticket is not None:
+            return ticket.command
+        return None if request is None else int(request.message["command"].get_value())
 
     def verify_logon(self, session: LibSession) -> None:
         """Check the signature of the answer that completed the logon.
@@ -239,16 +377,19 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
             Tampered: It does not fit.
         """
         answer = memoryview(bytearray(self._logon_answer))
-        self._verify(answer, seal.parse_head(answer), session)
+        seal.verify_signature(answer, seal.parse_head(answer), self._keys_of(session))
 
-    def _unseal(self, frame: memoryview, session: LibSession) -> memoryview:
-        if session is None:
-            raise Tampered("an encrypted frame before the logon")
-        return seal.open_sealed(
-            frame,
-            key=session.decryption_key,
-            cipher_id=self.cipher_id or min(seal.CCM_IDS),
+    def _keys_of(self, session: LibSession) -> Keys:
+        chosen = self.signing_algorithm_id
+        return Keys(
             session_id=session.session_id,
+            signing_key=session.signing_key,
+            signing_algorithm=seal.CMAC_ID
+            if chosen is None
+            else chosen,  # Older servers choose none.
+            cipher_id=self.cipher_id or min(seal.CCM_IDS),
+            seal_key=session.encryption_key,
+            open_key=session.decryption_key,
         )
 
     def _remember_preauth(self, message: memoryview, head: Head) -> None:
@@ -263,44 +404,54 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
             self.preauth_integrity_session_hash_value[head.message_id].append(bytes(message))
 
     def _require_signature(
-        self, message: memoryview, head: Head, request: LibRequest, session: LibSession
+        self, message: memoryview, head: Head, session: LibSession, tree_id: int
     ) -> None:
         """Refuse a plain answer unless this session is signed only, and its signature fits.
 
         An unsigned PENDING passes: servers do not sign it ([MS-SMB2] 3.2.5.1.3) and it only means to wait.
         """
-        tree = session.tree_connect_table.get(request.message["tree_id"].get_value())
+        tree = session.tree_connect_table.get(tree_id)
         if session.encrypt_data or (tree is not None and tree.encrypt_data):
             raise Tampered("a plain answer on an encrypted session")
         if head.session_id != session.session_id:
             raise Tampered("an answer for another session")
         if head.status == status.PENDING and not head.signed:
             return
-        self._verify(message, head, session)
+        seal.verify_signature(message, head, self._keys_of(session))
 
-    def _verify(self, message: memoryview, head: Head, session: LibSession) -> None:
-        chosen = self.signing_algorithm_id
-        algorithm = seal.CMAC_ID if chosen is None else chosen  # Older servers do not choose one.
-        seal.verify_signature(message, head, key=session.signing_key, algorithm=algorithm)
-
-    def _grant(self, head: Head) -> None:
-        """Add what the server grants; dialects without credits still move the window by one."""
-        granted = head.credits or (0 if self.supports_multi_credit else 1)
+    def _grant(self, granted: int) -> None:
+        """Add what the server grants."""
         with self._credits:
             self.sequence_window["high"] += granted
             self._credits.notify_all()
 
+    def _finish(self, ticket: Ticket, head: Head, message: memoryview) -> None:
+        """End what was posted; whatever an answer says of lengths is checked."""
+        if head.status == status.PENDING:
+            ticket.is_pending = True
+            return
+        count = _count_of(ticket, message) if head.status == status.SUCCESS else 0
+        del self._tickets[head.message_id]
+        ticket.finish(head, count)
+
     def _hand_over(self, message: memoryview, head: Head, request: LibRequest) -> None:
-        """Give an answer to its request; a READ's body is not copied and not parsed here."""
+        """Give an answer to its request."""
         if request is self._probe:
             self._probe = None
             self.outstanding_requests.pop(head.message_id, None)
-        plain_read = head.command == Commands.SMB2_READ and head.status == status.SUCCESS
-        response = None
-        if not plain_read:
-            response = SMB2HeaderResponse()
-            response.unpack(bytes(message))
+        response = SMB2HeaderResponse()
+        response.unpack(bytes(message))
         with request.response_event_lock:
             request.head, request.response = head, response
-            request.body = message[seal.HEADER_SIZE :]
             request.response_event.set()
+
+
+def _count_of(ticket: Ticket, message: memoryview) -> int:
+    """Return the bytes that an answer is about; those of a READ are copied to where they belong."""
+    if ticket.command == wire.WRITE:
+        return wire.parse_write(message, asked=ticket.asked)
+    if ticket.view is None:
+        return 0
+    data = wire.parse_read(message, asked=ticket.asked)
+    ticket.view[: len(data)] = data
+    return len(data)

@@ -1,20 +1,18 @@
 """SMB file: one file of a share as a read-only BlockDevice that outlives lost connections. Knows no formats."""
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from operator import attrgetter
 
 from smbprotocol.exceptions import SMBResponseException
 
 from agent.shares.base import FileIdentity
-from agent.shares.identity import require_unchanged
 from agent.shares.smb import calls, status
+from agent.shares.smb.handle import ReadHandle
 from agent.shares.smb.link import Link
 from agent.shares.smb.links import Links
 from agent.shares.smb.reader import read_range
-from agent.shares.smb.translate import WIRE_ERRORS
-from agent.shares.smb.untyped import LibOpen
-from imaging.errors import DeviceClosed, OutOfRange, ReadOnlyDevice
+from imaging.errors import OutOfRange, ReadOnlyDevice
 from imaging.extent import Extent, Kind, clip, coalesce
 from imaging.units import GiB, MiB
 
@@ -33,24 +31,21 @@ _CANNOT = frozenset([status.INVALID_DEVICE_REQUEST, status.NOT_SUPPORTED, status
 class SmbFile:
     """A file opened for reading; nobody else may write it meanwhile. Thread-safe."""
 
-    def __init__(self, links: Links, path: str, label: str) -> None:
+    def __init__(self, lanes: Sequence[Links], path: str, label: str) -> None:
         """Open the file.
 
         Args:
-            links: The share's links; the share owns them.
+            lanes: The share's connections; the share owns them. The first one is asked about the file.
             path: Below the share, normalised.
             label: How messages call the file.
         """
-        self._links = links
-        self._path = path
         self._label = label
-        self._idle = threading.Condition()
-        self._users = 0
-        self._handle: LibOpen = None
-        self._link: Link | None = None
-        self._closed = False
+        self._handles = [ReadHandle(links, path, label) for links in lanes]
+        self._main = self._handles[0]
         self._tells_ranges = True
-        self._first = links.run(lambda link: self._reopen(link, None), f"opening {label}")
+        self._first = self._main.links.run(
+            lambda link: self._main.reopen(link, None), f"opening {label}"
+        )
 
     @property
     def size(self) -> int:
@@ -60,26 +55,32 @@ class SmbFile:
     def identity(self) -> FileIdentity:
         """Ask the server for the identity of the file that has this path now.
 
-        The file is closed and opened anew for it: Samba answers for an open file with the times of its opening,
-        whatever happened to it since, and a replaced file only shows under its path.
+        The file is closed and opened anew for it: Samba answers for a file that anybody has open with the times of
+        its opening, whatever happened to it since, and a replaced file only shows under its path.
         """
-        self._require_open()
-        return self._links.run(
-            lambda link: self._reopen(link, self._first), f"asking about {self._label}"
-        )
+        self._main.require_open()
+
+        def ask(link: Link) -> FileIdentity:
+            with ExitStack() as others:
+                for handle in self._handles[1:]:
+                    others.enter_context(handle.kept_closed())
+                return self._main.reopen(link, self._first)
+
+        return self._main.links.run(ask, f"asking about {self._label}")
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill the buffer; large reads are split and pipelined."""
+        """Fill the buffer; large reads are split and pipelined, and reads at the same time go over several connections."""
         self._require_range(offset, len(buffer))
         if not buffer:
             return
         view = buffer.cast("B")
+        handle = min(self._handles, key=attrgetter("active"))
 
         def read(link: Link) -> None:
-            with self._use(link) as handle:
-                read_range(link, handle.file_id, offset, view)
+            with handle.use(link, self._first) as opened:
+                read_range(link, opened.file_id, offset, view)
 
-        self._links.run(read, f"reading {self._label} at {offset}")
+        handle.links.run(read, f"reading {self._label} at {offset}")
 
     def extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Describe a window by the server's allocation, one GiB a question; DATA where it cannot say."""
@@ -99,55 +100,9 @@ class SmbFile:
         raise self._read_only()
 
     def close(self) -> None:
-        """Close the handle; the share stays connected."""
-        with self._idle:
-            self._closed = True
-            self._let_go()
-
-    # --- the handle -------------------------------------------------------------------------------
-
-    @contextmanager
-    def _use(self, link: Link) -> Iterator[LibOpen]:
-        """Lend the open handle on this link; a new link needs a new one, on the same version of the file."""
-        with self._idle:
-            self._require_open()
-            if self._link is not link:
-                require_unchanged(self._label, self._first, self._exchange(link, self._first))
-            handle = self._handle
-            self._users += 1
-        try:
-            yield handle
-        finally:
-            with self._idle:
-                self._users -= 1
-                self._idle.notify_all()
-
-    def _reopen(self, link: Link, expected: FileIdentity | None) -> FileIdentity:
-        """Open the path anew as soon as nobody reads."""
-        with self._idle:
-            self._idle.wait_for(lambda: self._users == 0)
-            self._require_open()
-            return self._exchange(link, expected)
-
-    def _exchange(self, link: Link, expected: FileIdentity | None) -> FileIdentity:
-        """Open the path on this link and tell what is there; only the expected version becomes our handle."""
-        self._let_go()
-        handle = calls.open_file(link, self._path)
-        try:
-            now = calls.query_identity(link, handle)
-            if expected is None or now == expected:
-                self._handle, self._link = handle, link
-            return now
-        finally:
-            if self._handle is not handle:
-                _close(handle, link)
-
-    def _let_go(self) -> None:
-        """Give up the handle, if there is one."""
-        handle, link = self._handle, self._link
-        self._handle = self._link = None
-        if link is not None:
-            _close(handle, link)
+        """Close the handles; the share stays connected."""
+        for handle in self._handles:
+            handle.close()
 
     # --- extents ----------------------------------------------------------------------------------
 
@@ -174,7 +129,7 @@ class SmbFile:
 
         def ask(link: Link) -> list[tuple[int, int]] | None:
             try:
-                with self._use(link) as handle:
+                with self._main.use(link, self._first) as handle:
                     return calls.allocated_ranges(link, handle, offset, length)
             except SMBResponseException as err:
                 if err.status in _TOO_MANY:
@@ -184,16 +139,12 @@ class SmbFile:
                     return [(offset, length)]
                 raise
 
-        return self._links.run(ask, f"asking for the extents of {self._label} at {offset}")
+        return self._main.links.run(ask, f"asking for the extents of {self._label} at {offset}")
 
     # --- checks -----------------------------------------------------------------------------------
 
-    def _require_open(self) -> None:
-        if self._closed:
-            raise DeviceClosed(f"{self._label} is closed", path=self._label)
-
     def _require_range(self, offset: int, length: int) -> None:
-        self._require_open()
+        self._main.require_open()
         if offset < 0 or length < 0 or offset + length > self._first.size:
             raise OutOfRange(
                 f"{self._label}: {length} bytes at {offset} are outside of {self._first.size}",
@@ -203,17 +154,8 @@ class SmbFile:
             )
 
     def _read_only(self) -> Exception:
-        self._require_open()
+        self._main.require_open()
         return ReadOnlyDevice(f"{self._label} is open for reading", path=self._label)
-
-
-def _close(handle: LibOpen, link: Link) -> None:
-    """Close a handle if its link still lives; else the server has dropped it, or will."""
-    if link.alive:
-        try:
-            handle.close()
-        except WIRE_ERRORS:
-            link.connection.cut()
 
 
 def _describe(offset: int, length: int, ranges: list[tuple[int, int]]) -> Iterator[Extent]:

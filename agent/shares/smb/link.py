@@ -2,7 +2,6 @@
 other link (smbprotocol's `smbclient` module keeps sessions per process and ignores a wrong password; not used).
 """
 
-import threading
 from dataclasses import dataclass
 
 from smbprotocol.connection import Ciphers, SigningAlgorithms
@@ -12,16 +11,15 @@ from smbprotocol.tree import TreeConnect
 
 from agent.errors import AgentError
 from agent.shares.errors import LogonFailed, SecurityRefused, ShareUnreachable
-from agent.shares.smb import status
+from agent.shares.smb import status, wire
 from agent.shares.smb.connection import RESERVED_CREDITS, StrictConnection
 from agent.shares.smb.policy import Dialect, Encryption, SmbPolicy
 from agent.shares.smb.ref import SmbCredential, SmbShareRef
 from agent.shares.smb.translate import WIRE_ERRORS, translate
 from agent.shares.smb.untyped import LibMessage, LibSession, LibTree
+from agent.shares.smb.window import Depth, Slots
+from agent.shares.smb.wire import CREDIT_BYTES
 from imaging.units import KiB
-
-CREDIT_BYTES = 64 * KiB
-"""What one credit pays for ([MS-SMB2] 3.1.5.2)."""
 
 METADATA_BYTES = 64 * KiB
 """Largest answer to anything but a READ."""
@@ -51,6 +49,7 @@ class Link:
         connection: The checked connection.
         tree: The library's tree connect.
         chunk: Bytes of one READ that the server and its credits allow.
+        write_chunk: The same of one WRITE.
         slots: One permit for every READ in flight.
         facts: What was agreed.
     """
@@ -61,8 +60,11 @@ class Link:
         self.session_id: int = tree.session.session_id
         self.tree_id: int = tree.tree_connect_id
         affordable = (connection.credits_left() - RESERVED_CREDITS) * CREDIT_BYTES
-        self.chunk = max(CREDIT_BYTES, min(policy.chunk, connection.max_read_size, affordable))
-        self.slots = threading.BoundedSemaphore(policy.depth)
+        most = max(CREDIT_BYTES, min(policy.chunk, affordable))
+        self.chunk = min(most, connection.max_read_size)
+        self.write_chunk = min(most, connection.max_write_size)
+        self.slots = Slots(Depth(*policy.depth), timeout=policy.answer_timeout)
+        connection.protect_data(tree)
         self.facts = _facts(connection, tree, policy)
 
     @property
@@ -204,7 +206,7 @@ def _connect_tree(session: LibSession, ref: SmbShareRef) -> LibTree:
 
 def _credits_wanted(policy: SmbPolicy) -> int:
     """Return the credits that keep `depth` READs in flight."""
-    return policy.depth * -(-policy.chunk // CREDIT_BYTES) + 2 * RESERVED_CREDITS
+    return policy.depth[1] * wire.charge(policy.chunk) + 2 * RESERVED_CREDITS
 
 
 def _facts(connection: StrictConnection, tree: LibTree, policy: SmbPolicy) -> LinkFacts:

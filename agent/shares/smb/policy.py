@@ -39,8 +39,8 @@ class AuthKind(Enum):
 class SmbPolicy:
     """What one share's connection must be like. Times in seconds.
 
-    Memory of one connection is `depth * chunk` in flight, plus as much again in the worst case while answers wait
-    to be copied to their callers.
+    Reading takes no memory of its own, data go straight into the caller's buffers; one file being written takes
+    `write_behind` and what is being encrypted.
 
     Attributes:
         encryption: Whether encryption is a must.
@@ -53,8 +53,10 @@ class SmbPolicy:
         backoff_base: First pause is random in [0, base], doubled each time.
         backoff_cap: Longest pause.
         keepalive: Idle time before an ECHO (firewalls forget a flow after 4 min, Windows after 15).
-        chunk: Bytes of one READ; 1 MiB measured best.
-        depth: READs in flight on one connection, over all threads.
+        chunk: Bytes of one READ or WRITE at most.
+        depth: READs in flight on one connection, over all threads: where it begins, and the most.
+        connections: For reading one share; a second one is made when two threads read at the same time.
+        write_behind: Bytes of one file that were taken from the writer and not acknowledged by the server.
     """
 
     encryption: Encryption = Encryption.REQUIRE
@@ -67,5 +69,7 @@ class SmbPolicy:
     backoff_base: float = 0.1
     backoff_cap: float = 5.0
     keepalive: float = 60.0
-    chunk: int = 1 * MiB
-    depth: int = 8
+    chunk: int = 4 * MiB
+    depth: tuple[int, int] = (4, 32)
+    connections: int = 2
+    write_behind: int = 8 * MiB

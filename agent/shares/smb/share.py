@@ -40,7 +40,11 @@ class SmbShare:
             timing: Clock and randomness, for tests.
         """
         self._ref = ref
-        self._links = Links(ref, credential, policy or SmbPolicy(), timing or Timing())
+        chosen = policy or SmbPolicy()
+        self._lanes = [
+            Links(ref, credential, chosen, timing or Timing()) for _ in range(chosen.connections)
+        ]
+        self._links = self._lanes[0]
 
     def connect(self) -> LinkFacts:
         """Connect now, if that has not been done, and tell what was agreed with the server."""
@@ -58,19 +62,21 @@ class SmbShare:
     def open_read(self, path: str) -> SmbFile:
         """Open a file so that nobody can write it while it is read."""
         full = self._full(path)
-        return SmbFile(self._links, full, self._label(full))
+        return SmbFile(self._lanes, full, self._label(full))
 
     def free_space(self) -> int:
         """Return the bytes that this user may still write."""
         return self._with(calls.open_folder, self._full("", allow_root=True), calls.free_space)
 
     def abort(self) -> None:
-        """Cut the connection; every call raises `job.cancelled` from now on."""
-        self._links.abort()
+        """Cut the connections; every call raises `job.cancelled` from now on."""
+        for links in self._lanes:
+            links.abort()
 
     def close(self) -> None:
         """Log off and disconnect."""
-        self._links.close()
+        for links in self._lanes:
+            links.close()
 
     def _full(self, path: str, *, allow_root: bool = False) -> str:
         return join(self._ref.folder, normalise(path, allow_root=allow_root))

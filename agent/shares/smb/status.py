@@ -29,6 +29,8 @@ INVALID_PARAMETER = 0xC000000D
 INVALID_DEVICE_REQUEST = 0xC0000010
 BUFFER_TOO_SMALL = 0xC0000023
 NOT_SUPPORTED = 0xC00000BB
+INSUFFICIENT_RESOURCES = 0xC000009A
+REQUEST_NOT_ACCEPTED = 0xC00000D0
 
 TABLE: dict[int, tuple[type[AgentError], str]] = {
     0x8000002D: (ShareRefused, "the path leads through a symbolic link, which is not followed"),
@@ -55,14 +57,14 @@ TABLE: dict[int, tuple[type[AgentError], str]] = {
     0xC0000071: (LogonFailed, "the password has expired"),
     0xC0000072: (LogonFailed, "the account is disabled"),
     0xC000007F: (ShareFull, "the disk is full"),
-    0xC000009A: (ShareBusy, "the server is out of resources"),
+    INSUFFICIENT_RESOURCES: (ShareBusy, "the server is out of resources"),
     0xC00000B5: (ShareTimeout, "the server's storage did not answer in time"),
     0xC00000BA: (NotAFile, "this is a folder"),
     NOT_SUPPORTED: (ShareRefused, "the server does not support this"),
     0xC00000C9: (ShareDisconnected, "the server withdrew the share"),
     0xC00000CA: (AccessDenied, "the share is of another type"),
     0xC00000CC: (NoSuchShare, "no such share"),
-    0xC00000D0: (ShareBusy, "the server takes no more requests"),
+    REQUEST_NOT_ACCEPTED: (ShareBusy, "the server takes no more requests"),
     0xC0000103: (NotAFile, "this is no folder"),
     0xC0000120: (ShareDisconnected, "the server cancelled the request"),
     0xC0000128: (ShareDisconnected, "the server closed the file"),

@@ -20,8 +20,9 @@ from agent.shares.errors import (
 from agent.shares.smb.connection import AnswerTimeout
 from agent.shares.smb.seal import Tampered
 from agent.shares.smb.status import error_for
+from agent.shares.smb.wire import Refused
 
-WIRE_ERRORS = (SMBException, OSError, Tampered, ValueError, LookupError, struct.error)
+WIRE_ERRORS = (SMBException, Refused, OSError, Tampered, ValueError, LookupError, struct.error)
 """Everything that a request may raise besides our own errors; the last three when the library cannot parse an
 answer (it checks little)."""
 
@@ -46,7 +47,7 @@ def translate(err: Exception, doing: str, **fields: str) -> AgentError:
     """
     if isinstance(err, AgentError):
         return err
-    if isinstance(err, SMBResponseException):
+    if isinstance(err, (SMBResponseException, Refused)):
         return error_for(err.status, doing, **fields)
     for kinds, cls, words in _MEANINGS:
         if isinstance(err, kinds):

@@ -6,11 +6,15 @@ import contextlib
 import select
 import socket
 import struct
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from smbprotocol.transport import Tcp
 
-from agent.shares.smb.seal import Tampered
+from agent.shares.smb.seal import Buffer, Tampered
 from agent.shares.smb.untyped import LibMessage
+
+T = TypeVar("T")
 
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 60, 10, 3
 """Seconds, seconds, probes: a dead host is found within 90 s even when nobody asks anything."""
@@ -38,6 +42,8 @@ class StrictTransport(Tcp):  # type: ignore[misc]  # the library has no types
         self._max_frame = max_frame
         self._stall = stall
         self._is_cut = False
+        self._waiter = select.poll()
+        self._prefix = memoryview(bytearray(4))
 
     def connect(self) -> None:
         """Connect to the first address that answers.
@@ -81,6 +87,7 @@ class StrictTransport(Tcp):  # type: ignore[misc]  # the library has no types
         limit = struct.pack("@ll", int(self._stall), int(self._stall % 1 * 1_000_000))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self._waiter.register(sock, select.POLLIN)
         if self._is_cut:
             raise ConnectionAbortedError("cut while it was connected")
 
@@ -94,43 +101,65 @@ class StrictTransport(Tcp):  # type: ignore[misc]  # the library has no types
         with self._sock_lock:
             self._sock.sendall(len(message).to_bytes(4, "big") + message)
 
-    def recv_frame(self, idle: float) -> bytearray | None:
-        """Wait for the next frame.
+    def send_parts(self, parts: Sequence[Buffer]) -> None:
+        """Send one message that lies in several pieces as a frame, without copying it.
+
+        Raises:
+            OSError: The connection is gone, or the peer takes nothing for the stall time.
+        """
+        size = sum(map(len, parts))
+        whole = [size.to_bytes(4, "big"), *parts]
+        with self._sock_lock:
+            sent = self._sock.sendmsg(whole)
+            if sent < 4 + size:
+                self._send_rest(whole, sent)
+
+    def _send_rest(self, whole: Sequence[Buffer], sent: int) -> None:
+        for part in whole:
+            if sent < len(part):
+                self._sock.sendall(memoryview(part)[sent:])
+            sent = max(0, sent - len(part))
+
+    def receive(self, idle: float, take: Callable[[int], T]) -> T | None:
+        """Wait for the next frame and have it received.
 
         Args:
             idle: Seconds without a first byte after which TimeoutError is raised; the stream is still in step.
+            take: Gets the frame's size and calls `fill` for all of its bytes.
 
         Returns:
-            The frame, or None when the connection has ended.
+            What `take` returned, or None when the connection has ended.
 
         Raises:
             TimeoutError: Nothing came for `idle` seconds.
-            ConnectionError: The peer stopped in the middle of a frame.
+            ConnectionError: The peer stopped in the middle of the frame.
             Tampered: The frame is larger than any answer to what we ask.
         """
-        prefix = bytearray(4)
         with self._close_lock:
             if not self.connected:
                 return None
-            waiter = select.poll()
-            waiter.register(self._sock, select.POLLIN)
-            if not waiter.poll(idle * 1000):
+            if not self._waiter.poll(idle * 1000):
                 raise TimeoutError(f"nothing received for {idle} s")
-            if not self._fill(memoryview(prefix)):
+            if not self.fill(self._prefix):
                 return None
-            size = int.from_bytes(prefix, "big")
+            size = int.from_bytes(self._prefix, "big")
             if size > self._max_frame:
                 raise Tampered(f"a frame of {size} bytes, at most {self._max_frame} were asked for")
-            frame = bytearray(size)
-            return frame if self._fill(memoryview(frame)) else None
+            return take(size)
 
-    def _fill(self, view: memoryview) -> bool:
-        """Receive exactly `view`; False at the end of the stream."""
+    def fill(self, view: memoryview) -> bool:
+        """Receive exactly `view`, inside of `receive`; False at the end of the stream.
+
+        Raises:
+            ConnectionError: The peer stopped in the middle.
+        """
         while view:
             try:
-                count = self._sock.recv_into(view, len(view), socket.MSG_WAITALL)
+                count = self._sock.recv_into(view, 0, socket.MSG_WAITALL)
             except BlockingIOError as err:
                 raise ConnectionAbortedError("the server stopped in the middle of a frame") from err
+            if count == len(view):
+                return True
             if count == 0:
                 return False
             view = view[count:]
