@@ -1,11 +1,14 @@
-"""Share: the plug-in seam for the place on the site where images lie. Blocking calls, made from worker threads;
-writing is added by the export stage. Knows nothing about image formats.
+"""Share: the plug-in seam for the place on the site where images lie. Blocking calls, made from worker threads.
+Knows nothing about image formats.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Protocol
 
 from imaging.device import BlockDevice
+from imaging.output import OutputFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,25 @@ class FileIdentity:
     write_time_ns: int
     change_time_ns: int
     file_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A name in a folder of a share.
+
+    Attributes:
+        name: Without its folder.
+        is_folder: Whether there are names below it.
+        size: Bytes of the file; 0 for a folder.
+        allocated: Bytes of storage that it takes, as far as the share knows.
+        write_time_ns: Last write, nanoseconds since 1970.
+    """
+
+    name: str
+    is_folder: bool
+    size: int
+    allocated: int
+    write_time_ns: int
 
 
 class ShareFile(BlockDevice, Protocol):
@@ -52,6 +74,33 @@ class Share(Protocol):
 
     def list(self, path: str) -> list[str]:
         """Return the names in a folder, sorted."""
+        ...
+
+    def entries(self, path: str) -> Sequence[Entry]:
+        """Return what is in a folder, sorted by name."""
+        ...
+
+    def create(
+        self, path: str, *, job: str, journal: Path, replace: bool = False, keep: bool = False
+    ) -> OutputFile:
+        """Begin a file that appears whole or not at all.
+
+        Args:
+            path: What it will be called.
+            job: Who writes it: letters, digits and `-`; no two writers of this path at a time have the same.
+            journal: Becomes its `journal_path`, on this machine.
+            replace: Whether a file of that name may be there.
+            keep: What the same job has written before stays, and stays if the file is not committed; else it is
+                emptied.
+
+        Raises:
+            AlreadyThere: There is such a file, and it may not be replaced.
+            InUse: Somebody is writing it.
+        """
+        ...
+
+    def remove(self, path: str) -> None:
+        """Delete a file; `share.not-found` if there is none."""
         ...
 
     def open_read(self, path: str) -> ShareFile:

@@ -114,6 +114,23 @@ class FileChanged(Permanent):
     fix = "Let nothing write the image during the job, then start the job again."
 
 
+class AlreadyThere(Permanent):
+    """A file of that name is there already, and nobody said that it may be replaced."""
+
+    code = "share.already-there"
+    exit_code = 73
+    http_status = 409
+    fix = "Choose another name, or say that the file may be replaced."
+
+
+class WrittenLost(Retryable):
+    """The server acknowledged data and has lost them since, so it lost its power or its disk."""
+
+    code = "share.written-lost"
+    exit_code = 74
+    fix = "Look at the file server's log and its disks; started again, the job goes on from its last checkpoint."
+
+
 class BadPath(Permanent):
     """The path is not a plain relative path below the share."""
 

@@ -4,12 +4,12 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
 from agent.errors import AgentError, Cancelled
-from agent.shares.base import FileIdentity
+from agent.shares.base import Entry, FileIdentity
 from agent.shares.beneath import open_beneath
 from agent.shares.errors import (
     AccessDenied,
@@ -21,6 +21,7 @@ from agent.shares.errors import (
     ShareRefused,
 )
 from agent.shares.identity import require_unchanged
+from agent.shares.localnew import LocalNewFile
 from agent.shares.paths import normalise
 from imaging.errors import DeviceIOError
 from imaging.filedev import FileDevice
@@ -106,6 +107,10 @@ class LocalShare:
 
     def list(self, path: str) -> list[str]:
         """Return the names in a folder, sorted; the empty path is the share's own folder."""
+        return [entry.name for entry in self.entries(path)]
+
+    def entries(self, path: str) -> Sequence[Entry]:
+        """Return what is in a folder, sorted by name."""
         self._require_usable()
         folder = self._root / normalise(path, allow_root=True)
         try:
@@ -115,9 +120,39 @@ class LocalShare:
         except OSError as err:
             raise _meaning(err, folder) from err
         try:
-            return sorted(os.listdir(fd))  # noqa: PTH208 - of a descriptor, not of a path
+            names = sorted(os.listdir(fd))  # noqa: PTH208 - of a descriptor, not of a path
+            return [_entry(name, os.stat(name, dir_fd=fd, follow_symlinks=False)) for name in names]
         finally:
             os.close(fd)
+
+    def create(
+        self, path: str, *, job: str, journal: Path, replace: bool = False, keep: bool = False
+    ) -> LocalNewFile:
+        """Begin a file."""
+        self._require_usable()
+        folder, _, name = normalise(path).rpartition("/")
+        try:
+            fd = open_beneath(self._fd, folder, _FOLDER)
+        except OSError as err:
+            raise _meaning(err, self._root / path) from err
+        return LocalNewFile(
+            fd, name, self._root / path, self._require_usable,
+            job=job, journal=journal, replace=replace, keep=keep,
+        )  # fmt: skip
+
+    def remove(self, path: str) -> None:
+        """Delete a file."""
+        self._require_usable()
+        folder, _, name = normalise(path).rpartition("/")
+        os.close(self._open(path))  # Tells what is no plain file.
+        try:
+            fd = open_beneath(self._fd, folder, _FOLDER)
+            try:
+                os.unlink(name, dir_fd=fd)
+            finally:
+                os.close(fd)
+        except OSError as err:
+            raise _meaning(err, self._root / path) from err
 
     def open_read(self, path: str) -> LocalFile:
         """Open a file for reading."""
@@ -161,6 +196,12 @@ class LocalShare:
             raise Cancelled(f"the work on {self._root} was cancelled")
         if self._fd < 0:
             raise ShareClosed(f"{self._root} was used after it was closed")
+
+
+def _entry(name: str, found: os.stat_result) -> Entry:
+    is_folder = stat.S_ISDIR(found.st_mode)
+    size, allocated = (0, 0) if is_folder else (found.st_size, found.st_blocks * 512)
+    return Entry(name, is_folder, size, allocated, found.st_mtime_ns)
 
 
 def _identity(found: os.stat_result) -> FileIdentity:

@@ -10,7 +10,7 @@ from imaging.convert.records import Mark, build_digests, build_mark, build_place
 from imaging.convert.sink import ResumableSink
 from imaging.digest import DigestBuilder, block_count
 from imaging.digest.pages import PAGE_BLOCKS
-from imaging.newfile import NewFile
+from imaging.output import OutputFile
 from imaging.units import GiB
 
 
@@ -43,7 +43,7 @@ class FileCheckpoints:
 
     def __init__(
         self,
-        file: NewFile,
+        file: OutputFile,
         sink: ResumableSink,
         journal: Journal,
         digest: DigestBuilder | None,

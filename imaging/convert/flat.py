@@ -4,13 +4,13 @@ from collections.abc import Iterable, Sequence
 
 from imaging.convert.options import Options
 from imaging.formats.vhd.layout import UNIX_TIME_OF_EPOCH, build_fixed_footer
-from imaging.newfile import NewFile
+from imaging.output import OutputFile
 
 
 class RawSink:
     """A raw image of `size` bytes."""
 
-    def __init__(self, file: NewFile, size: int, options: Options) -> None:  # noqa: ARG002  (every factory has one shape)
+    def __init__(self, file: OutputFile, size: int, options: Options) -> None:  # noqa: ARG002  (every factory has one shape)
         file.truncate(size)
         self._file = file
         self._size = size
@@ -36,7 +36,7 @@ class RawSink:
 class FixedVhdSink(RawSink):
     """A fixed VHD of exactly `size` bytes, a multiple of 512."""
 
-    def __init__(self, file: NewFile, size: int, options: Options) -> None:
+    def __init__(self, file: OutputFile, size: int, options: Options) -> None:
         super().__init__(file, size, options)
         self._footer = build_fixed_footer(
             size,

@@ -15,7 +15,8 @@ from imaging.convert.targets import TARGETS, Sink
 from imaging.digest import DigestBuilder
 from imaging.errors import JournalInvalid, UnsupportedImage
 from imaging.filedev import FileDevice, FileId
-from imaging.newfile import NewFile, flush_folder
+from imaging.newfile import flush_folder
+from imaging.output import OutputFile
 
 USUALLY = Interval()
 Maker = Callable[[Options], Sink]
@@ -38,7 +39,7 @@ class Begun:
 
 def session_of(
     files: Sequence[FileId],
-    file: NewFile,
+    file: OutputFile,
     options: Options,
     *,
     target: str,
@@ -88,7 +89,7 @@ def why_not(files: Sequence[FileId], target: str) -> str | None:
 
 @contextmanager
 def begin(
-    file: NewFile,
+    file: OutputFile,
     wanted: Session,
     options: Options,
     make: Maker,
@@ -125,7 +126,7 @@ def begin(
         device.close()
 
 
-def open_session(file: NewFile, journal: Journal, wanted: Session) -> str | None:
+def open_session(file: OutputFile, journal: Journal, wanted: Session) -> str | None:
     """Make file and journal agree with each other: go on with both, or empty both; return why they are empty."""
     anew = why_anew(journal.session, journal.mark, wanted, file_size=file.size)
     if anew is None:
@@ -136,7 +137,7 @@ def open_session(file: NewFile, journal: Journal, wanted: Session) -> str | None
     journal.clear()  # before the file changes: it must never speak of what is not there
     file.truncate(0)
     journal.begin(wanted)
-    flush_folder(file.path.parent)
+    flush_folder(file.journal_path.parent)
     return anew
 
 

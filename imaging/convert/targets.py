@@ -8,11 +8,11 @@ from imaging.convert.sink import OrderedSink, RandomSink
 from imaging.errors import DiskTooLarge, UnsupportedImage
 from imaging.formats.signatures import MAX_DYNAMIC_VHD, MAX_VIRTUAL_SIZE
 from imaging.late import load
-from imaging.newfile import NewFile
+from imaging.output import OutputFile
 from imaging.units import SECTOR_SIZE, GiB, round_up
 
 Sink = RandomSink | OrderedSink
-Maker = Callable[[NewFile, int, Options], Sink]
+Maker = Callable[[OutputFile, int, Options], Sink]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Target:
     limit: int | None = None
     is_stream: bool = False
 
-    def make(self, file: NewFile, size: int, options: Options) -> Sink:
+    def make(self, file: OutputFile, size: int, options: Options) -> Sink:
         """Begin a disk of `size` bytes, as `padded_size` returned it, in an empty file."""
         make: Maker = load(f"imaging.convert.{self.sink}")
         return make(file, size, options)

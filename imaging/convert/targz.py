@@ -15,7 +15,7 @@ from imaging.deflate import gzip_compressor
 from imaging.errors import DeviceIOError
 from imaging.extent import Extent
 from imaging.formats.tar.build import build_end, build_sparse_header
-from imaging.newfile import NewFile
+from imaging.output import OutputFile
 from imaging.units import SECTOR_SIZE, KiB, MiB, round_up
 
 _ALIGNMENT = 64 * KiB
@@ -64,7 +64,7 @@ class TarGzSink:
 
     unit = 2 * MiB
 
-    def __init__(self, file: NewFile, size: int, options: Options) -> None:
+    def __init__(self, file: OutputFile, size: int, options: Options) -> None:
         """Begin the archive of a disk of `size` bytes, a multiple of 1 GiB, in an empty file."""
         self._file = file
         self._size = size

@@ -18,7 +18,7 @@ from imaging.formats.vhd.layout import (
     build_dynamic_footer,
     build_dynamic_header,
 )
-from imaging.newfile import NewFile
+from imaging.output import OutputFile
 from imaging.units import SECTOR_SIZE, KiB, MiB, round_up
 from imaging.words import pack_words
 
@@ -36,7 +36,7 @@ class DynamicVhdSink:
     Memory: see `Places`, and 4 bytes a block at the end.
     """
 
-    def __init__(self, file: NewFile, size: int, options: Options) -> None:
+    def __init__(self, file: OutputFile, size: int, options: Options) -> None:
         self._footer = build_dynamic_footer(
             size,
             unique_id=options.unique_id.bytes,

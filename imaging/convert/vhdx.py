@@ -12,7 +12,7 @@ from imaging.formats.vhdx.entries import (
     entry_index,
 )
 from imaging.formats.vhdx.layout import DiskParameters, build_metadata
-from imaging.newfile import NewFile
+from imaging.output import OutputFile
 from imaging.units import SECTOR_SIZE, MiB, round_up
 
 _BLOCK_SIZE = 2 * MiB
@@ -26,7 +26,7 @@ _FIXED_PAGE = 1 << 15
 class _VhdxSink:
     """What both have in common: everything but where the blocks lie."""
 
-    def __init__(self, file: NewFile, size: int, options: Options, *, is_fixed: bool) -> None:
+    def __init__(self, file: OutputFile, size: int, options: Options, *, is_fixed: bool) -> None:
         block_size = _BLOCK_SIZE
         while size > block_size * _MAX_BLOCKS:
             block_size *= 2
@@ -61,7 +61,7 @@ class _VhdxSink:
 class DynamicVhdxSink(_VhdxSink):
     """A dynamic VHDX; a block of zeros is not in the file. Memory: see `Places`."""
 
-    def __init__(self, file: NewFile, size: int, options: Options) -> None:
+    def __init__(self, file: OutputFile, size: int, options: Options) -> None:
         super().__init__(file, size, options, is_fixed=False)
         self._places = Places()
 
@@ -98,7 +98,7 @@ class DynamicVhdxSink(_VhdxSink):
 class FixedVhdxSink(_VhdxSink):
     """A fixed VHDX: every block has its place, a block of zeros is a hole of the file."""
 
-    def __init__(self, file: NewFile, size: int, options: Options) -> None:
+    def __init__(self, file: OutputFile, size: int, options: Options) -> None:
         super().__init__(file, size, options, is_fixed=True)
         self._file_size = self._first + self._disk.blocks * self._block_size
         file.truncate(self._file_size)

@@ -28,7 +28,7 @@ from imaging.formats.vhdx.entries import (
     entry_index,
 )
 from imaging.formats.vhdx.layout import DiskParameters
-from imaging.newfile import NewFile
+from imaging.output import OutputFile
 from imaging.units import MiB, round_up
 from imaging.words import pack_words
 
@@ -38,7 +38,7 @@ _NOWHERE = -1
 class ChildWriter:
     """One differencing VHDX being written, from the beginning of the disk to its end, by one thread."""
 
-    def __init__(self, file: NewFile, disk: DiskParameters) -> None:
+    def __init__(self, file: OutputFile, disk: DiskParameters) -> None:
         """Begin in an empty file; a disk to which nothing is done is its parent."""
         self._file = file
         self._disk = disk

@@ -17,7 +17,7 @@ from imaging.formats.vhdx.layout import (
     build_identifier,
     build_region_table,
 )
-from imaging.newfile import NewFile
+from imaging.output import OutputFile
 from imaging.units import MiB
 
 BAT_OFFSET = 3 * MiB
@@ -26,7 +26,7 @@ _METADATA = (2 * MiB, 1 * MiB)
 _CREATOR = "imageport"
 
 
-def write_metadata(file: NewFile, metadata: bytes, *, bat_length: int) -> None:
+def write_metadata(file: OutputFile, metadata: bytes, *, bat_length: int) -> None:
     """Write both region tables and the metadata region.
 
     Args:
@@ -43,7 +43,7 @@ def write_metadata(file: NewFile, metadata: bytes, *, bat_length: int) -> None:
     file.write(_METADATA[0], metadata)
 
 
-def write_headers(file: NewFile, unique_id: uuid.UUID) -> None:
+def write_headers(file: OutputFile, unique_id: uuid.UUID) -> None:
     """Make a VHDX of it: everything else must be durable."""
     for sequence, offset in enumerate(HEADER_OFFSETS, 1):
         data_write = own_guid(unique_id, "data write")

@@ -12,14 +12,14 @@ from imaging.convert.places import Places
 from imaging.convert.vmdk_stream import too_large
 from imaging.formats.vmdk import build
 from imaging.formats.vmdk.layout import TABLE_ENTRIES, build_header
-from imaging.newfile import NewFile
+from imaging.output import OutputFile
 from imaging.units import SECTOR_SIZE
 
 
 class MonolithicSparseSink:
     """A RandomSink; grains of which nothing was written are not in the file. Memory: see `Places`."""
 
-    def __init__(self, file: NewFile, size: int, options: Options) -> None:
+    def __init__(self, file: OutputFile, size: int, options: Options) -> None:
         """Begin the image of a disk of `size` bytes, a multiple of 512, in an empty file."""
         self._file = file
         self._size = size

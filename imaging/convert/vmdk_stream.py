@@ -8,7 +8,7 @@ directory, the footer (a header that says where the directory is), the end of th
 from array import array
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
+from pathlib import PurePath
 
 from imaging.convert.options import Options
 from imaging.deflate import zlib_compressor
@@ -21,7 +21,7 @@ from imaging.formats.vmdk.layout import (
     build_header,
     build_marker,
 )
-from imaging.newfile import NewFile
+from imaging.output import OutputFile
 from imaging.units import SECTOR_SIZE, MiB
 
 _ZERO_GRAIN = bytes(build.GRAIN_SIZE)
@@ -35,7 +35,7 @@ class StreamOptimizedSink:
 
     unit = 2 * MiB
 
-    def __init__(self, file: NewFile, size: int, options: Options) -> None:
+    def __init__(self, file: OutputFile, size: int, options: Options) -> None:
         """Begin the image of a disk of `size` bytes, a multiple of 512, in an empty file."""
         self._file = file
         self._size = size
@@ -121,7 +121,7 @@ class StreamOptimizedSink:
         self._sector = end
 
 
-def too_large(path: Path) -> DiskTooLarge:
+def too_large(path: PurePath) -> DiskTooLarge:
     """Return the error of a VMDK that is full: 32 bits name its sectors."""
     return DiskTooLarge(
         f"{path}: the disk does not fit into a VMDK, whose file ends at 2 TiB", path=str(path)

@@ -11,7 +11,7 @@ from imaging.digest import layout
 from imaging.digest.builder import ZERO_BLOCK_DIGEST, DigestBuilder, RootHash, block_count
 from imaging.digest.pages import DIGEST_SIZE, PAGE_BLOCKS
 from imaging.errors import DigestManifestInvalid
-from imaging.newfile import NewFile
+from imaging.output import OutputFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class ImageFacts:
     size: int
 
 
-def write_manifest(file: NewFile, digest: DigestBuilder, image: ImageFacts) -> str:
+def write_manifest(file: OutputFile, digest: DigestBuilder, image: ImageFacts) -> str:
     """Write the digests of a disk and flush them; return the root. Committing is the caller's.
 
     Memory: a page, 64 KiB.

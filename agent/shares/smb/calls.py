@@ -5,7 +5,6 @@
 
 import struct
 
-from smbprotocol.exceptions import SMBResponseException
 from smbprotocol.file_info import FileInformationClass, InfoType
 from smbprotocol.ioctl import CtlCode, IOCTLFlags, SMB2IOCTLRequest, SMB2IOCTLResponse
 from smbprotocol.open import (
@@ -21,16 +20,13 @@ from smbprotocol.open import (
 
 from agent.shares.base import FileIdentity
 from agent.shares.smb.link import METADATA_BYTES, Link
-from agent.shares.smb.status import NO_MORE_FILES
+from agent.shares.smb.times import nanoseconds
 from agent.shares.smb.translate import WIRE_ERRORS
 from agent.shares.smb.untyped import LibOpen
 
 READ_ACCESS = (
     FilePipePrinterAccessMask.FILE_READ_DATA | FilePipePrinterAccessMask.FILE_READ_ATTRIBUTES
 )
-FILETIME_EPOCH = 116_444_736_000_000_000
-"""1970-01-01 in units of 100 ns since 1601 ([MS-DTYP] 2.3.3)."""
-
 FS_FULL_SIZE = 7
 """FileFsFullSizeInformation: its second field counts what this caller may still use, quota included."""
 
@@ -96,7 +92,7 @@ def query_identity(link: Link, handle: LibOpen) -> FileIdentity:
         link, handle, InfoType.SMB2_0_INFO_FILE, FileInformationClass.FILE_ALL_INFORMATION
     )
     written, changed, size, _, _, number = _ALL_INFO.unpack_from(info)
-    return FileIdentity(size, _nanoseconds(written), _nanoseconds(changed), number)
+    return FileIdentity(size, nanoseconds(written), nanoseconds(changed), number)
 
 
 def free_space(link: Link, handle: LibOpen) -> int:
@@ -104,19 +100,6 @@ def free_space(link: Link, handle: LibOpen) -> int:
     info = _query_info(link, handle, InfoType.SMB2_0_INFO_FILESYSTEM, FS_FULL_SIZE)
     _, free_units, _, sectors, sector_size = _FULL_SIZE.unpack_from(info)
     return int(free_units * sectors * sector_size)
-
-
-def list_names(handle: LibOpen) -> list[str]:
-    """Return the names in an open folder, sorted."""
-    names: list[str] = []
-    while True:
-        try:
-            entries = handle.query_directory("*", FileInformationClass.FILE_NAMES_INFORMATION)
-        except SMBResponseException as err:
-            if err.status == NO_MORE_FILES:
-                return sorted(set(names) - {".", ".."})
-            raise
-        names += [entry["file_name"].get_value().decode("utf-16-le") for entry in entries]
 
 
 def allocated_ranges(
@@ -144,7 +127,3 @@ def _query_info(link: Link, handle: LibOpen, info_type: int, info_class: int) ->
     response = SMB2QueryInfoResponse()
     response.unpack(link.ask(request)["data"].get_value())
     return bytes(response["buffer"].get_value())
-
-
-def _nanoseconds(filetime: int) -> int:
-    return (filetime - FILETIME_EPOCH) * 100

@@ -128,17 +128,14 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
         *,
         data: Buffer = b"",
         text: memoryview | None = None,
-    ) -> bytes:
+    ) -> None:
         """Send a request as soon as the server has granted the credits for it.
 
         Args:
             ask: What is asked.
             ticket: Ends once in any case: finished or lost by the receiving thread, or lost because this raises.
             data: The data of a WRITE; left alone once this has returned.
-            text: Where they are encrypted to, of the same length; needed if there is a `sealer`.
-
-        Returns:
-            The nonce that `text` was encrypted with, empty if it was not.
+            text: Where they are encrypted to, of the same length, or themselves; needed if there is a `sealer`.
 
         Raises:
             AnswerTimeout: The server granted too little for too long.
@@ -146,14 +143,13 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
         """
         message_id = self._register(ask, ticket)
         try:
-            parts, nonce = self._protect(ask, message_id, data, text)
+            parts = self._protect(ask, ticket, message_id, data, text)
             self._check_worker_running()
             self._transport.send_parts(parts)
         except BaseException:
             if self._tickets.pop(message_id, None) is not None:
                 ticket.lose()
             raise
-        return nonce
 
     def collect(self, ticket: Ticket) -> int:
         """Wait for the answer to what was posted and return the bytes read or written.
@@ -210,9 +206,9 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
             raise AnswerTimeout(f"no {charge} credits within {self.answer_timeout} s")
 
     def _protect(
-        self, ask: Ask, message_id: int, data: Buffer, text: memoryview | None
-    ) -> tuple[list[Buffer], bytes]:
-        """Return the frame of a request in parts, encrypted or signed, and the nonce."""
+        self, ask: Ask, ticket: Ticket, message_id: int, data: Buffer, text: memoryview | None
+    ) -> list[Buffer]:
+        """Return the frame of a request in parts, encrypted or signed."""
         keys = self._keys
         if keys is None:
             raise SMBException("no share is connected yet")
@@ -226,12 +222,12 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
         )
         if self._sealer is not None:
             text = memoryview(b"") if text is None else text
-            first, nonce = self._sealer.seal(head, data, text)
-            return [first, text], nonce
+            first, ticket.nonce = self._sealer.seal(head, data, text)
+            return [first, text]
         if self._is_sealed:
-            return [self._encrypt(bytes(head) + bytes(data), self._logged_on).pack()], b""
+            return [self._encrypt(bytes(head) + bytes(data), self._logged_on).pack()]
         seal.sign(head, data, keys, message_id)
-        return [head, data], b""
+        return [head, data]
 
     def credits_left(self) -> int:
         """Return the credits that the server has granted and we have not used."""

@@ -25,8 +25,6 @@ SMALLEST_WINDOW = 1 * MiB
 _TOO_MANY = frozenset([status.BUFFER_OVERFLOW, status.BUFFER_TOO_SMALL])
 """Windows answers the first, Samba 4.17 the second (its bug 15699)."""
 
-_CANNOT = frozenset([status.INVALID_DEVICE_REQUEST, status.NOT_SUPPORTED, status.INVALID_PARAMETER])
-
 
 class SmbFile:
     """A file opened for reading; nobody else may write it meanwhile. Thread-safe."""
@@ -69,7 +67,7 @@ class SmbFile:
         return self._main.links.run(ask, f"asking about {self._label}")
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
-        """Fill the buffer; large reads are split and pipelined, and reads at the same time go over several connections."""
+        """Fill the buffer; large reads are split and pipelined, reads at the same time go over several connections."""
         self._require_range(offset, len(buffer))
         if not buffer:
             return
@@ -134,7 +132,7 @@ class SmbFile:
             except SMBResponseException as err:
                 if err.status in _TOO_MANY:
                     return None
-                if err.status in _CANNOT:
+                if err.status in status.CANNOT:
                     self._tells_ranges = False
                     return [(offset, length)]
                 raise

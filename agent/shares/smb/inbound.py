@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agent.shares.smb import seal, status, wire
-from agent.shares.smb.seal import HEADER_SIZE, TRANSFORM_SIZE, Head, Keys, Tampered
+from agent.shares.smb.seal import TRANSFORM_SIZE, Head, Keys, Tampered
 from agent.shares.smb.ticket import Ticket
 from agent.shares.smb.transport import StrictTransport
 from imaging.units import KiB
@@ -74,7 +74,11 @@ class Inbound:
             raise Tampered("an encrypted frame before the logon")
         if not self.keys.streams:
             frame = self._whole(start, size)
-            return None if frame is None else _checked(seal.open_sealed(frame, self.keys))
+            return (
+                None
+                if frame is None
+                else _whole_answer(seal.open_sealed(frame, self.keys), was_sealed=True)
+            )
         opener = seal.Opener(start, size, self.keys)
         first = memoryview(bytearray(len(start) - TRANSFORM_SIZE))
         opener.update_into(start[TRANSFORM_SIZE:], first)
@@ -94,7 +98,7 @@ class Inbound:
         if not self._decrypt(message, first, opener):
             return None
         opener.finish()
-        return _checked(message)
+        return _whole_answer(message, was_sealed=True)
 
     def _decrypt(self, out: memoryview, first: memoryview, opener: seal.Opener) -> bool:
         """Fill `out` with what is decrypted already and with what still comes."""
@@ -114,7 +118,7 @@ class Inbound:
         ticket = None if keys is None or self.must_be_sealed else self._reader_of(start, size)
         if ticket is None or ticket.view is None or keys is None:
             frame = self._whole(start, size)
-            return None if frame is None else Answer(seal.parse_head(frame), frame, None, False)
+            return None if frame is None else _whole_answer(frame, was_sealed=False)
         head = seal.parse_head(start)
         if head.session_id != keys.session_id:
             raise Tampered("an answer for another session")
@@ -157,5 +161,5 @@ def _filled(
     return Answer(head, first[: wire.READ_HEAD], ticket, was_sealed)
 
 
-def _checked(message: memoryview) -> Answer:
-    return Answer(seal.parse_head(message), message, None, True)
+def _whole_answer(message: memoryview, *, was_sealed: bool) -> Answer:
+    return Answer(seal.parse_head(message), message, None, was_sealed)

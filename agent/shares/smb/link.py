@@ -49,7 +49,7 @@ class Link:
         connection: The checked connection.
         tree: The library's tree connect.
         chunk: Bytes of one READ that the server and its credits allow.
-        write_chunk: The same of one WRITE.
+        write_chunk: The most of one WRITE.
         slots: One permit for every READ in flight.
         facts: What was agreed.
     """

@@ -53,7 +53,8 @@ class SmbPolicy:
         backoff_base: First pause is random in [0, base], doubled each time.
         backoff_cap: Longest pause.
         keepalive: Idle time before an ECHO (firewalls forget a flow after 4 min, Windows after 15).
-        chunk: Bytes of one READ or WRITE at most.
+        chunk: Bytes of one READ at most.
+        write_chunk: Bytes of one WRITE.
         depth: READs in flight on one connection, over all threads: where it begins, and the most.
         connections: For reading one share; a second one is made when two threads read at the same time.
         write_behind: Bytes of one file that were taken from the writer and not acknowledged by the server.
@@ -70,6 +71,7 @@ class SmbPolicy:
     backoff_cap: float = 5.0
     keepalive: float = 60.0
     chunk: int = 4 * MiB
+    write_chunk: int = 2 * MiB
     depth: tuple[int, int] = (4, 32)
     connections: int = 2
-    write_behind: int = 8 * MiB
+    write_behind: int = 12 * MiB

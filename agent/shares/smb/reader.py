@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from agent.shares.smb import wire
 from agent.shares.smb.link import Link
 from agent.shares.smb.ticket import Ticket
+from agent.shares.smb.translate import WIRE_ERRORS
 from agent.shares.smb.wire import Refused
 from imaging.units import MiB
 
@@ -57,7 +58,7 @@ def read_range(link: Link, file_id: bytes, offset: int, buffer: memoryview) -> N
 def _piece(link: Link, length: int) -> int:
     """Return the size of one READ: as large as leaves several in flight, for each costs us a tenth of a millisecond."""
     wanted = max(SMALLEST_PIECE, -(-length // PIECES // SMALLEST_PIECE) * SMALLEST_PIECE)
-    return min(link.chunk, wanted)
+    return int(min(link.chunk, wanted))
 
 
 def _send(link: Link, file_id: bytes, offset: int, view: memoryview) -> _Part:
@@ -85,6 +86,6 @@ def _abandon(link: Link, flight: deque[_Part]) -> None:
             link.connection.collect(part.ticket)
         except Refused:
             continue
-        except BaseException:
+        except WIRE_ERRORS:
             link.connection.give_up()
             return

@@ -16,15 +16,17 @@ import hmac
 import itertools
 import os
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM
 from cryptography.hazmat.primitives.cmac import CMAC
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HEADER_SIZE = 64
 TRANSFORM_SIZE = 52
@@ -154,7 +156,7 @@ class Mac:
     """
 
     def __init__(self, keys: Keys, message_id: int, *, is_answer: bool) -> None:
-        self.update: Callable[[Buffer], None]
+        self.update: Callable[[Any], None]
         self._gmac = self._cmac = None
         if keys.signing_algorithm == GMAC_ID:
             nonce = _gmac_nonce(message_id, is_answer=is_answer)
@@ -243,7 +245,7 @@ class Opener:
         tag, nonce, aad = _read_transform(start, size, keys.session_id)
         self._opener = Cipher(keys.aes_opening, modes.GCM(nonce[:_NONCE_SIZE], tag)).decryptor()
         self._opener.authenticate_additional_data(aad)
-        self.update_into: Callable[[Buffer, memoryview], object] = self._opener.update_into
+        self.update_into: Callable[[Any, memoryview], object] = self._opener.update_into
 
     def finish(self) -> None:
         """Raise Tampered unless the whole frame is what the server sent."""

@@ -6,6 +6,7 @@ Numbers: [MS-ERREF] 2.3.1. Which are worth another try was measured against Samb
 from agent.errors import AgentError
 from agent.shares.errors import (
     AccessDenied,
+    AlreadyThere,
     FileChanged,
     InUse,
     LogonFailed,
@@ -31,6 +32,13 @@ BUFFER_TOO_SMALL = 0xC0000023
 NOT_SUPPORTED = 0xC00000BB
 INSUFFICIENT_RESOURCES = 0xC000009A
 REQUEST_NOT_ACCEPTED = 0xC00000D0
+NAME_COLLISION = 0xC0000035
+
+NOT_THERE = frozenset([0xC000000F, 0xC0000034, 0xC000003A, 0xC0000225])
+"""There is no file of that name, or no folder."""
+
+CANNOT = frozenset([INVALID_DEVICE_REQUEST, NOT_SUPPORTED, INVALID_PARAMETER])
+"""The server or its file system does not have what was asked for."""
 
 TABLE: dict[int, tuple[type[AgentError], str]] = {
     0x8000002D: (ShareRefused, "the path leads through a symbolic link, which is not followed"),
@@ -39,6 +47,7 @@ TABLE: dict[int, tuple[type[AgentError], str]] = {
     0xC0000022: (AccessDenied, "access denied"),
     0xC0000033: (NotFound, "the server does not allow this name"),
     0xC0000034: (NotFound, "no such file"),
+    NAME_COLLISION: (AlreadyThere, "there is a file of that name"),
     0xC0000039: (NotFound, "the server does not allow this path"),
     0xC000003A: (NotFound, "no such folder"),
     0xC000003B: (NotFound, "the server does not allow this path"),

@@ -16,10 +16,22 @@ class Ticket:
         head: The final answer's header; None while there is none, and for ever if the connection ended first.
         count: Bytes that were read or written.
         is_pending: The server said that it will take longer.
+        nonce: What the data were encrypted with; empty before that, and if they were not.
         since: When it was sent, if its time is measured; else 0.
     """
 
-    __slots__ = ("_done", "_then", "asked", "command", "count", "head", "is_pending", "since", "view")
+    __slots__ = (
+        "_done",
+        "_then",
+        "asked",
+        "command",
+        "count",
+        "head",
+        "is_pending",
+        "nonce",
+        "since",
+        "view",
+    )
 
     def __init__(
         self,
@@ -43,6 +55,7 @@ class Ticket:
         self.head: Head | None = None
         self.count = 0
         self.is_pending = False
+        self.nonce = b""
         self.since = 0.0
         self._then = then
         self._done = threading.Lock()  # Held until the end: an Event would be four objects.

@@ -26,7 +26,10 @@ _WRITE_REQUEST = struct.Struct("<HHIQ16sIIHHI")
 _WRITE_ANSWER = struct.Struct("<HHI8x")
 _FLUSH_REQUEST = struct.Struct("<HHI16s")
 
-_WRITE_DATA_OFFSET = HEADER_SIZE + _WRITE_REQUEST.size
+WRITE_BODY = _WRITE_REQUEST.size
+"""Bytes between the header and the data of a WRITE."""
+
+_WRITE_DATA_OFFSET = HEADER_SIZE + WRITE_BODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,7 @@ def is_usual_read(message: bytes | memoryview, size: int, asked: int) -> bool:
         asked: Bytes that were asked for.
     """
     _, offset, length = _READ_ANSWER.unpack_from(message, HEADER_SIZE)
-    return offset == READ_HEAD and length == size - READ_HEAD and 0 < length <= asked
+    return bool(offset == READ_HEAD and length == size - READ_HEAD and 0 < length <= asked)
 
 
 def parse_read(message: memoryview, *, asked: int) -> memoryview:
