@@ -1,4 +1,4 @@
-"""The file server dies, restarts, hangs or lies in the middle of a write: the bytes are right, or the error is named."""
+"""The file server dies, restarts, hangs or lies in the middle of a write: every byte is right, or the error is named."""
 
 import os
 import random
@@ -91,7 +91,7 @@ def test_three_kills_in_the_middle_of_writes_leave_every_byte_right(
     assert state["killed"] == 3
     assert (rig.folder / "new.raw").read_bytes() == CONTENT
     assert 0 < file.sent_again <= 3 * (policy.write_behind + policy.write_chunk)
-    assert os.listdir(rig.folder) == ["new.raw"]
+    assert [path.name for path in rig.folder.iterdir()] == ["new.raw"]
 
 
 @BOTH

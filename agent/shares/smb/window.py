@@ -17,9 +17,6 @@ EXHAUSTED = frozenset([status.INSUFFICIENT_RESOURCES, status.REQUEST_NOT_ACCEPTE
 MOST_QUEUED = 4.0
 """Requests of ours that may wait at the server, or on the way, before the depth stops growing."""
 
-_AGEING = 1.001
-"""How fast the best time is forgotten: the way may have become a longer one."""
-
 
 class Depth:
     """The decision alone: latencies in, depth out. Pure.
@@ -36,7 +33,7 @@ class Depth:
 
     def answered(self, seconds: float) -> None:
         """Take the time that one request took while the window was full."""
-        self._best = min(self._best * _AGEING, seconds)
+        self._best = min(self._best, seconds)
         self._answers += 1
         if self._answers < self.value:
             return

@@ -44,14 +44,17 @@ def _sealed(message: bytes, cipher: int) -> bytearray:
     return bytearray(b"\xfdSMB" + text[-16:] + rest + text[:-16])
 
 
+def _keys(*, cipher: int = GCM, algorithm: int = seal.GMAC_ID, session: int = SESSION) -> seal.Keys:
+    return seal.Keys(session, KEY, algorithm, cipher, KEY, KEY)
+
+
 def _open(frame: bytearray, cipher: int, session: int = SESSION) -> bytes:
-    view = memoryview(frame)
-    return bytes(seal.open_sealed(view, key=KEY, cipher_id=cipher, session_id=session))
+    return bytes(seal.open_sealed(memoryview(frame), _keys(cipher=cipher, session=session)))
 
 
 def _verify(frame: bytearray, algorithm: int) -> None:
     view = memoryview(frame)
-    seal.verify_signature(view, seal.parse_head(view), key=KEY, algorithm=algorithm)
+    seal.verify_signature(view, seal.parse_head(view), _keys(algorithm=algorithm))
 
 
 def test_head_has_every_field_at_its_place() -> None:
@@ -124,3 +127,45 @@ def test_a_truncated_sealed_frame_is_refused(cipher: int, length: int) -> None:
 def test_another_sessions_frame_is_refused() -> None:
     with pytest.raises(Tampered):
         _open(_sealed(_message(), GCM), GCM, SESSION + 1)
+
+
+# --- what we send ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", [seal.GMAC_ID, seal.CMAC_ID])
+@pytest.mark.parametrize("data", [b"", b"x", os.urandom(100_000)], ids=len)
+def test_a_request_is_signed_over_all_of_its_parts(algorithm: int, data: bytes) -> None:
+    head = bytearray(_message(flags=seal.FLAG_SIGNED))
+    seal.sign(head, data, _keys(algorithm=algorithm), 7)
+    whole = bytes(head[:48]) + bytes(16) + bytes(head[64:]) + data
+    if algorithm == seal.GMAC_ID:
+        nonce = (7).to_bytes(8, "little") + bytes(4)  # Role bit 0: the client.
+        expected = AESGCM(KEY).encrypt(nonce, b"", whole)
+    else:
+        cmac = CMAC(algorithms.AES(KEY))
+        cmac.update(whole)
+        expected = cmac.finalize()
+    assert head[48:64] == expected
+
+
+@pytest.mark.parametrize("data", [b"", b"x", os.urandom(200_001)], ids=len)
+def test_a_sealed_request_opens_and_reveals(data: bytes) -> None:
+    sealer, head = seal.Sealer(_keys()), bytearray(_message())
+    text = memoryview(bytearray(data))
+    first, nonce = sealer.seal(head, text, text)
+    frame = bytearray(first + bytes(text))
+    assert _open(frame, GCM) == bytes(head) + data
+    sealer.reveal(nonce, len(head), text)
+    assert text == data
+
+
+def test_no_nonce_comes_twice() -> None:
+    sealer = seal.Sealer(_keys())
+    nonces = {sealer.seal(bytearray(64), b"", memoryview(b""))[1] for _ in range(1000)}
+    assert len(nonces) == 1000
+    assert {len(nonce) for nonce in nonces} == {12}
+
+
+def test_keys_are_not_shown() -> None:
+    assert KEY.hex() not in repr(_keys())
+    assert repr(KEY) not in repr(_keys())

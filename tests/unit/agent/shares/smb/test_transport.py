@@ -31,6 +31,16 @@ def ends(peer: socket.socket) -> Iterator[tuple[StrictTransport, socket.socket]]
         transport.close()
 
 
+def _frame(transport: StrictTransport, idle: float = GUARD) -> bytes | None:
+    """Receive one frame; None at the end of the stream, be it inside of the frame."""
+
+    def take(size: int) -> bytes | None:
+        frame = memoryview(bytearray(size))
+        return bytes(frame) if transport.fill(frame) else None
+
+    return transport.receive(idle, take)
+
+
 def _transport(peer: socket.socket, stall: float = GUARD) -> StrictTransport:
     return StrictTransport(*peer.getsockname(), max_frame=LIMIT, stall=stall)
 
@@ -42,7 +52,7 @@ def test_frames_pass_whole_however_they_are_cut(
     stream = b"\0\0\0\x03abc" + b"\0\0\0\0" + b"\0\0\x03\xe8" + b"x" * LIMIT
     for index in range(len(stream)):
         server.sendall(stream[index : index + 1])
-    assert [transport.recv_frame(GUARD) for _ in range(3)] == [b"abc", b"", b"x" * LIMIT]
+    assert [_frame(transport) for _ in range(3)] == [b"abc", b"", b"x" * LIMIT]
 
 
 def test_a_sent_message_has_its_length_in_front(
@@ -53,23 +63,38 @@ def test_a_sent_message_has_its_length_in_front(
     assert server.recv(9, socket.MSG_WAITALL) == b"\0\0\0\x05hello"
 
 
+def test_parts_are_sent_as_one_frame_however_little_the_peer_takes(
+    ends: tuple[StrictTransport, socket.socket],
+) -> None:
+    transport, server = ends
+    parts = [b"head", bytearray(b"x" * 3_000_000), memoryview(b"tail" * 500_000)]
+    whole = b"".join(bytes(part) for part in parts)
+    sender = threading.Thread(target=transport.send_parts, args=(parts,))
+    sender.start()
+    got = bytearray()
+    while len(got) < 4 + len(whole):
+        got += server.recv(70_001)
+    sender.join(GUARD)
+    assert got == len(whole).to_bytes(4, "big") + whole
+
+
 def test_a_frame_over_the_limit_is_refused_by_its_length_alone(
     ends: tuple[StrictTransport, socket.socket],
 ) -> None:
     transport, server = ends
     server.sendall((LIMIT + 1).to_bytes(4, "big"))
     with pytest.raises(Tampered, match="1001"):
-        transport.recv_frame(GUARD)
+        _frame(transport)
 
 
 def test_idle_is_told_apart_from_the_end(ends: tuple[StrictTransport, socket.socket]) -> None:
     transport, server = ends
     with pytest.raises(TimeoutError):
-        transport.recv_frame(0.01)
+        _frame(transport, 0.01)
     server.sendall(b"\0\0\0\x01a")
-    assert transport.recv_frame(GUARD) == b"a"
+    assert _frame(transport) == b"a"
     server.close()
-    assert transport.recv_frame(GUARD) is None
+    assert _frame(transport) is None
 
 
 @pytest.mark.parametrize("part", [b"\0\0", b"\0\0\0\x05ab"], ids=["in the length", "in the body"])
@@ -79,7 +104,7 @@ def test_an_end_inside_a_frame_is_an_end(
     transport, server = ends
     server.sendall(part)
     server.close()
-    assert transport.recv_frame(GUARD) is None
+    assert _frame(transport) is None
 
 
 def test_a_stall_inside_a_frame_is_no_idle_time(peer: socket.socket) -> None:
@@ -89,14 +114,14 @@ def test_a_stall_inside_a_frame_is_no_idle_time(peer: socket.socket) -> None:
     with server:
         server.sendall(b"\0\0\0\x05ab")
         with pytest.raises(ConnectionAbortedError):
-            transport.recv_frame(GUARD)
+            _frame(transport)
         transport.close()
 
 
 def test_cut_wakes_a_receiver(ends: tuple[StrictTransport, socket.socket]) -> None:
     transport, _ = ends
     got: list[object] = ["nothing yet"]
-    thread = threading.Thread(target=lambda: got.append(transport.recv_frame(GUARD)))
+    thread = threading.Thread(target=lambda: got.append(_frame(transport)))
     thread.start()
     transport.cut()
     thread.join(GUARD)
@@ -146,4 +171,4 @@ def test_close_may_be_called_again(ends: tuple[StrictTransport, socket.socket]) 
     transport, _ = ends
     transport.close()
     transport.close()
-    assert transport.recv_frame(GUARD) is None
+    assert _frame(transport) is None
