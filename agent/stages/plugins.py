@@ -77,10 +77,11 @@ def _smb_share(ref: SmbShare, job: StageContext) -> Share:
     domain = secret["domain"].reveal() if "domain" in secret else ""
     credential = SmbCredential(secret["username"].reveal(), secret["password"], domain)
     where = SmbShareRef(ref.server, ref.share, ref.port, ref.folder)
-    return open_share("smb", where, credential, policy=_smb_policy(ref.server, job.config))
+    return open_share("smb", where, credential, policy=smb_policy(ref.server, job.config))
 
 
-def _smb_policy(server: str, config: AgentConfig) -> "SmbPolicy":
+def smb_policy(server: str, config: AgentConfig) -> "SmbPolicy":
+    """Return what the site accepts of a file server; the strictest of each where it says nothing."""
     from agent.shares.smb.policy import AuthKind, Dialect, Encryption, SmbPolicy  # noqa: PLC0415 - first use
 
     wanted = config.shares.smb.get(server.lower(), SmbServerConfig())

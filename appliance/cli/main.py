@@ -41,6 +41,7 @@ COMMANDS = (
     Command("image", "appliance.cli.image", "order what happens to an image", extra="relay"),
     Command("job", "appliance.cli.job", "list, follow and cancel jobs", extra="relay"),
     Command("disk", "appliance.cli.disk", "look into disk images and compute digests"),
+    Command("share", "appliance.cli.share", "list a share, copy from and to it", extra="agent"),
     Command("agent", "appliance.cli.agent", "run the agent", extra="agent"),
     Command("appliance", "appliance.cli.appliance", "enrol this machine", extra="agent"),
     Command("status", "appliance.cli.status", "show what the agent here does", extra="agent"),

@@ -1,9 +1,10 @@
-r"""Reads how a share is named on the command line: `smb://server[:port]/share[/folder]`, and a file with the account.
+r"""Reads how a share is named on the command line, as a URL or a UNC path, and a file with the account.
 
 The file is that of mount.cifs(8): lines `username=`, `password=`, `domain=`. No secret is taken from argv.
 """
 
 import stat
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -42,16 +43,45 @@ class NoCredentialFile(NeedsOperator):
 
 
 def parse_share(url: str) -> SmbShareRef:
-    """Return the share that a URL names. Raises BadShare, BadPath."""
-    parts = urlsplit(url)
+    r"""Return the share that a URL or a UNC path names; what follows the share is its folder.
+
+    In a URL `%` begins a byte in hexadecimal; `#` and `?` are characters of names like others.
+
+    Raises:
+        BadShare, BadPath.
+    """
+    if url.startswith("\\\\"):
+        server, _, rest = url[2:].replace("\\", "/").partition("/")
+        name, _, folder = rest.strip("/").partition("/")
+        return _reference(url, server, name, folder, SMB_PORT)
+    parts = urlsplit(url.replace("#", "%23").replace("?", "%3F"))
     name, _, folder = unquote(parts.path).strip("/").partition("/")
     try:
         port = parts.port or SMB_PORT
     except ValueError as err:
         raise BadShare(f"{url!r}: {err}") from err
-    if parts.scheme != "smb" or not parts.hostname or not name or parts.username:
+    if parts.scheme != "smb" or parts.username is not None:
         raise BadShare(f"{url!r} is no smb://server/share")
-    return SmbShareRef(parts.hostname, name, port, folder)
+    return _reference(url, parts.hostname or "", name, folder, port)
+
+
+def parse_file(url: str) -> tuple[SmbShareRef, str]:
+    """Return the share and the folder of a file that a URL or a UNC path names, and the file's name there.
+
+    Raises:
+        BadShare, BadPath.
+    """
+    ref = parse_share(url)
+    folder, _, name = ref.folder.rpartition("/")
+    if not name:
+        raise BadShare(f"{url!r} names a share and no file on it")
+    return replace(ref, folder=folder), name
+
+
+def _reference(url: str, server: str, name: str, folder: str, port: int) -> SmbShareRef:
+    if not server or not name:
+        raise BadShare(f"{url!r} is no smb://server/share")
+    return SmbShareRef(server, name, port, folder)
 
 
 def read_credential(path: Path) -> SmbCredential:

@@ -1,4 +1,4 @@
-"""The file server dies, restarts, hangs or lies in the middle of a write: every byte is right, or the error is named."""
+"""The server dies, restarts, hangs or lies in the middle of a write: every byte is right, or the error is named."""
 
 import os
 import random

@@ -3,15 +3,16 @@
 import os
 from collections.abc import AsyncIterator
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from agent.config import AgentConfig, SmbServerConfig
+from agent.config import AgentConfig
 from agent.errors import AgentError
-from agent.shares.smb.policy import AuthKind, Dialect, Encryption, SmbPolicy
+from agent.shares.smb.policy import SmbPolicy
 from agent.shares.smb.ref import SmbCredential, SmbShareRef
 from agent.shares.smb.share import SmbShare
+from agent.stages.plugins import smb_policy
 from appliance.doctor.base import Check, Context, Finding, failed, passed, skipped
 from appliance.doctor.threads import in_thread
 from imaging.units import MiB
@@ -66,11 +67,8 @@ def _asked(share: SmbShare, ref: SmbShareRef, policy: SmbPolicy) -> Finding:
 
 def _policy(server: str, config: AgentConfig) -> SmbPolicy:
     """Return what jobs ask of this server, with the patience of somebody at a terminal."""
-    wanted = config.shares.smb.get(server.lower(), SmbServerConfig())
-    return SmbPolicy(
-        encryption=Encryption(wanted.encryption),
-        oldest_dialect=Dialect.SMB_3_1_1 if wanted.oldest_dialect == "3.1.1" else Dialect.SMB_3_0_2,
-        auth=AuthKind(wanted.auth),
+    return replace(
+        smb_policy(server, config),
         connect_timeout=CONNECT_S,
         answer_timeout=ANSWER_S,
         reconnect_for=0.0,
