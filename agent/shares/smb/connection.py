@@ -18,8 +18,10 @@ from smbprotocol.exceptions import SMBConnectionClosed, SMBException, SMBRespons
 from smbprotocol.header import Commands, SMB2HeaderResponse
 from smbprotocol.transport import Tcp
 
-from agent.shares.smb import seal, status, wire
-from agent.shares.smb.inbound import Answer, Inbound
+from agent.shares.smb import seal, status
+from agent.shares.smb.allowance import Allowance
+from agent.shares.smb.inbound import Answer, Inbound, take_data
+from agent.shares.smb.outbound import Outbound
 from agent.shares.smb.seal import Buffer, Head, Keys, Sealer, Tampered
 from agent.shares.smb.ticket import Ticket
 from agent.shares.smb.transport import StrictTransport
@@ -32,9 +34,6 @@ FRAME_OVERHEAD = 8 * KiB
 
 UNSOLICITED = 0xFFFF_FFFF_FFFF_FFFF
 """Message id of oplock breaks; we hold no oplock, so these are dropped ([MS-SMB2] 3.2.5.19)."""
-
-RESERVED_CREDITS = 8
-"""READs and WRITEs leave these to metadata calls and to the keepalive."""
 
 _SLICE = 1.0  # Seconds between two looks at whether the receiving thread still lives.
 
@@ -49,7 +48,7 @@ class AnswerTimeout(SMBException):  # type: ignore[misc]  # the library has no t
 
 
 class StrictConnection(Connection):  # type: ignore[misc]  # the library has no types
-    """One connection with one session.
+    """One connection with one session; `allowance` is its window of message ids.
 
     Thread-safe like the library's: any thread sends and waits, one thread of its own receives.
     """
@@ -72,13 +71,10 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
         super().__init__(uuid.uuid4(), server, port, require_signing=True)
         self.answer_timeout = answer_timeout
         self._keepalive = keepalive
-        self._credits = threading.Condition(self.sequence_lock)
+        self.allowance = Allowance(self.sequence_window, self.sequence_lock)
         self._tickets: dict[int, Ticket] = {}
         self._inbound = Inbound(self._transport, self._tickets)
-        self._keys: Keys | None = None
-        self._sealer: Sealer | None = None
-        self._is_sealed = True
-        self._tree_id = 0
+        self._outbound: Outbound | None = None
         self._ended = threading.Event()
         self._probe: LibRequest = None
         self._logged_on: LibSession = None
@@ -104,20 +100,23 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
         self._transport.cut()
 
     def protect_data(self, tree: LibTree) -> None:
-        """Say how data on this share are protected; `post` works from now on."""
+        """Say which share `post` is for, and protect its data as the session or the share demands."""
         keys = self._keys_of(tree.session)
-        self._keys, self._tree_id = keys, tree.tree_connect_id
-        if tree.session.encrypt_data or tree.encrypt_data:
-            self._is_sealed = True
-            self._sealer = Sealer(keys) if keys.streams else None
-        else:
-            self._is_sealed = False
-            self._inbound.must_be_sealed = False
+        is_sealed = bool(tree.session.encrypt_data or tree.encrypt_data)
+        self._inbound.must_be_sealed = is_sealed
+        self._outbound = Outbound(
+            keys,
+            tree.tree_connect_id,
+            is_multi=bool(self.supports_multi_credit),
+            is_sealed=is_sealed,
+            sealer=Sealer(keys) if is_sealed and keys.streams else None,
+            encrypt_whole=lambda message: bytes(self._encrypt(message, tree.session).pack()),
+        )
 
     @property
     def sealer(self) -> Sealer | None:
-        """What encrypts the data that we send; None if they are signed only, or encrypted by the library (CCM)."""
-        return self._sealer
+        """What encrypts the data that we send in place, if they are."""
+        return None if self._outbound is None else self._outbound.sealer
 
     # --- asking for data --------------------------------------------------------------------------
 
@@ -138,12 +137,15 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
             text: Where they are encrypted to, of the same length, or themselves; needed if there is a `sealer`.
 
         Raises:
-            AnswerTimeout: The server granted too little for too long.
+            TimeoutError: The server granted too little for too long.
             OSError, SMBConnectionClosed, Tampered: The connection is gone.
         """
+        outbound = self._outbound
+        if outbound is None:
+            raise SMBException("no share is connected yet")
         message_id = self._register(ask, ticket)
         try:
-            parts = self._protect(ask, ticket, message_id, data, text)
+            parts = outbound.pack(ask, ticket, message_id, data, text)
             self._check_worker_running()
             self._transport.send_parts(parts)
         except BaseException:
@@ -181,57 +183,14 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
     def _register(self, ask: Ask, ticket: Ticket) -> int:
         """Give a ticket its message id."""
         try:
-            message_id = self._take_ids(ask.charge)
+            message_id = self.allowance.take(
+                ask.charge, timeout=self.answer_timeout, is_over=lambda: not self.alive
+            )
         except BaseException:
             ticket.lose()
             raise
         self._tickets[message_id] = ticket
         return message_id
-
-    def _take_ids(self, charge: int) -> int:
-        """Wait for credits; return the first of the message ids that they pay for."""
-        with self._credits:
-            if self.credits_left() < charge + RESERVED_CREDITS:
-                self._await_credits(charge)
-            first = int(self.sequence_window["low"])
-            self.sequence_window["low"] = first + charge
-            return first
-
-    def _await_credits(self, charge: int) -> None:
-        granted = self._credits.wait_for(
-            lambda: self.credits_left() >= charge + RESERVED_CREDITS or not self.alive,
-            self.answer_timeout,
-        )
-        if not granted:
-            raise AnswerTimeout(f"no {charge} credits within {self.answer_timeout} s")
-
-    def _protect(
-        self, ask: Ask, ticket: Ticket, message_id: int, data: Buffer, text: memoryview | None
-    ) -> list[Buffer]:
-        """Return the frame of a request in parts, encrypted or signed."""
-        keys = self._keys
-        if keys is None:
-            raise SMBException("no share is connected yet")
-        head = wire.build_head(
-            ask,
-            message_id=message_id,
-            session_id=keys.session_id,
-            tree_id=self._tree_id,
-            is_signed=not self._is_sealed,
-            is_multi=bool(self.supports_multi_credit),
-        )
-        if self._sealer is not None:
-            text = memoryview(b"") if text is None else text
-            first, ticket.nonce = self._sealer.seal(head, data, text)
-            return [first, text]
-        if self._is_sealed:
-            return [self._encrypt(bytes(head) + bytes(data), self._logged_on).pack()]
-        seal.sign(head, data, keys, message_id)
-        return [head, data]
-
-    def credits_left(self) -> int:
-        """Return the credits that the server has granted and we have not used."""
-        return int(self.sequence_window["high"] - self.sequence_window["low"])
 
     # --- waiting ----------------------------------------------------------------------------------
 
@@ -303,8 +262,7 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
                 request.response_event.set()
             while self._tickets:
                 self._tickets.popitem()[1].lose()
-            with self._credits:
-                self._credits.notify_all()
+            self.allowance.wake()
 
     def _receive_one(self) -> bool:
         """Take one frame; False when the connection has ended."""
@@ -340,7 +298,7 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
             return
         ticket = answer.ticket
         if ticket is not None:
-            self._grant(head.credits)
+            self.allowance.grant(head.credits)
             del self._tickets[head.message_id]
             ticket.finish(head, ticket.count)
             return
@@ -351,9 +309,9 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
         if session is None:
             self._remember_preauth(answer.message, head)
         elif not answer.was_sealed:
-            tree = self._tree_id if ticket else request.message["tree_id"].get_value()
-            self._require_signature(answer.message, head, session, tree)
-        self._grant(head.credits or (0 if self.supports_multi_credit else 1))
+            tree_id = self._tree_of(ticket, request)
+            self._require_signature(answer.message, head, session, tree_id)
+        self.allowance.grant(head.credits or (0 if self.supports_multi_credit else 1))
         if ticket is not None:
             self._finish(ticket, head, answer.message)
         else:
@@ -374,6 +332,11 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
         """
         answer = memoryview(bytearray(self._logon_answer))
         seal.verify_signature(answer, seal.parse_head(answer), self._keys_of(session))
+
+    def _tree_of(self, ticket: Ticket | None, request: LibRequest) -> int:
+        if ticket is not None and self._outbound is not None:
+            return self._outbound.tree_id
+        return int(request.message["tree_id"].get_value())
 
     def _keys_of(self, session: LibSession) -> Keys:
         chosen = self.signing_algorithm_id
@@ -415,18 +378,12 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
             return
         seal.verify_signature(message, head, self._keys_of(session))
 
-    def _grant(self, granted: int) -> None:
-        """Add what the server grants."""
-        with self._credits:
-            self.sequence_window["high"] += granted
-            self._credits.notify_all()
-
     def _finish(self, ticket: Ticket, head: Head, message: memoryview) -> None:
         """End what was posted; whatever an answer says of lengths is checked."""
         if head.status == status.PENDING:
             ticket.is_pending = True
             return
-        count = _count_of(ticket, message) if head.status == status.SUCCESS else 0
+        count = take_data(ticket, message) if head.status == status.SUCCESS else 0
         del self._tickets[head.message_id]
         ticket.finish(head, count)
 
@@ -440,14 +397,3 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
         with request.response_event_lock:
             request.head, request.response = head, response
             request.response_event.set()
-
-
-def _count_of(ticket: Ticket, message: memoryview) -> int:
-    """Return the bytes that an answer is about; those of a READ are copied to where they belong."""
-    if ticket.command == wire.WRITE:
-        return wire.parse_write(message, asked=ticket.asked)
-    if ticket.view is None:
-        return 0
-    data = wire.parse_read(message, asked=ticket.asked)
-    ticket.view[: len(data)] = data
-    return len(data)

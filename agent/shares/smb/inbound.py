@@ -163,3 +163,14 @@ def _filled(
 
 def _whole_answer(message: memoryview, *, was_sealed: bool) -> Answer:
     return Answer(seal.parse_head(message), message, None, was_sealed)
+
+
+def take_data(ticket: Ticket, message: memoryview) -> int:
+    """Return the bytes that an answer is about; those of a READ are copied to where they belong."""
+    if ticket.command == wire.WRITE:
+        return wire.parse_write(message, asked=ticket.asked)
+    if ticket.view is None:
+        return 0
+    data = wire.parse_read(message, asked=ticket.asked)
+    ticket.view[: len(data)] = data
+    return len(data)

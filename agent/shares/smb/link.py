@@ -12,7 +12,8 @@ from smbprotocol.tree import TreeConnect
 from agent.errors import AgentError
 from agent.shares.errors import LogonFailed, SecurityRefused, ShareUnreachable
 from agent.shares.smb import status, wire
-from agent.shares.smb.connection import RESERVED_CREDITS, StrictConnection
+from agent.shares.smb.allowance import RESERVED_CREDITS
+from agent.shares.smb.connection import StrictConnection
 from agent.shares.smb.policy import Dialect, Encryption, SmbPolicy
 from agent.shares.smb.ref import SmbCredential, SmbShareRef
 from agent.shares.smb.translate import WIRE_ERRORS, translate
@@ -59,7 +60,7 @@ class Link:
         self.tree = tree
         self.session_id: int = tree.session.session_id
         self.tree_id: int = tree.tree_connect_id
-        affordable = (connection.credits_left() - RESERVED_CREDITS) * CREDIT_BYTES
+        affordable = (connection.allowance.left - RESERVED_CREDITS) * CREDIT_BYTES
         most = max(CREDIT_BYTES, min(policy.chunk, affordable))
         self.chunk = min(most, connection.max_read_size)
         self.write_chunk = min(most, connection.max_write_size)
