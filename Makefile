@@ -71,8 +71,8 @@ types: $(DEV) ## mypy --strict over the five packages
 arch: $(DEV) ## import contracts
 	$(BIN)/lint-imports --no-logo
 
-unit: $(DEV) ## unit tests only (no I/O, seconds)
-	$(PYTEST) -q tests/unit
+unit: $(DEV) ## unit tests only (no I/O, seconds), without those that play every state
+	$(PYTEST) -q -n $(JOBS) -m "not (bench or soak or cloud or exhaustive)" tests/unit
 
 check: lint types arch unit ## lint + types + arch + unit: before every commit
 

@@ -1,5 +1,6 @@
 """NewFile: a file that appears whole or not at all. Written as `NAME.partial`, renamed when it is committed."""
 
+import errno
 import os
 import stat
 import threading
@@ -9,10 +10,14 @@ from typing import Self
 
 from imaging.errors import FileBusy, FileExists, NotAFile
 from imaging.filedev import lock_file, named_error
+from imaging.noreplace import name_file
 
 PARTIAL = ".partial"
 JOURNAL = ".partial.journal"
 """Beside a partial file that another process may go on with (`imaging.convert.journal`): what of it is durable."""
+
+
+_NO_FOLDER_SYNC = frozenset([errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP])
 
 
 class NewFile:
@@ -101,8 +106,7 @@ class NewFile:
             if self._replace:
                 self._partial.replace(self.path)
             else:
-                os.link(self._partial, self.path)
-                self._partial.unlink()
+                name_file(self._partial, self.path)
             flush_folder(self.path.parent)
             self.journal_path.unlink(missing_ok=True)
         except FileExistsError as err:
@@ -185,11 +189,17 @@ class NewFile:
 def flush_folder(path: Path) -> None:
     """Make the names in a folder survive power loss.
 
+    A mounted SMB share of Linux before 4.17 knows no fsync of folders; its names are the server's, changed when the
+    server answers, so there is nothing to flush here.
+
     Raises:
         OSError: The operating system refused it.
     """
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(folder)
+    except OSError as err:
+        if err.errno not in _NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(folder)

@@ -9,6 +9,8 @@ from imaging.convert import TARGETS
 from tests.support.disks import KiB, MiB, Vhdx, pattern, write_sparse
 from tests.support.folderloss import FolderTrace
 
+pytestmark = pytest.mark.exhaustive
+
 SIZE = 3 * MiB + 512
 PARTS = {0: pattern(600 * KiB), MiB: bytes(MiB), 2 * MiB + 512: pattern(300 * KiB, 2)}
 WAYS = [*TARGETS, "vhdx:differencing"]

@@ -21,6 +21,8 @@ from tests.support.powerloss import Operation, Recording
 from tests.support.resumes import run, session
 from tests.support.sinks import OPTIONS, read_image, sparse_device, write_image
 
+pytestmark = pytest.mark.exhaustive
+
 TARGETS = ["raw", "vhd:fixed", "vhd:dynamic", "vhdx:dynamic", "vhdx:fixed", "vmdk:monolithicSparse"]
 SIZE = 19 * MiB + 512
 

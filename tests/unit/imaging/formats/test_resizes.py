@@ -18,6 +18,8 @@ from tests.support.powerloss import RecordedDevice
 from tests.support.vhdx_logs import DATA, Entry
 from tests.support.vhdx_logs import image as image_with_log
 
+pytestmark = pytest.mark.exhaustive
+
 TiB = 1 << 40
 BLOCK = 512 * KiB
 SIZE = 3 * BLOCK + 4096

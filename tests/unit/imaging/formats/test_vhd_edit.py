@@ -13,6 +13,8 @@ from tests.support.disks import DynamicVhd, KiB, MiB, fixed_vhd, pattern, vhd_fo
 from tests.support.editing import Edited, assert_sound_after_any_failure, change_at_random
 from tests.support.powerloss import RecordedDevice
 
+pytestmark = pytest.mark.exhaustive
+
 BLOCK = 512 * KiB
 SIZE = 6 * BLOCK + 4 * KiB
 
