@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from agent.app import real_clocks
-from appliance.cli import output
+from appliance.cli import agentlog, output
 from appliance.cli.exits import BadUsage, Exit
 from appliance.cli.helppage import show_examples
 from appliance.cli.inputs import seconds
@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     """Examine this machine; exit code 1 if something failed."""
     if args.list:
         return _list(as_json=args.json)
+    agentlog.speak()
     findings = asyncio.run(
         consult(
             tuple(args.checks),

@@ -1,21 +1,16 @@
 """`imageport share`: look at a share and move files to and from it, without a job. See `sharelist` and `sharecopy`."""
 
 import argparse
-import logging
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import structlog
-from structlog.typing import EventDict
 
 from agent.config import load
 from agent.shares.smb.malloc import tune_malloc
 from agent.shares.smb.ref import SmbShareRef
 from agent.shares.smb.share import SmbShare
 from agent.stages.plugins import smb_policy
-from appliance.cli import output, sharecopy, sharelist
+from appliance.cli import agentlog, sharecopy, sharelist
 from appliance.doctor.sharespec import read_credential
 
 
@@ -42,8 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the verb says; 1 if the answer is no."""
-    printer = structlog.PrintLoggerFactory(sys.stderr)
-    structlog.configure(processors=[_tell], wrapper_class=_Warnings, logger_factory=printer)
+    agentlog.speak()
     tune_malloc()
     handler: Callable[[argparse.Namespace, sharelist.Opener], int] = args.handler
 
@@ -57,11 +51,3 @@ def run(args: argparse.Namespace) -> int:
             share.close()
 
     return handler(args, opened)
-
-
-_Warnings = structlog.make_filtering_bound_logger(logging.WARNING)
-
-
-def _tell(_logger: object, _method: str, event: EventDict) -> str:
-    """Say for people what the agent would log: that a server was lost, and why."""
-    return output.one_line(f"imageport: {event['event']}: {event.get('error', '')}")

@@ -1,21 +1,19 @@
-"""Check `share`: local folders can be read; an SMB share agrees to what the site asks. Opens no file."""
+"""Check `share`: local folders can be read; an SMB share agrees to what the site asks and does what jobs need."""
 
 import os
 from collections.abc import AsyncIterator
-from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from agent.config import AgentConfig
-from agent.errors import AgentError
 from agent.shares.smb.policy import SmbPolicy
 from agent.shares.smb.ref import SmbCredential, SmbShareRef
 from agent.shares.smb.share import SmbShare
 from agent.stages.plugins import smb_policy
-from appliance.doctor.base import Check, Context, Finding, failed, passed, skipped
+from appliance.doctor.base import Check, Context, Finding, Status, failed, passed, skipped
+from appliance.doctor.smbprobe import Probe, nothing_after
 from appliance.doctor.threads import in_thread
-from imaging.units import MiB
 
 CONNECT_S = 5.0
 ANSWER_S = 8.0
@@ -27,7 +25,9 @@ async def run(context: Context) -> AsyncIterator[Finding]:
     for name, folder in config.shares.local.items():
         yield await in_thread(partial(_folder, name, Path(folder)))
     if options.share is not None and options.credential is not None:
-        yield await _smb(options.share, options.credential, _policy(options.share.server, config))
+        policy = _policy(options.share.server, config)
+        async for finding in _smb(options.share, options.credential, policy):
+            yield finding
     elif not config.shares.local:
         detail = "none is configured; give --share smb://server/share --credential-file F"
         yield skipped("share", "shares", detail)
@@ -43,26 +43,22 @@ def _folder(name: str, folder: Path) -> Finding:
     return passed(id_, title, f"can be read, {count} entries", entries=count)
 
 
-async def _smb(ref: SmbShareRef, credential: SmbCredential, policy: SmbPolicy) -> Finding:
+async def _smb(
+    ref: SmbShareRef, credential: SmbCredential, policy: SmbPolicy
+) -> AsyncIterator[Finding]:
     share = SmbShare(ref, credential, policy=policy)
     try:
-        return await in_thread(lambda: _asked(share, ref, policy))
+        for step in Probe(ref, share, policy).steps():
+            findings = await in_thread(step)
+            for finding in findings:
+                yield finding
+            if findings[-1].status is Status.FAIL:
+                for finding in nothing_after(findings[-1]):
+                    yield finding
+                return
+        await in_thread(share.close)
     finally:
         share.abort()  # wakes the thread if this was cancelled; else the share is closed already
-
-
-def _asked(share: SmbShare, ref: SmbShareRef, policy: SmbPolicy) -> Finding:
-    id_, title = "share.smb", str(ref)
-    try:
-        with closing(share):
-            facts, free = share.connect(), share.free_space()
-    except AgentError as err:
-        return failed(id_, title, str(err), fix=err.fix, code=err.code, policy=_plain(policy))
-    detail = (
-        f"SMB {facts.dialect}, signing {facts.signing}, encryption {facts.encryption},"
-        f" logon {facts.auth}, {free // MiB} MiB free"
-    )
-    return passed(id_, title, detail, **asdict(facts), free=free, policy=_plain(policy))
 
 
 def _policy(server: str, config: AgentConfig) -> SmbPolicy:
@@ -75,12 +71,9 @@ def _policy(server: str, config: AgentConfig) -> SmbPolicy:
     )
 
 
-def _plain(policy: SmbPolicy) -> dict[str, str]:
-    return {
-        "encryption": policy.encryption.value,
-        "oldest_dialect": policy.oldest_dialect.name,
-        "auth": policy.auth.value,
-    }
-
-
-CHECK = Check("share", "local folders and one SMB share can be read", run, needs=("config",))
+CHECK = Check(
+    "share",
+    "local folders can be read; one SMB share is tried in every way that jobs use it",
+    run,
+    needs=("config",),
+)
