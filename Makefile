@@ -13,12 +13,14 @@ PYTEST := $(BIN)/python -m pytest
 
 APT_DEMO := samba
 APT_TEST := samba smbclient qemu-utils libsecret-1-0 systemd
+APT_KERBEROS := krb5-kdc krb5-admin-server libkrb5-dev gcc libc6-dev python3-dev faketime
 NPM_TEST := azurite@3.35.0 @azure-tools/azcopy-linux@10.32.2
 
 SETUP_FILES := pyproject.toml constraints.txt Makefile scripts/system_packages
 RUNTIME := $(VENV)/.runtime
 DEV     := $(VENV)/.dev
 NODE    := .cache/node/.stamp
+KERBEROS := $(VENV)/.kerberos
 
 .DEFAULT_GOAL := help
 .PHONY: help setup fmt lint types arch unit check test bench soak demo docs clean
@@ -52,7 +54,14 @@ $(NODE): Makefile scripts/node_tools | $(DEV)
 	&& touch $@ && echo "set-up: azurite and azcopy ready in $$(( $$(date +%s) - start )) s" \
 	|| echo "set-up: no Azurite and no azcopy; their tests are skipped" >&2
 
-setup: $(DEV) $(NODE) ## make .venv and .cache with everything that checks and tests need
+# A realm of our own and what speaks to it, built from source; without it the shares know NTLM only.
+$(KERBEROS): Makefile pyproject.toml constraints.txt | $(DEV)
+	@start=$$(date +%s); scripts/system_packages may "Kerberos" $(APT_KERBEROS) \
+	&& CFLAGS="-O0 -g0" $(BIN)/python -m pip install -qq -c constraints.txt -e '.[kerberos]' \
+	&& touch $@ && echo "set-up: Kerberos ready in $$(( $$(date +%s) - start )) s" \
+	|| echo "set-up: no Kerberos; its tests are skipped" >&2
+
+setup: $(DEV) $(NODE) $(KERBEROS) ## make .venv and .cache with everything that checks and tests need
 
 # --- checks --------------------------------------------------------------------------------------
 
@@ -76,7 +85,7 @@ unit: $(DEV) ## unit tests only (no I/O, seconds), without those that play every
 
 check: lint types arch unit ## lint + types + arch + unit: before every commit
 
-test: $(NODE) lint types arch ## the gate: checks and every tier but bench, soak and cloud
+test: $(NODE) $(KERBEROS) lint types arch ## the gate: checks and every tier but bench, soak and cloud
 	$(PYTEST) -n $(JOBS) --dist loadgroup
 
 bench: $(NODE) ## measure against azcopy on this machine; prints a table

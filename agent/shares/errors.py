@@ -45,6 +45,35 @@ class LogonFailed(NeedsOperator):
     fix = "Correct the share's user name, domain and password; imageport does not repeat a refused logon."
 
 
+class PasswordExpired(LogonFailed):
+    """The password was right once, and must be changed before anything else."""
+
+    code = "share.password-expired"
+    fix = "Set a new password for the account, or let it not expire, and give the new one to the share's credential."
+
+
+class AccountDisabled(LogonFailed):
+    """The account may not log on: it is disabled, locked, restricted, or has expired."""
+
+    code = "share.account-disabled"
+    fix = "Let an administrator enable or unlock the account, or lift what the message says; then start again."
+
+
+class ClockSkew(LogonFailed):
+    """Kerberos refuses: the clocks of this machine and of the domain differ by more than five minutes."""
+
+    code = "share.clock-skew"
+    fix = "Let this machine take its time from the domain (`imageport doctor clock`), then start again."
+
+
+class KdcUnreachable(Retryable):
+    """No domain controller answers, so nobody can prove who he is."""
+
+    code = "share.kdc-unreachable"
+    exit_code = 69
+    fix = "Let this machine reach the domain controllers (TCP and UDP 88) and find them in DNS or in krb5.conf."
+
+
 class InUse(NeedsOperator):
     """Somebody has the file open in a way that excludes reading it safely."""
 

@@ -15,6 +15,7 @@ CONNECTION_NAMES = (
     "cipher_id",
     "dialect",
     "max_read_size",
+    "max_write_size",
     "outstanding_requests",
     "preauth_integrity_hash_value",
     "preauth_integrity_session_hash_value",
@@ -38,7 +39,13 @@ def test_a_transport_has_the_state_that_we_use(name: str) -> None:
     assert name in vars(Tcp("server", 445))
 
 
-@pytest.mark.parametrize("name", ["signing_key", "decryption_key", "encrypt_data", "session_id"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "signing_key", "encryption_key", "decryption_key", "encrypt_data", "session_id",
+        "preauth_integrity_hash_value",
+    ],
+)  # fmt: skip
 def test_a_session_has_the_keys_that_we_verify_with(name: str) -> None:
     session = Session(Connection(None, "server"), username="u", password="p")
     assert name in vars(session)

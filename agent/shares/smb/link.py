@@ -14,6 +14,7 @@ from agent.shares.errors import LogonFailed, SecurityRefused, ShareUnreachable
 from agent.shares.smb import status, wire
 from agent.shares.smb.allowance import RESERVED_CREDITS
 from agent.shares.smb.connection import StrictConnection
+from agent.shares.smb.kerberos import meaning_of
 from agent.shares.smb.policy import Dialect, Encryption, SmbPolicy
 from agent.shares.smb.ref import SmbCredential, SmbShareRef
 from agent.shares.smb.translate import WIRE_ERRORS, translate
@@ -27,6 +28,9 @@ METADATA_BYTES = 64 * KiB
 
 CLOSE_TIMEOUT = 3.0
 """Seconds that a polite goodbye may take per step."""
+
+_NTLM_PROOF = b"NTLMSSP\0\x03\0\0\0"
+"""How an AUTHENTICATE_MESSAGE begins ([MS-NLMP] 2.2.1.3)."""
 
 _CIPHER_NAMES = {1: "AES-128-CCM", 2: "AES-128-GCM", 3: "AES-256-CCM", 4: "AES-256-GCM"}
 _SIGNING_NAMES = {0: "HMAC-SHA256", 1: "AES-CMAC", 2: "AES-GMAC"}
@@ -66,7 +70,7 @@ class Link:
         self.write_chunk = min(most, connection.max_write_size)
         self.slots = Slots(Depth(*policy.depth), timeout=policy.answer_timeout)
         connection.protect_data(tree)
-        self.facts = _facts(connection, tree, policy)
+        self.facts = _facts(connection, tree)
 
     @property
     def alive(self) -> bool:
@@ -180,9 +184,11 @@ def _log_on(
             type(err) is SMBException
         ):  # Guest sessions and a wrong final signature have no class of their own.
             raise SecurityRefused(f"{doing}: {err}", share=str(ref)) from err
-        raise translate(err, doing, share=str(ref), user=credential.principal) from err
+        fields = {"share": str(ref), "user": credential.principal}
+        raise meaning_of(err, doing, **fields) or translate(err, doing, **fields) from err
     except Exception as err:  # krb5 and gssapi, behind pyspnego, raise their own kinds
-        raise LogonFailed(f"{doing}: {type(err).__name__}", share=str(ref)) from err
+        known = meaning_of(err, doing, share=str(ref))
+        raise known or LogonFailed(f"{doing}: {type(err).__name__}", share=str(ref)) from err
     finally:
         session.password = None
     if not session.signing_key or not (session.encrypt_data or session.signing_required):
@@ -210,15 +216,21 @@ def _credits_wanted(policy: SmbPolicy) -> int:
     return policy.depth[1] * wire.charge(policy.chunk) + 2 * RESERVED_CREDITS
 
 
-def _facts(connection: StrictConnection, tree: LibTree, policy: SmbPolicy) -> LinkFacts:
+def _facts(connection: StrictConnection, tree: LibTree) -> LinkFacts:
     encrypted = tree.session.encrypt_data or tree.encrypt_data
     return LinkFacts(
         dialect=f"{connection.dialect >> 8}.{connection.dialect >> 4 & 15}.{connection.dialect & 15}",
         encryption=_CIPHER_NAMES[connection.cipher_id or 1] if encrypted else "none",
         signing=_SIGNING_NAMES.get(connection.signing_algorithm_id, "AES-CMAC"),
-        auth=policy.auth.value,
+        auth=_auth_of(tree.session),
         max_read=connection.max_read_size,
     )
+
+
+def _auth_of(session: LibSession) -> str:
+    """Tell how the user proved who he is; the library keeps what was sent, and NTLM's last message has its name."""
+    sent = session.preauth_integrity_hash_value
+    return "ntlm" if any(_NTLM_PROOF in message for message in sent) else "kerberos"
 
 
 def _too_weak(ref: SmbShareRef, what: str) -> SecurityRefused:

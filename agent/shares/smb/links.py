@@ -91,7 +91,7 @@ class Links:
     def _connect(self) -> Link:
         """Make a new link; a refused logon is never repeated, or every thread would help to lock the account."""
         if self._refusal is not None:
-            raise LogonFailed(str(self._refusal), **self._refusal.fields)
+            raise type(self._refusal)(str(self._refusal), **self._refusal.fields)
         self._newest = new_connection(self._ref, self._policy)
         if self._aborted.is_set():
             self._newest.cut()

@@ -61,5 +61,9 @@ class SmbCredential:
 
     @property
     def principal(self) -> str:
-        r"""The account as NTLM and Kerberos take it: `user`, `DOMAIN\user`, or what holds an `@` already."""
-        return f"{self.domain}\\{self.username}" if self.domain else self.username
+        r"""The account as the logon takes it: `user`, `DOMAIN\user`, or `user@REALM` if the domain has a DNS name."""
+        if not self.domain or "@" in self.username:
+            return self.username
+        if "." in self.domain:
+            return f"{self.username}@{self.domain.upper()}"
+        return f"{self.domain}\\{self.username}"

@@ -13,7 +13,11 @@ NEVER_RETRIED = [0xC000006D, 0xC0000071, 0xC0000072, 0xC0000234]
     ("number", "code"),
     [
         (0xC000006D, "share.logon-failed"),
-        (0xC0000234, "share.logon-failed"),
+        (0xC0000234, "share.account-disabled"),
+        (0xC0000072, "share.account-disabled"),
+        (0xC0000071, "share.password-expired"),
+        (0xC0000224, "share.password-expired"),
+        (0xC0000133, "share.clock-skew"),
         (0xC0000022, "share.access-denied"),
         (0xC00000CC, "share.no-such-share"),
         (0xC0000034, "share.not-found"),
