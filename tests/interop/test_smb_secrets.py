@@ -69,10 +69,11 @@ def test_a_password_is_in_nothing_that_is_written_down(
     caplog.set_level(logging.DEBUG)
     with samba_rig() as rig:
         password = rig.server.user.password if right else "Wrong-one-9-Zq"
-        credential = SmbCredential(rig.server.user.name, Secret(password))
+        name = rig.server.user.name
+        credential = SmbCredential(name, Secret(password))
         said = use(rig, credential, tmp_path / "journal", auth)
     out, err = capfd.readouterr()
     everything = "\n".join([*said, caplog.text, out, err])
-    assert rig.server.user.name in everything  # So it would have been seen.
+    assert name in everything  # So it would have been seen.
     for form in forms(password):
         assert form not in everything
