@@ -7,21 +7,25 @@ place and checksum stay: a server that lost its power has lost it too, and that 
 """
 
 import threading
+import time
 from bisect import bisect_left, insort
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from isal import isal_zlib
-from smbprotocol.exceptions import SMBConnectionClosed
 
 from agent.shares.smb import status, wire
 from agent.shares.smb.link import Link
 from agent.shares.smb.seal import HEADER_SIZE, Sealer
-from agent.shares.smb.ticket import Ticket
+from agent.shares.smb.ticket import AnswerTimeout, Ticket
+from agent.shares.smb.window import EXHAUSTED, Depth
 from agent.shares.smb.wire import Refused
+from imaging.units import KiB
 
 _SLICE = 1.0  # Seconds between two looks at whether the link still lives.
 _MOST_SPARE = 8
+_AT_HAND = 256 * KiB
+"""What is copied at a time, so that its checksum is computed while it is in the processor's cache."""
 
 
 class Again(Exception):
@@ -75,9 +79,11 @@ class Piece:
     def append(self, data: memoryview) -> int:
         """Take as much of `data` as there is place for; return how much that was."""
         count = min(len(data), len(self.room) - self.length)
-        self.room[self.length : self.length + count] = data[:count]
-        self.checksum = isal_zlib.crc32(data[:count], self.checksum)
-        self.length += count
+        for start in range(0, count, _AT_HAND):
+            part = data[start : min(start + _AT_HAND, count)]
+            self.room[self.length : self.length + len(part)] = part
+            self.checksum = isal_zlib.crc32(part, self.checksum)
+            self.length += len(part)
         return count
 
     def reveal(self) -> memoryview:
@@ -100,19 +106,21 @@ class WriteBehind:
         unflushed: Bytes that were acknowledged and not flushed.
     """
 
-    def __init__(self, limit: int, chunk: int) -> None:
+    def __init__(
+        self, depth: Depth, chunk: int, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Begin with nothing.
 
         Args:
-            limit: Bytes that may be in flight.
+            depth: Decides how many pieces may be in flight.
             chunk: Bytes of one piece.
+            clock: Monotonic seconds.
         """
         self.written = self.sent_again = self.unflushed = 0
-        self._limit, self._chunk = limit, chunk
+        self._depth, self._chunk, self._clock = depth, chunk, clock
         self._changed = threading.Condition()
         self._open: dict[int, Piece] = {}
         self._flight: dict[int, Piece] = {}
-        self._held = 0
         self._count = 0
         self._acknowledged: list[Written] = []
         self._ranges: list[tuple[int, int]] = []
@@ -166,7 +174,7 @@ class WriteBehind:
             if piece.number >= 0:
                 return  # Before the link was lost: `resend` has sent it.
             try:
-                self._wait(link, lambda: not self._held or self._held + piece.length <= self._limit)
+                self._wait(link, lambda: len(self._flight) < self._depth.value)
             except Refused:
                 self._enter(piece)
                 piece.is_lost = True
@@ -189,7 +197,6 @@ class WriteBehind:
         piece.number = self._count
         self._flight[piece.number] = piece
         self._count += 1
-        self._held += piece.length
 
     def _post(self, link: Link, file_id: bytes, piece: Piece) -> None:
         """Sign or encrypt a piece in place, and send it."""
@@ -199,6 +206,8 @@ class WriteBehind:
             wire.WRITE, asked=piece.length, then=lambda ended: self._answered(piece, ended)
         )
         piece.ticket, piece.sealer = ticket, link.connection.sealer
+        if len(self._flight) >= self._depth.value and piece.length == self._chunk:
+            ticket.since = self._clock()
         ask = wire.ask_write(file_id, piece.offset, piece.length)
         link.connection.post(ask, ticket, data=data, text=data)
 
@@ -211,11 +220,14 @@ class WriteBehind:
             elif head.status != status.SUCCESS:
                 piece.is_lost = True
                 self._refusal = Refused(head.status)
+                if head.status in EXHAUSTED:
+                    self._depth.exhausted()
             elif ticket.count < piece.length:
                 self._shorten(piece, ticket.count)
             else:
                 self._acknowledge(piece.number, piece.offset, piece.length, piece.checksum)
-                self._held -= piece.length
+                if ticket.since:
+                    self._depth.answered(self._clock() - ticket.since)
                 del self._flight[piece.number]
                 self._recycle(piece)
             self._changed.notify_all()
@@ -224,7 +236,6 @@ class WriteBehind:
         """The server wrote a part: its disk is full, and the rest, sent again, will tell."""
         data = piece.reveal()
         self._acknowledge(piece.number, piece.offset, done, isal_zlib.crc32(data[:done]))
-        self._held -= done
         piece.room, piece.offset, piece.length = data[done:], piece.offset + done, len(data) - done
         piece.checksum = isal_zlib.crc32(piece.room)
         piece.is_lost = True
@@ -249,7 +260,7 @@ class WriteBehind:
         """Wait until every piece below the mark `upto` is acknowledged.
 
         Raises:
-            Refused, Again, SMBConnectionClosed: As `send`.
+            Refused, Again, SMBConnectionClosed, Tampered: As `launch`; AnswerTimeout.
         """
         with self._changed:
             self._wait(link, lambda: min(self._flight, default=upto) >= upto)
@@ -282,13 +293,17 @@ class WriteBehind:
             troubled = self._refusal is not None or not link.alive or bool(self._lost())
             return troubled or settled()
 
-        while not self._changed.wait_for(is_over, _SLICE):
-            pass
+        limit = link.connection.answer_timeout
+        written, deadline = self.written, self._clock() + limit
+        while not self._changed.wait_for(is_over, min(_SLICE, limit)):
+            if self.written != written:
+                written, deadline = self.written, self._clock() + limit
+            elif self._clock() >= deadline:
+                raise AnswerTimeout("the server does not answer a write in time")
         refusal, self._refusal = self._refusal, None
         if refusal is not None:
             raise refusal
-        if not link.alive:
-            raise SMBConnectionClosed("the connection ended")
+        link.connection.require_alive()
         if self._lost():
             raise Again
 

@@ -23,7 +23,7 @@ from agent.shares.smb.allowance import Allowance
 from agent.shares.smb.inbound import Answer, Inbound, take_data
 from agent.shares.smb.outbound import Outbound
 from agent.shares.smb.seal import Buffer, Head, Keys, Sealer, Tampered
-from agent.shares.smb.ticket import Ticket
+from agent.shares.smb.ticket import AnswerTimeout, Ticket
 from agent.shares.smb.transport import StrictTransport
 from agent.shares.smb.untyped import LibMessage, LibRequest, LibSession, LibTree
 from agent.shares.smb.wire import Ask, Refused
@@ -41,10 +41,6 @@ _SLICE = 1.0  # Seconds between two looks at whether the receiving thread still 
 # the transfer; its one ERROR (with a traceback) repeats what we raise ourselves.
 logging.getLogger("smbprotocol").setLevel(logging.CRITICAL)
 logging.getLogger("spnego").setLevel(logging.WARNING)
-
-
-class AnswerTimeout(SMBException):  # type: ignore[misc]  # the library has no types
-    """The server did not answer a request in time."""
 
 
 class StrictConnection(Connection):  # type: ignore[misc]  # the library has no types
@@ -94,6 +90,10 @@ class StrictConnection(Connection):  # type: ignore[misc]  # the library has no 
     def alive(self) -> bool:
         """Whether requests can still be sent."""
         return self._t_exc is None and bool(self._transport.connected)
+
+    def require_alive(self) -> None:
+        """Raise what ended the connection, if it has ended: SMBConnectionClosed, or Tampered."""
+        self._check_worker_running()
 
     def cut(self) -> None:
         """End everything on this connection at once. From any thread, never blocks."""

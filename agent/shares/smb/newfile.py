@@ -27,6 +27,7 @@ from agent.shares.smb.policy import SmbPolicy
 from agent.shares.smb.reader import read_range
 from agent.shares.smb.ticket import Ticket
 from agent.shares.smb.untyped import LibOpen
+from agent.shares.smb.window import Depth
 from imaging.errors import DeviceClosed
 from imaging.units import MiB
 
@@ -35,6 +36,9 @@ PART = ".part-"
 
 FLUSH_EVERY = 256 * MiB
 """Bytes after which the server is asked to make them durable: what has to be read back after an outage at most."""
+
+WRITES_QUEUED = 1.5
+"""WRITEs that wait at the server: each of them costs us memory."""
 
 T = TypeVar("T")
 
@@ -82,7 +86,10 @@ class SmbNewFile:
         self._links, self._label = links, label
         self._name, self._part = path, f"{path}{PART}{job}"
         self._replace, self._keep = replace, keep
-        self._behind = WriteBehind(policy.write_behind, policy.write_chunk)
+        self._chunk = policy.write_chunk
+        self._behind = WriteBehind(
+            Depth(*policy.write_depth, most_queued=WRITES_QUEUED), self._chunk
+        )
         self._binding = threading.Lock()
         self._handle: LibOpen = None
         self._link: Link | None = None
@@ -125,7 +132,8 @@ class SmbNewFile:
         view = memoryview(data).cast("B")
         if self._behind.overlaps(offset, len(view)) or self._behind.unflushed >= FLUSH_EVERY:
             self.flush()
-        self._launch(self._behind.gather(offset, view))
+        for start in range(0, len(view), self._chunk):  # Piece by piece: what is gathered is held.
+            self._launch(self._behind.gather(offset + start, view[start : start + self._chunk]))
         with self._binding:
             self._size = max(self._size, offset + len(view))
 

@@ -39,8 +39,7 @@ class AuthKind(Enum):
 class SmbPolicy:
     """What one share's connection must be like. Times in seconds.
 
-    Reading takes no memory of its own, data go straight into the caller's buffers; one file being written takes
-    `write_behind` and what is being encrypted.
+    Reading takes no memory of its own, data go straight into the caller's buffers.
 
     Attributes:
         encryption: Whether encryption is a must.
@@ -57,7 +56,8 @@ class SmbPolicy:
         write_chunk: Bytes of one WRITE.
         depth: READs in flight on one connection, over all threads: where it begins, and the most.
         connections: For reading one share; a second one is made when two threads read at the same time.
-        write_behind: Bytes of one file that were taken from the writer and not acknowledged by the server.
+        write_depth: WRITEs of one file in flight: where it begins, and the most, for servers that are far away. Each
+            holds `write_chunk` bytes of memory, and each thread that writes gathers one more.
     """
 
     encryption: Encryption = Encryption.REQUIRE
@@ -71,7 +71,7 @@ class SmbPolicy:
     backoff_cap: float = 5.0
     keepalive: float = 60.0
     chunk: int = 4 * MiB
-    write_chunk: int = 2 * MiB
+    write_chunk: int = 4 * MiB
     depth: tuple[int, int] = (4, 32)
     connections: int = 2
-    write_behind: int = 12 * MiB
+    write_depth: tuple[int, int] = (3, 8)

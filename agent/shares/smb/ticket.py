@@ -3,7 +3,13 @@
 import threading
 from collections.abc import Callable
 
+from smbprotocol.exceptions import SMBException
+
 from agent.shares.smb.seal import Head
+
+
+class AnswerTimeout(SMBException):  # type: ignore[misc]  # the library has no types
+    """The server did not answer a request in time."""
 
 
 class Ticket:

@@ -17,9 +17,9 @@ from agent.shares.errors import (
     ShareRefused,
     ShareTimeout,
 )
-from agent.shares.smb.connection import AnswerTimeout
 from agent.shares.smb.seal import Tampered
 from agent.shares.smb.status import error_for
+from agent.shares.smb.ticket import AnswerTimeout
 from agent.shares.smb.wire import Refused
 
 WIRE_ERRORS = (SMBException, Refused, OSError, Tampered, ValueError, LookupError, struct.error)

@@ -15,7 +15,7 @@ from agent.shares.smb.ticket import Ticket
 EXHAUSTED = frozenset([status.INSUFFICIENT_RESOURCES, status.REQUEST_NOT_ACCEPTED])
 
 MOST_QUEUED = 4.0
-"""Requests of ours that may wait at the server, or on the way, before the depth stops growing."""
+"""Of READs, which cost us no memory; a queue keeps a server that reads ahead busy."""
 
 
 class Depth:
@@ -25,8 +25,16 @@ class Depth:
         value: Requests that may be in flight.
     """
 
-    def __init__(self, low: int, high: int) -> None:
+    def __init__(self, low: int, high: int, *, most_queued: float = MOST_QUEUED) -> None:
+        """Begin with `low`.
+
+        Args:
+            low: Never less, unless the server has no resources.
+            high: Never more.
+            most_queued: Requests of ours that may wait somewhere before the depth stops growing.
+        """
         self.value = low
+        self._most_queued = most_queued
         self._low, self._high = low, high
         self._best = float("inf")
         self._answers = 0
@@ -39,9 +47,9 @@ class Depth:
             return
         self._answers = 0
         queued = self.value * (1 - self._best / seconds) if seconds > 0 else 0.0
-        if queued < MOST_QUEUED:
+        if queued < self._most_queued:
             self.value = min(self.value + 1, self._high)
-        elif queued > 2 * MOST_QUEUED:
+        elif queued > 2 * self._most_queued:
             self.value = max(self.value - 1, self._low)
 
     def exhausted(self) -> None:

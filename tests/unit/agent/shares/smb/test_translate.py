@@ -11,8 +11,8 @@ from smbprotocol.exceptions import (
 )
 
 from agent.shares.errors import FileChanged
-from agent.shares.smb.connection import AnswerTimeout
 from agent.shares.smb.seal import Tampered
+from agent.shares.smb.ticket import AnswerTimeout
 from agent.shares.smb.translate import WIRE_ERRORS, translate
 
 
