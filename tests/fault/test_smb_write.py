@@ -165,6 +165,26 @@ def test_a_commit_whose_answer_is_lost_is_seen_to_have_happened(rig: Rig, tmp_pa
     assert (rig.folder / "new.raw").read_bytes() == CONTENT[:MiB]
 
 
+def test_a_write_over_what_was_just_written_waits_until_that_is_durable(
+    rig: Rig, tmp_path: Path
+) -> None:
+    asked: list[int] = []
+
+    def note(direction: str, frame: bytes) -> list[bytes]:
+        if direction == TO_SERVER and frame[:4] == b"\xfeSMB" and frame[12] in {7, 9}:
+            asked.append(frame[12])
+        return [frame]
+
+    with SmbProxy(rig.server.port, note) as proxy:
+        file = create(rig, tmp_path, SIGNED, port=proxy.port)
+        file.write(0, b"old" * 1000)
+        file.write(1000, b"new")
+        file.commit()
+    write, flush = 9, 7
+    assert asked[:4] == [write, flush, write, flush]  # A server may change the order of two writes.
+    assert (rig.folder / "new.raw").read_bytes()[1000:1003] == b"new"
+
+
 # --- a server that loses what it acknowledged ----------------------------------------------------
 
 

@@ -1,18 +1,23 @@
 """Our SMB share against real Samba: what only a real server can say about logon, policy, sparse files and bytes."""
 
 import os
+import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from agent.secrets import Secret
 from agent.shares.errors import (
     AccessDenied,
+    BadPath,
     InUse,
     LogonFailed,
     NoSuchShare,
+    NotAFile,
+    NotFound,
     SecurityRefused,
     ShareUnreachable,
 )
@@ -338,3 +343,39 @@ def test_a_peer_that_died_silently_is_noticed_while_idle(rig: Rig) -> None:
         assert read_bytes(file, 0, file.size) == (rig.folder / "image.raw").read_bytes()
     assert proxy.connections == 2
     assert len(unheard) < 10  # The READs and one ECHO, not ECHOes until the credits are gone.
+
+
+# --- what a server may do to a share ----------------------------------------------------------------
+
+
+def test_a_share_that_the_server_withdraws_is_connected_again(rig: Rig, tmp_path: Path) -> None:
+    """NETWORK_NAME_DELETED: the session lives, the share does not."""
+    content = (rig.folder / "image.raw").read_bytes()
+    with SmbProxy(rig.server.port) as proxy:
+        share = rig.share(port=proxy.port)
+        file = share.open_read("image.raw")
+        new = share.create("withdrawn.raw", job="j", journal=tmp_path / "journal", replace=True)
+        for _ in range(3):
+            new.write(0, content)
+            before = proxy.connections
+            _withdraw(rig, "plain")
+            assert read_bytes(file, 0, file.size) == content
+            assert proxy.connections > before
+        new.commit()
+    assert (rig.folder / "withdrawn.raw").read_bytes() == content
+
+
+def _withdraw(rig: Rig, share: str) -> None:
+    config = rig.folder.parent / "state" / "smb.conf"
+    command = ["smbcontrol", "-s", str(config), "smbd", "close-share", share]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def test_a_referral_to_another_server_is_not_followed() -> None:
+    dfs = {"msdfs root": "yes"}
+    with samba_rig(shares={"dfs": dfs}, options={"host msdfs": "yes"}) as roots:
+        (roots.folder / "elsewhere").symlink_to("msdfs:other.example\\share")
+        share = roots.share("dfs")
+        for call in (lambda: share.open_read("elsewhere"), lambda: share.list("elsewhere")):
+            with pytest.raises((NotFound, NotAFile, AccessDenied, BadPath)):
+                call()
