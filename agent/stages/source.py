@@ -105,6 +105,11 @@ class Source:
         parents = {name: asdict(identity) for name, identity in self.folder.first.items()}
         return {"source": asdict(self.identity), **({"parents": parents} if parents else {})}
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether each read is a server's answer."""
+        return self._share.kind != "local"
+
     def abort(self) -> None:
         """Make blocked reads end now."""
         self._share.abort()

@@ -143,6 +143,7 @@ async def _transfer(run: _Run, disk: TargetDisk) -> PumpStats:
         limiter=Limiter(run.args.bandwidth, now=job.clock, parent=job.limiter),
         retrier=make_retrier(job),
         progress=report,
+        reads_whole=run.source.is_remote,
     )
     pump.stats.total = total
     report(pump.stats)

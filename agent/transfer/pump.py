@@ -81,6 +81,7 @@ class Pump:
         digest: Gets every block's digest; complete when `run` returns.
         receipts: Finished chunks, across attempts; read once before anything else.
         progress: Called on the event loop while chunks get done, and once a second while none does.
+        reads_whole: Whether the source is a server's, of which a chunk is read at once.
     """
 
     source: BlockDevice
@@ -92,6 +93,7 @@ class Pump:
     limiter: Limiter
     retrier: Retrier
     progress: Callable[[PumpStats], None]
+    reads_whole: bool = False
     stats: PumpStats = field(default_factory=PumpStats)
 
     _stop: Stop = field(default_factory=Stop)
@@ -241,6 +243,7 @@ class Pump:
             buffer,
             alignment=self.limits.alignment,
             checksum=self.disk.checksum,
+            whole=self.reads_whole,
         )
         self.digest.set_blocks(chunk.offset // DIGEST_BLOCK, filled.digests)
         return filled

@@ -1,7 +1,8 @@
 """Read, test and hash one chunk: the part of the pump that runs in worker threads. Knows no event loop.
 
 512 KiB at a time: read, compare with zeros and hash while the bytes are still in the core's cache
-(2 MiB pieces were measured to be about half as fast).
+(2 MiB pieces were measured to be about half as fast). From a server a chunk is read as a whole: there each read costs
+a round trip and some work of both sides (0.54 of the slower end with blocks, 0.78 with chunks).
 """
 
 import hashlib
@@ -52,6 +53,7 @@ def fill_chunk(
     *,
     alignment: int,
     checksum: Checksum | None,
+    whole: bool = False,
 ) -> FilledChunk:
     """Read a chunk's data into `buffer`, hash it by digest block and find what has to be sent.
 
@@ -61,6 +63,7 @@ def fill_chunk(
         buffer: At least as long as the chunk, rounded up to whole digest blocks.
         alignment: Length of every span is rounded up to this (the padding is zeros).
         checksum: The service's checksum, computed here while the bytes are at hand.
+        whole: Whether each stretch of data is read at once, not block by block.
 
     Raises:
         ImagingError, AgentError: Whatever the device raises.
@@ -69,12 +72,16 @@ def fill_chunk(
     runs: list[tuple[int, int]] = []
     with memoryview(buffer) as view:
         ranges = list(chunk.ranges)
+        if whole:
+            for offset, length in ranges:
+                start = offset - chunk.offset
+                device.read_into(offset, view[start : start + length])
         for start in range(0, chunk.length, DIGEST_BLOCK):
             block = view[start : start + DIGEST_BLOCK]
             first = chunk.offset + start
             length = min(DIGEST_BLOCK, chunk.length - start)
             inside, ranges = _split(ranges, first + length)
-            _read_block(device, first, block, inside)
+            _read_block(None if whole else device, first, block, inside)
             if not inside or _is_zero(buffer, start):
                 digests += ZERO_BLOCK_DIGEST
                 continue
@@ -102,15 +109,16 @@ def _split(
 
 
 def _read_block(
-    device: BlockDevice, first: int, block: memoryview, inside: list[tuple[int, int]]
+    device: BlockDevice | None, first: int, block: memoryview, inside: list[tuple[int, int]]
 ) -> None:
-    """Fill a whole block: data is read, the rest is zeroed (the buffer held another chunk before)."""
+    """Fill a whole block: data is read, unless it was, the rest is zeroed (the buffer held another chunk before)."""
     cursor = 0
     for offset, length in inside:
         at = offset - first
         if at > cursor:
             block[cursor:at] = _ZEROS[: at - cursor]
-        device.read_into(offset, block[at : at + length])
+        if device is not None:
+            device.read_into(offset, block[at : at + length])
         cursor = at + length
     if cursor < len(block):
         block[cursor:] = _ZEROS[: len(block) - cursor]

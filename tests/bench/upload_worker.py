@@ -1,6 +1,7 @@
 """One upload as a process of its own, with the real journal: what the upload benchmark measures.
 
 Run as `python -m tests.bench.upload_worker FOLDER FILE ENDPOINT KEY STATE [crc64]`; prints the stage's report as JSON.
+BENCH_SMB=PORT:USER:PASSWORD takes the file from the share `plain` of a server here instead.
 """
 
 import asyncio
@@ -12,8 +13,9 @@ from pathlib import Path
 
 from agent.journal.job import JobJournal
 from agent.journal.store import Journal
+from agent.shares.smb.malloc import tune_malloc
 from agent.stages.upload import UploadStage
-from protocol.ops import AzurePageBlob, LocalShare, UploadArgs
+from protocol.ops import AzurePageBlob, LocalShare, SmbShare, UploadArgs
 from tests.support.stage_jobs import config_for, make_job
 
 
@@ -40,10 +42,15 @@ async def main() -> None:
     )
     await store.open()
     target = AzurePageBlob(endpoint=endpoint, container="vhds", blob=f"{origin.hex()}.vhd")
-    args = UploadArgs(
-        source=LocalShare(name="disks"), path=file, format="vhd", target=target, verify=verify
-    )
+    source: LocalShare | SmbShare = LocalShare(name="disks")
     secrets = {"target.credential": {"account_key": key}}
+    tune_malloc()
+    if server := os.environ.get("BENCH_SMB"):
+        port, user, password = server.split(":")
+        source = SmbShare(server="127.0.0.1", share="plain", port=int(port))
+        secrets["source.credential"] = {"username": user, "password": password}
+    form = Path(file).suffix[1:]
+    args = UploadArgs(source=source, path=file, format=form, target=target, verify=verify)
     outcome = await UploadStage().run(
         make_job(args, config, store=store, secrets=secrets, origin=origin.hex())
     )

@@ -15,10 +15,10 @@ from agent.shares.smb.translate import WIRE_ERRORS
 from agent.shares.smb.wire import Refused
 from imaging.units import MiB
 
-PIECES = 4
-"""READs that a large read is split into at least."""
+PIECES = 2
+"""READs that a large read is split into at least, if nobody else reads."""
 
-SMALLEST_PIECE = 1 * MiB
+SMALLEST_PIECE = 2 * MiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,9 @@ def read_range(link: Link, file_id: bytes, offset: int, buffer: memoryview) -> N
 
 
 def _piece(link: Link, length: int) -> int:
-    """Return the size of one READ: as large as leaves several in flight, for each costs us a tenth of a millisecond."""
+    """Return the size of one READ: large, for each costs us a tenth of a millisecond, but several in flight."""
+    if link.slots.is_busy:
+        return int(link.chunk)
     wanted = max(SMALLEST_PIECE, -(-length // PIECES // SMALLEST_PIECE) * SMALLEST_PIECE)
     return int(min(link.chunk, wanted))
 

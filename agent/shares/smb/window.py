@@ -82,6 +82,11 @@ class Slots:
         self._free = threading.Condition()
         self._in_flight = 0
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is something in flight."""
+        return self._in_flight > 0
+
     def take(self, *, wait: bool) -> bool:
         """Get a permit; whoever holds one already must not wait for another.
 

@@ -11,6 +11,7 @@ from imaging.memory import MemoryDevice
 from imaging.units import MiB
 
 CHUNK = 4 * MiB
+_whole = False
 
 
 def device(*pieces, size=CHUNK):
@@ -20,9 +21,18 @@ def device(*pieces, size=CHUNK):
     return MemoryDevice(bytes(data)), bytes(data)
 
 
+@pytest.fixture(params=[False, True], ids=["by block", "whole"], autouse=True)
+def whole(request):
+    """A chunk is read block by block, or at once: nothing else may change."""
+    global _whole
+    _whole = request.param
+
+
 def fill(dev, *ranges, length=CHUNK, checksum=None):
     dirty = bytearray(b"\xee" * CHUNK)
-    return fill_chunk(dev, Chunk(0, length, ranges), dirty, alignment=512, checksum=checksum)
+    return fill_chunk(
+        dev, Chunk(0, length, ranges), dirty, alignment=512, checksum=checksum, whole=_whole
+    )
 
 
 def test_neighbouring_blocks_are_one_span_and_zero_blocks_none():
@@ -84,3 +94,19 @@ def test_errors_of_the_device_go_up():
     dev.close()
     with pytest.raises(Exception, match="closed"):
         fill(dev, (0, CHUNK))
+
+
+def test_a_chunk_of_a_server_is_read_in_its_ranges_not_in_blocks():
+    dev, _ = device((0, b"a" * CHUNK))
+    reads = []
+
+    class Noting:
+        def read_into(self, offset, buffer):
+            reads.append((offset, len(buffer)))
+            dev.read_into(offset, buffer)
+
+    fill(Noting(), (0, 3 * DIGEST_BLOCK), (4 * DIGEST_BLOCK, 1000))
+    if _whole:
+        assert reads == [(0, 3 * DIGEST_BLOCK), (4 * DIGEST_BLOCK, 1000)]
+    else:
+        assert len(reads) == 4

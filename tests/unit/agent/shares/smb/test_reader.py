@@ -105,16 +105,23 @@ def test_a_large_read_is_split_and_kept_at_depth() -> None:
     [
         (1, [1]),
         (SMALLEST_PIECE, [SMALLEST_PIECE]),
-        (3 * MiB, [MiB] * 3),
-        (8 * MiB, [2 * MiB] * 4),
-        (9 * MiB, [3 * MiB] * 3),
+        (3 * MiB, [2 * MiB, MiB]),
+        (4 * MiB, [2 * MiB] * 2),
+        (9 * MiB, [4 * MiB, 4 * MiB, MiB]),
     ],
-    ids=["a byte", "a piece", "three", "eight", "nine"],
+    ids=["a byte", "a piece", "three", "four", "nine"],
 )
 def test_pieces_are_as_large_as_leaves_several_in_flight(length: int, sizes: list[int]) -> None:
     link = FakeLink(FakeConnection(_everything), chunk=4 * MiB)
     assert _read(link, 0, length) == CONTENT[:length]
     assert [size for _, size in link.connection.asked] == sizes
+
+
+def test_beside_others_a_read_is_as_large_as_the_server_allows() -> None:
+    link = FakeLink(FakeConnection(_everything), chunk=4 * MiB)
+    link.slots.take(wait=True)
+    assert _read(link, 0, 5 * MiB) == CONTENT[: 5 * MiB]
+    assert [size for _, size in link.connection.asked] == [4 * MiB, MiB]
 
 
 def test_a_short_answer_is_asked_for_again_from_where_it_ended() -> None:
