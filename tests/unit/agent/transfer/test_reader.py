@@ -11,7 +11,7 @@ from imaging.memory import MemoryDevice
 from imaging.units import MiB
 
 CHUNK = 4 * MiB
-_whole = False
+HOW = {"whole": False}
 
 
 def device(*pieces, size=CHUNK):
@@ -22,17 +22,14 @@ def device(*pieces, size=CHUNK):
 
 
 @pytest.fixture(params=[False, True], ids=["by block", "whole"], autouse=True)
-def whole(request):
+def whole(request, monkeypatch):
     """A chunk is read block by block, or at once: nothing else may change."""
-    global _whole
-    _whole = request.param
+    monkeypatch.setitem(HOW, "whole", request.param)
 
 
 def fill(dev, *ranges, length=CHUNK, checksum=None):
     dirty = bytearray(b"\xee" * CHUNK)
-    return fill_chunk(
-        dev, Chunk(0, length, ranges), dirty, alignment=512, checksum=checksum, whole=_whole
-    )
+    return fill_chunk(dev, Chunk(0, length, ranges), dirty, alignment=512, checksum=checksum, **HOW)
 
 
 def test_neighbouring_blocks_are_one_span_and_zero_blocks_none():
@@ -106,7 +103,7 @@ def test_a_chunk_of_a_server_is_read_in_its_ranges_not_in_blocks():
             dev.read_into(offset, buffer)
 
     fill(Noting(), (0, 3 * DIGEST_BLOCK), (4 * DIGEST_BLOCK, 1000))
-    if _whole:
+    if HOW["whole"]:
         assert reads == [(0, 3 * DIGEST_BLOCK), (4 * DIGEST_BLOCK, 1000)]
     else:
         assert len(reads) == 4
