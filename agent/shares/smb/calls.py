@@ -1,89 +1,25 @@
-"""SMB calls: the metadata requests on one link, each one round trip. Raises the library's errors, knows no retry.
+"""SMB calls: what is asked about an open file or its volume, each one round trip. Knows no retry.
 
-[MS-SMB2] 2.2.13, 2.2.31, 2.2.33, 2.2.37; [MS-FSCC] 2.3.48, 2.4.2, 2.5.4.
+[MS-SMB2] 2.2.31, 2.2.33, 2.2.37; [MS-FSCC] 2.3.48, 2.4.2, 2.5.4.
 """
 
 import struct
 
 from smbprotocol.file_info import FileInformationClass, InfoType
 from smbprotocol.ioctl import CtlCode, IOCTLFlags, SMB2IOCTLRequest, SMB2IOCTLResponse
-from smbprotocol.open import (
-    CreateDisposition,
-    CreateOptions,
-    FilePipePrinterAccessMask,
-    ImpersonationLevel,
-    Open,
-    ShareAccess,
-    SMB2QueryInfoRequest,
-    SMB2QueryInfoResponse,
-)
+from smbprotocol.open import SMB2QueryInfoRequest, SMB2QueryInfoResponse
 
 from agent.shares.base import FileIdentity
 from agent.shares.smb.link import METADATA_BYTES, Link
 from agent.shares.smb.times import nanoseconds
-from agent.shares.smb.translate import WIRE_ERRORS
 from agent.shares.smb.untyped import LibOpen
 
-READ_ACCESS = (
-    FilePipePrinterAccessMask.FILE_READ_DATA | FilePipePrinterAccessMask.FILE_READ_ATTRIBUTES
-)
 FS_FULL_SIZE = 7
 """FileFsFullSizeInformation: its second field counts what this caller may still use, quota included."""
 
 _ALL_INFO = struct.Struct("<16xQQ4x4x8xQ4xBB2xQ")
 _FULL_SIZE = struct.Struct("<QQQII")
 _RANGE = struct.Struct("<qq")
-
-
-def open_file(link: Link, path: str) -> LibOpen:
-    """Open a file for reading so that nobody can write it meanwhile; no oplock, hence no break to answer."""
-    handle = Open(link.tree, path.replace("/", "\\"))
-    handle.create(
-        ImpersonationLevel.Impersonation,
-        READ_ACCESS,
-        0,
-        ShareAccess.FILE_SHARE_READ,
-        CreateDisposition.FILE_OPEN,
-        CreateOptions.FILE_NON_DIRECTORY_FILE,
-    )
-    return handle
-
-
-def open_folder(link: Link, path: str) -> LibOpen:
-    """Open a folder to list it or to ask about its volume; disturbs nobody."""
-    handle = Open(link.tree, path.replace("/", "\\"))
-    handle.create(
-        ImpersonationLevel.Impersonation,
-        READ_ACCESS,
-        0,
-        ShareAccess.FILE_SHARE_READ | ShareAccess.FILE_SHARE_WRITE | ShareAccess.FILE_SHARE_DELETE,
-        CreateDisposition.FILE_OPEN,
-        CreateOptions.FILE_DIRECTORY_FILE,
-    )
-    return handle
-
-
-def open_attributes(link: Link, path: str) -> LibOpen:
-    """Open a file only to ask about it; works while others write it."""
-    handle = Open(link.tree, path.replace("/", "\\"))
-    handle.create(
-        ImpersonationLevel.Impersonation,
-        FilePipePrinterAccessMask.FILE_READ_ATTRIBUTES,
-        0,
-        ShareAccess.FILE_SHARE_READ | ShareAccess.FILE_SHARE_WRITE | ShareAccess.FILE_SHARE_DELETE,
-        CreateDisposition.FILE_OPEN,
-        CreateOptions.FILE_NON_DIRECTORY_FILE,
-    )
-    return handle
-
-
-def close(link: Link, handle: LibOpen) -> None:
-    """Close a handle if its link still lives; else the server has dropped it, or will."""
-    if link.alive:
-        try:
-            handle.close()
-        except WIRE_ERRORS:
-            link.connection.cut()
 
 
 def query_identity(link: Link, handle: LibOpen) -> FileIdentity:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from agent.shares.base import FileIdentity
 from agent.shares.identity import require_unchanged
-from agent.shares.smb import calls
+from agent.shares.smb import calls, opening
 from agent.shares.smb.link import Link
 from agent.shares.smb.links import Links
 from agent.shares.smb.untyped import LibOpen
@@ -84,7 +84,7 @@ class ReadHandle:
     def _exchange(self, link: Link, expected: FileIdentity | None) -> FileIdentity:
         """Open the path on this link and tell what is there; only the expected version becomes our handle."""
         self._let_go()
-        handle = calls.open_file(link, self._path)
+        handle = opening.open_file(link, self._path)
         try:
             now = calls.query_identity(link, handle)
             if expected is None or now == expected:
@@ -92,11 +92,11 @@ class ReadHandle:
             return now
         finally:
             if self._handle is not handle:
-                calls.close(link, handle)
+                opening.close(link, handle)
 
     def _let_go(self) -> None:
         """Give up the handle, if there is one."""
         handle, link = self._handle, self._link
         self._handle = self._link = None
         if link is not None:
-            calls.close(link, handle)
+            opening.close(link, handle)

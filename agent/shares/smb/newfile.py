@@ -18,11 +18,11 @@ from smbprotocol.exceptions import SMBResponseException
 from agent.errors import AgentError
 from agent.shares.base import FileIdentity
 from agent.shares.errors import AlreadyThere, FileChanged, WrittenLost
-from agent.shares.smb import calls, changes, status, wire
+from agent.shares.smb import calls, changes, opening, status, wire
 from agent.shares.smb.behind import Again, Piece, WriteBehind
-from agent.shares.smb.changes import Begin
 from agent.shares.smb.link import Link
 from agent.shares.smb.links import Links
+from agent.shares.smb.opening import Begin
 from agent.shares.smb.policy import SmbPolicy
 from agent.shares.smb.reader import read_range
 from agent.shares.smb.ticket import Ticket
@@ -211,7 +211,7 @@ class SmbNewFile:
         """Rename the part; a link lost in the middle may have left either name."""
         self._let_go()
         try:
-            handle = changes.open_for_rename(link, self._part)
+            handle = opening.open_for_rename(link, self._part)
         except SMBResponseException as err:
             if err.status in status.NOT_THERE and self._is_ours(link):
                 return
@@ -229,20 +229,20 @@ class SmbNewFile:
                 raise self._exists() from err
             raise
         finally:
-            calls.close(link, handle)
+            opening.close(link, handle)
 
     def _is_ours(self, link: Link) -> bool:
         """Whether the file that has our name is the one that we wrote."""
-        handle = calls.open_attributes(link, self._name)
+        handle = opening.open_attributes(link, self._name)
         try:
             return calls.query_identity(link, handle).file_id == self._inode
         finally:
-            calls.close(link, handle)
+            opening.close(link, handle)
 
     def _delete(self, link: Link) -> None:
         self._let_go()
         try:
-            handle = changes.open_for_rename(link, self._part)
+            handle = opening.open_for_rename(link, self._part)
         except SMBResponseException as err:
             if err.status in status.NOT_THERE:
                 return
@@ -250,7 +250,7 @@ class SmbNewFile:
         try:
             changes.delete(link, handle)
         finally:
-            calls.close(link, handle)
+            opening.close(link, handle)
 
     # --- the handle -------------------------------------------------------------------------------
 
@@ -283,13 +283,13 @@ class SmbNewFile:
         if self._state == "new":
             self._require_free(link)
             begin = Begin.KEEP if self._keep else Begin.EMPTY
-            return changes.open_part(link, self._part, begin)
-        handle = changes.open_part(link, self._part, Begin.EXISTING)
+            return opening.open_part(link, self._part, begin)
+        handle = opening.open_part(link, self._part, Begin.EXISTING)
         try:
             self._require_same(calls.query_identity(link, handle), link, handle)
             self._read_back(link, handle)
         except BaseException:
-            calls.close(link, handle)
+            opening.close(link, handle)
             raise
         return handle
 
@@ -325,7 +325,7 @@ class SmbNewFile:
         if self._replace:
             return
         try:
-            calls.close(link, calls.open_attributes(link, self._name))
+            opening.close(link, opening.open_attributes(link, self._name))
         except SMBResponseException as err:
             if err.status in status.NOT_THERE:
                 return
@@ -336,7 +336,7 @@ class SmbNewFile:
         handle, link = self._handle, self._link
         self._handle = self._link = None
         if link is not None:
-            calls.close(link, handle)
+            opening.close(link, handle)
 
     def _require_open(self) -> None:
         if self._state != "open":

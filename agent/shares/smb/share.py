@@ -7,7 +7,7 @@ from typing import ClassVar, TypeVar
 
 from agent.shares.base import Entry, FileIdentity
 from agent.shares.paths import join, normalise
-from agent.shares.smb import calls, changes
+from agent.shares.smb import calls, changes, opening
 from agent.shares.smb.file import SmbFile
 from agent.shares.smb.link import Link, LinkFacts
 from agent.shares.smb.links import Links
@@ -56,7 +56,7 @@ class SmbShare:
 
     def stat(self, path: str) -> FileIdentity:
         """Return the identity of a file, even while others write it."""
-        return self._with(calls.open_attributes, self._full(path), calls.query_identity)
+        return self._with(opening.open_attributes, self._full(path), calls.query_identity)
 
     def list(self, path: str) -> list[str]:
         """Return the names in a folder, sorted; the empty path is the share's own folder."""
@@ -65,11 +65,11 @@ class SmbShare:
     def entries(self, path: str) -> Sequence[Entry]:
         """Return what is in a folder, sorted by name."""
         full = self._full(path, allow_root=True)
-        return self._with(calls.open_folder, full, list_entries)
+        return self._with(opening.open_folder, full, list_entries)
 
     def remove(self, path: str) -> None:
         """Delete a file."""
-        self._with(changes.open_for_rename, self._full(path), changes.delete)
+        self._with(opening.open_for_rename, self._full(path), changes.delete)
 
     def open_read(self, path: str) -> SmbFile:
         """Open a file so that nobody can write it while it is read."""
@@ -102,7 +102,7 @@ class SmbShare:
 
     def free_space(self) -> int:
         """Return the bytes that this user may still write."""
-        return self._with(calls.open_folder, self._full("", allow_root=True), calls.free_space)
+        return self._with(opening.open_folder, self._full("", allow_root=True), calls.free_space)
 
     def abort(self) -> None:
         """Cut the connections; every call raises `job.cancelled` from now on."""
