@@ -66,6 +66,8 @@ class LocalNewFile:
         self.path, self.journal_path = label, journal
         self._fd = folder_fd
         self._is_over = False
+        if not keep:
+            journal.unlink(missing_ok=True)  # It must never speak of what is not in the file.
         self._require_usable = require_usable
         try:
             with self._translated():

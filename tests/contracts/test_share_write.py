@@ -232,6 +232,16 @@ def test_commit_deletes_the_journal(share: Share, place: Place) -> None:
     assert not file.journal_path.exists()
 
 
+def test_a_file_that_is_begun_anew_has_no_journal_of_an_earlier_life(
+    share: Share, place: Place
+) -> None:
+    (place.journals / "j1").write_bytes(b"of what an earlier run wrote")
+    with begin(share, place, keep=True) as file:
+        assert file.journal_path.exists()
+    with begin(share, place) as file:
+        assert not file.journal_path.exists()
+
+
 @pytest.mark.parametrize("end", ["commit", "abort"])
 def test_a_file_that_ended_is_refused(share: Share, place: Place, end: str) -> None:
     file = begin(share, place)

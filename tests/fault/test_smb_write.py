@@ -272,6 +272,19 @@ def test_a_server_that_stays_away_ends_in_a_retryable_error_and_its_return_saves
     assert (rig.folder / "new.raw").read_bytes() == CONTENT
 
 
+def test_a_file_is_given_up_at_once_while_the_server_is_away(rig: Rig, tmp_path: Path) -> None:
+    patient = replace(IMPATIENT, connect_timeout=1.0, reconnect_for=600)
+    file = create(rig, tmp_path, patient)
+    fill(file, end=MiB)
+    rig.server.kill()
+    thread = threading.Thread(target=file.abort)
+    thread.start()
+    thread.join(GUARD)
+    assert not thread.is_alive()
+    rig.server.start()
+    assert part_of(rig)  # `share ls` shows it.
+
+
 def test_a_hung_server_ends_in_a_timeout_and_its_waking_saves_the_file(
     rig: Rig, tmp_path: Path
 ) -> None:

@@ -52,7 +52,7 @@ class Links:
         while True:
             first = not self._was_connected
             try:
-                return self._once(operation, doing)
+                return self.once(operation, doing)
             except AgentError as err:
                 self._require_usable(err)
                 if first and isinstance(err, LOST):
@@ -61,8 +61,12 @@ class Links:
             if self._aborted.wait(pause):
                 self._require_usable(None)
 
-    def _once(self, operation: Callable[[Link], T], doing: str) -> T:
-        """Run the operation once and translate what it raises; a broken link is dropped."""
+    def once(self, operation: Callable[[Link], T], doing: str) -> T:
+        """Return `operation(link)`, tried once; a broken link is dropped.
+
+        Raises:
+            As `run`.
+        """
         self._require_usable(None)
         link = self._live_link()
         try:

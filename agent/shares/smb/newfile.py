@@ -96,7 +96,13 @@ class SmbNewFile:
         self._lost: WrittenLost | None = None
         self._state = "new"
         self._inode = self._size = 0
-        self._run(self._begin, "beginning")
+        if not keep:
+            journal.unlink(missing_ok=True)  # It must never speak of what is not in the file.
+        try:
+            self._run(self._begin, "beginning")
+        except BaseException:
+            links.close()
+            raise
         self._state = "open"
 
     # --- writing ----------------------------------------------------------------------------------
