@@ -195,10 +195,9 @@ class SmbNewFile:
         """Give it up: what was written is deleted, unless it is to be kept. May be called twice, and after `commit`."""
         if self._state in {"open", "committing"} and not self._keep:
             self._state = "given up"
-            with contextlib.suppress(
-                AgentError
-            ):  # `share ls` shows it; the job's next run empties it.
-                self._links.run(self._delete, f"{self._label}: deleting what was written")
+            # Tried once: a server that is away has been waited for. `share ls` shows it; the next run empties it.
+            with contextlib.suppress(AgentError):
+                self._links.once(self._delete, f"{self._label}: deleting what was written")
         self._state = "closed" if self._state != "committed" else self._state
         self._links.close()
 
