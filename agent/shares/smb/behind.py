@@ -10,7 +10,7 @@ import threading
 import time
 from bisect import bisect_left, insort
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from isal import isal_zlib
 
@@ -55,6 +55,7 @@ class Piece:
         ticket: Of the time that it was sent last; with a nonce if `room` is encrypted.
         sealer: What encrypted it.
         is_lost: It has to be sent, or sent again.
+        sending: Held by the one who sends it: a connection can end while it is being encrypted for that.
     """
 
     offset: int
@@ -65,6 +66,7 @@ class Piece:
     ticket: Ticket | None = None
     sealer: Sealer | None = None
     is_lost: bool = False
+    sending: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def end(self) -> int:
@@ -200,16 +202,17 @@ class WriteBehind:
 
     def _post(self, link: Link, file_id: bytes, piece: Piece) -> None:
         """Sign or encrypt a piece in place, and send it."""
-        data = piece.reveal()
-        piece.is_lost = False
-        ticket = Ticket(
-            wire.WRITE, asked=piece.length, then=lambda ended: self._answered(piece, ended)
-        )
-        piece.ticket, piece.sealer = ticket, link.connection.sealer
-        if len(self._flight) >= self._depth.value and piece.length == self._chunk:
-            ticket.since = self._clock()
-        ask = wire.ask_write(file_id, piece.offset, piece.length)
-        link.connection.post(ask, ticket, data=data, text=data)
+        with piece.sending:
+            data = piece.reveal()
+            piece.is_lost = False
+            ticket = Ticket(
+                wire.WRITE, asked=piece.length, then=lambda ended: self._answered(piece, ended)
+            )
+            piece.ticket, piece.sealer = ticket, link.connection.sealer
+            if len(self._flight) >= self._depth.value and piece.length == self._chunk:
+                ticket.since = self._clock()
+            ask = wire.ask_write(file_id, piece.offset, piece.length)
+            link.connection.post(ask, ticket, data=data, text=data)
 
     def _answered(self, piece: Piece, ticket: Ticket) -> None:
         """Take the end of a WRITE; in the receiving thread, or in the one that could not send it."""

@@ -175,6 +175,38 @@ def test_a_piece_that_could_not_be_sent_is_not_lost() -> None:
     assert [data for _, data, _ in alive.connection.posted] == [b"x" * CHUNK]
 
 
+def test_a_connection_that_ends_while_a_piece_is_encrypted_for_it_spoils_nothing() -> None:
+    data = random.Random(2).randbytes(CHUNK)
+    half_way, go_on = threading.Event(), threading.Event()
+
+    class Dying(FakeConnection):
+        def post(self, ask: Ask, ticket: Ticket, *, data: memoryview, text: memoryview) -> None:
+            self.alive = False
+            ticket.lose()  # By the receiving thread: the piece counts as lost from now on.
+            half_way.set()
+            assert go_on.wait(30)
+            assert self.sealer is not None
+            _, ticket.nonce = self.sealer.seal(bytearray(bytes(64) + ask.body), data, text)
+            raise SMBConnectionClosed("gone")
+
+    pieces, dying, alive = behind(), FakeLink(Dying(Sealer(KEYS))), link(sealed=True)
+
+    def launch() -> None:
+        with pytest.raises(SMBConnectionClosed):
+            write(pieces, dying, 0, data)
+
+    first = threading.Thread(target=launch)
+    first.start()
+    assert half_way.wait(30)
+    second = threading.Thread(target=pieces.resend, args=(alive, FILE_ID))
+    second.start()
+    second.join(0.05)
+    go_on.set()
+    first.join(30)
+    second.join(30)
+    assert [sent for _, sent, _ in alive.connection.posted] == [data]
+
+
 def test_a_refused_write_is_told_once_and_sent_again() -> None:
     pieces, to = behind(), link()
     write(pieces, to, 0, b"x" * CHUNK)
