@@ -181,12 +181,13 @@ def test_a_connection_that_ends_while_a_piece_is_encrypted_for_it_spoils_nothing
 
     class Dying(FakeConnection):
         def post(self, ask: Ask, ticket: Ticket, *, data: memoryview, text: memoryview) -> None:
+            assert self.sealer is not None
+            _, nonce = self.sealer.seal(bytearray(bytes(64) + ask.body), data, text)
             self.alive = False
-            ticket.lose()  # By the receiving thread: the piece counts as lost from now on.
+            ticket.lose()  # By the receiving thread, in the middle of the above: the piece counts as lost.
             half_way.set()
             assert go_on.wait(30)
-            assert self.sealer is not None
-            _, ticket.nonce = self.sealer.seal(bytearray(bytes(64) + ask.body), data, text)
+            ticket.nonce = nonce
             raise SMBConnectionClosed("gone")
 
     pieces, dying, alive = behind(), FakeLink(Dying(Sealer(KEYS))), link(sealed=True)
