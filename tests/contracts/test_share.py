@@ -25,7 +25,7 @@ from imaging.extent import Kind
 from imaging.formats import open_image
 from imaging.units import KiB, MiB
 from tests.support.chains import Writes, model, vhdx_chain
-from tests.support.samba import samba_rig
+from tests.support.samba import IMPATIENT, SIGNED, samba_rig
 
 CONTENT = bytes(range(256)) * 12_345
 """Three READs of 1 MiB and a rest that ends on no boundary."""
@@ -39,7 +39,7 @@ class Place:
     connect: Callable[[], Share]
 
 
-@pytest.fixture(scope="module", params=sorted(KINDS))
+@pytest.fixture(scope="module", params=["local", "smb-encrypted", "smb-signed", "smb-read-only"])
 def place(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Place]:
@@ -49,9 +49,11 @@ def place(
         _fill(folder)
         yield Place(folder, lambda: open_share("local", folder))
     else:
-        with samba_rig() as rig:
+        policy = SIGNED if request.param == "smb-signed" else IMPATIENT
+        name = "ro" if request.param == "smb-read-only" else "plain"
+        with samba_rig(shares={"ro": {"read only": "yes"}}) as rig:
             _fill(rig.folder)
-            yield Place(rig.folder, rig.share)
+            yield Place(rig.folder, lambda: rig.share(name, policy=policy))
 
 
 @pytest.fixture
@@ -209,6 +211,10 @@ def test_after_close_every_call_is_refused(share: Share) -> None:
         share.stat("image.vhdx")
     with pytest.raises(ShareClosed):
         read_bytes(file, 0, 1)
+
+
+def test_every_kind_is_held_to_this() -> None:
+    assert set(KINDS) == {"local", "smb"}
 
 
 def test_an_unknown_kind_is_named() -> None:

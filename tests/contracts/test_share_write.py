@@ -16,7 +16,15 @@ import pytest
 from agent.errors import Cancelled
 from agent.shares import open_share
 from agent.shares.base import Share
-from agent.shares.errors import AlreadyThere, BadPath, InUse, NotAFile, NotFound, ShareFull
+from agent.shares.errors import (
+    AccessDenied,
+    AlreadyThere,
+    BadPath,
+    InUse,
+    NotAFile,
+    NotFound,
+    ShareFull,
+)
 from imaging.device import read_bytes
 from imaging.errors import DeviceClosed
 from imaging.output import OutputFile
@@ -291,6 +299,19 @@ def test_after_abort_of_the_share_a_file_is_cancelled(share: Share, place: Place
     with pytest.raises(Cancelled):
         fill(file, CONTENT)
     file.abort()
+
+
+def test_a_share_that_may_only_be_read_says_so(tmp_path: Path) -> None:
+    with samba_rig(shares={"ro": {"read only": "yes"}}) as rig:
+        (rig.folder / "a.raw").write_bytes(b"x")
+        share = rig.share("ro")
+        place = Place(rig.folder, lambda: share, tmp_path)
+        with pytest.raises(AccessDenied):
+            begin(share, place)
+        with pytest.raises(AccessDenied):
+            share.remove("a.raw")
+        assert place.names() == ["a.raw"]
+        share.close()
 
 
 # --- what only some kinds have -------------------------------------------------------------------
