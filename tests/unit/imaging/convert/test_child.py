@@ -47,6 +47,8 @@ from tests.support.disks import (
 )
 from tests.support.sinks import RecordedFile, sparse_device
 
+pytestmark = pytest.mark.exhaustive
+
 SIZE = 9 * MiB + 8 * KiB
 ID = uuid.UUID(int=0x77)
 

@@ -15,6 +15,8 @@ from imaging.memory import MemoryDevice
 from imaging.newfile import NewFile
 from tests.support.disks import MiB, pattern, root_of
 
+pytestmark = pytest.mark.exhaustive
+
 
 def put(image: Path, content: bytes, *, with_digest: bool = True) -> None:
     """Write an image with its manifest, as a conversion does."""

@@ -13,6 +13,8 @@ from tests.support.powerloss import RecordedDevice
 from tests.support.vhdx_logs import DATA, Entry
 from tests.support.vhdx_logs import image as image_with_log
 
+pytestmark = pytest.mark.exhaustive
+
 SIZE = 3 * MiB + 4096
 
 
