@@ -13,6 +13,8 @@ from imaging.extent import Extent
 from imaging.memory import MemoryDevice
 from tests.support.disks import KiB, MiB, pattern
 
+pytestmark = pytest.mark.exhaustive
+
 SIZE = 3 * MiB + 700
 
 

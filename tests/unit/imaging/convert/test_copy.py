@@ -13,6 +13,8 @@ from imaging.memory import MemoryDevice
 from imaging.units import KiB, MiB
 from tests.support.disks import pattern, root_of
 
+pytestmark = pytest.mark.exhaustive
+
 
 class MemorySink:
     """Keeps what is written; refuses a place twice, zeros, and what crosses a digest block."""

@@ -17,6 +17,8 @@ from imaging.units import GiB, KiB, MiB
 from tests.support.disks import pattern
 from tests.support.sinks import OPTIONS, sparse_device, write_image
 
+pytestmark = pytest.mark.exhaustive
+
 
 def written(source, folder, level="fast"):
     path = folder / "a.tar.gz"

@@ -14,6 +14,8 @@ from imaging.units import GiB, KiB, MiB, TiB
 from tests.support.sinks import OPTIONS, sparse_device, write_image
 from tests.support.vmdk_walk import Header, grain_places, read_stream
 
+pytestmark = pytest.mark.exhaustive
+
 NOISE = random.Random(3).randbytes(3 * MiB)
 
 

@@ -19,6 +19,8 @@ from imaging.memory import MemoryDevice
 from imaging.newfile import NewFile
 from imaging.units import GiB, TiB
 
+pytestmark = pytest.mark.exhaustive
+
 FACTS = ImageFacts("golden \udcff.vhdx", "vhdx:dynamic", 12345)
 SIZE = 5 * GiB + 1000
 
