@@ -272,6 +272,26 @@ def test_a_server_that_stays_away_ends_in_a_retryable_error_and_its_return_saves
     assert (rig.folder / "new.raw").read_bytes() == CONTENT
 
 
+@BOTH
+def test_what_was_only_gathered_when_the_server_went_is_in_the_file_at_last(
+    rig: Rig, tmp_path: Path, policy: SmbPolicy
+) -> None:
+    hurried = replace(policy, connect_timeout=1.0, reconnect_for=0.2)
+    file = create(rig, tmp_path, hurried)
+    file.write(0, CONTENT[:1000])  # Less than a piece: still here.
+    rig.server.kill()
+    for start in (5000, 9000):  # Each ends a piece, which cannot be sent.
+        with pytest.raises((ShareUnreachable, ShareDisconnected)):
+            file.write(start, CONTENT[start : start + 1000])
+    rig.server.start()
+    file.commit()
+    content = (rig.folder / "new.raw").read_bytes()
+    expected = bytearray(10_000)
+    for start in (0, 5000, 9000):
+        expected[start : start + 1000] = CONTENT[start : start + 1000]
+    assert content == expected
+
+
 def test_a_file_is_given_up_at_once_while_the_server_is_away(rig: Rig, tmp_path: Path) -> None:
     patient = replace(IMPATIENT, connect_timeout=1.0, reconnect_for=600)
     file = create(rig, tmp_path, patient)

@@ -9,7 +9,7 @@ place and checksum stay: a server that lost its power has lost it too, and that 
 import threading
 import time
 from bisect import bisect_left, insort
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from isal import isal_zlib
@@ -165,7 +165,7 @@ class WriteBehind:
     # --- sending ----------------------------------------------------------------------------------
 
     def launch(self, link: Link, file_id: bytes, piece: Piece) -> None:
-        """Send a piece as soon as there is room for it. It is kept in any case until the server has it.
+        """Send a piece as soon as there is room for it; if this raises before that, `keep` it.
 
         Raises:
             Refused: The server refused an earlier piece.
@@ -175,14 +175,17 @@ class WriteBehind:
         with self._changed:
             if piece.number >= 0:
                 return  # Before the link was lost: `resend` has sent it.
-            try:
-                self._wait(link, lambda: len(self._flight) < self._depth.value)
-            except Refused:
-                self._enter(piece)
-                piece.is_lost = True
-                raise
+            self._wait(link, lambda: len(self._flight) < self._depth.value)
             self._enter(piece)
         self._post(link, file_id, piece)
+
+    def keep(self, pieces: Iterable[Piece]) -> None:
+        """Hold pieces that could not be launched: their writers believe that we have them. `resend` sends them."""
+        with self._changed:
+            for piece in pieces:
+                if piece.number < 0:
+                    self._enter(piece)
+                    piece.is_lost = True
 
     def resend(self, link: Link, file_id: bytes) -> None:
         """Send what was lost again, over this link. One thread at a time."""

@@ -136,6 +136,8 @@ class SmbNewFile:
         """
         self._require_open()
         view = memoryview(data).cast("B")
+        if not view:
+            return
         if self._behind.overlaps(offset, len(view)) or self._behind.unflushed >= FLUSH_EVERY:
             self.flush()
         for start in range(0, len(view), self._chunk):  # Piece by piece: what is gathered is held.
@@ -144,12 +146,16 @@ class SmbNewFile:
             self._size = max(self._size, offset + len(view))
 
     def _launch(self, pieces: list[Piece]) -> None:
-        for piece in pieces:
+        try:
+            for piece in pieces:
 
-            def launch(link: Link, handle: LibOpen, piece: Piece = piece) -> None:
-                self._behind.launch(link, handle.file_id, piece)
+                def launch(link: Link, handle: LibOpen, piece: Piece = piece) -> None:
+                    self._behind.launch(link, handle.file_id, piece)
 
-            self._run(launch, f"writing at {piece.offset}")
+                self._run(launch, f"writing at {piece.offset}")
+        except BaseException:
+            self._behind.keep(pieces)  # Or a later flush would succeed without them.
+            raise
 
     def truncate(self, size: int) -> None:
         """Make the file this long; what was never written is a hole, where the server has holes."""
@@ -240,7 +246,7 @@ class SmbNewFile:
         """Whether the file that has our name is the one that we wrote."""
         handle = opening.open_attributes(link, self._name)
         try:
-            return calls.query_identity(link, handle).file_id == self._inode
+            return self._inode != 0 and calls.query_identity(link, handle).file_id == self._inode
         finally:
             opening.close(link, handle)
 

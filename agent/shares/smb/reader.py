@@ -51,8 +51,13 @@ def read_range(link: Link, file_id: bytes, offset: int, buffer: memoryview) -> N
             flight.popleft()
             if rest is not None:
                 todo.appendleft(rest)
-    finally:
+    except Refused:
         _abandon(link, flight)
+        raise
+    except BaseException:
+        if flight:
+            link.connection.give_up()  # No answer may reach the buffer any more.
+        raise
 
 
 def _piece(link: Link, length: int) -> int:

@@ -208,13 +208,30 @@ def test_a_connection_that_ends_while_a_piece_is_encrypted_for_it_spoils_nothing
     assert [sent for _, sent, _ in alive.connection.posted] == [data]
 
 
+def test_what_could_not_be_launched_is_kept_and_counts_for_a_flush() -> None:
+    pieces, dead, alive = behind(), link(), link()
+    ready = pieces.gather(0, memoryview(b"x" * CHUNK))
+    pieces.keep(ready)
+    pieces.keep(ready)  # It is held once.
+    dead.connection.end()
+    with pytest.raises(SMBConnectionClosed):
+        pieces.drain(dead, pieces.mark())  # type: ignore[arg-type]
+    with pytest.raises(Again):
+        pieces.drain(alive, pieces.mark())  # type: ignore[arg-type]
+    pieces.resend(alive, FILE_ID)  # type: ignore[arg-type]
+    assert [data for _, data, _ in alive.connection.posted] == [b"x" * CHUNK]
+    assert pieces.sent_again == 0
+
+
 def test_a_refused_write_is_told_once_and_sent_again() -> None:
     pieces, to = behind(), link()
     write(pieces, to, 0, b"x" * CHUNK)
     to.connection.answer(FULL)
+    second = pieces.gather(CHUNK, memoryview(b"y" * CHUNK))
     with pytest.raises(Refused) as caught:
-        write(pieces, to, CHUNK, b"y" * CHUNK)
+        pieces.launch(to, FILE_ID, second[0])  # type: ignore[arg-type]
     assert caught.value.status == FULL
+    pieces.keep(second)
     pieces.resend(to, FILE_ID)  # type: ignore[arg-type]
     assert sorted(data[:1] for _, data, _ in to.connection.posted) == [b"x", b"y"]
 
