@@ -81,10 +81,11 @@ def _put(args: argparse.Namespace, opened: Opener) -> int:
     ):
         job = _job_of(args.source, args.url, args.to)
         with locked_journal(job) as journal:
+            if not journal.exists():  # Else a part of it is there already.
+                require_room(source, share, args.url)
             with share.create(
                 name, job=job, journal=journal, replace=args.replace, keep=True
             ) as file:
-                require_room(source, share, written=file.size)
                 done = copy(source, file, to=args.to, digest=not args.no_digest, stop=asked)
             if done is None:
                 return asked.exit_code

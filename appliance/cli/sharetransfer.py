@@ -153,14 +153,14 @@ def _warn(image: DiskImage, name: str) -> None:
 # --- the copy -------------------------------------------------------------------------------------
 
 
-def require_room(source: Source, share: Share, *, written: int) -> None:
-    """Refuse to begin what the share has no room for; what an earlier run wrote (`written`) may be part of it."""
+def require_room(source: Source, share: Share, url: str) -> None:
+    """Refuse to begin what a share has no room for; `url` is what messages call it."""
     extents = source.device.extents(0, source.device.size)
     data = sum(extent.length for extent in extents if extent.kind is Kind.DATA)
     free = share.free_space()
-    if not written and data > free:
+    if data > free:
         raise ShareFull(
-            f"the copy has {data} bytes of data, and the share has {free} bytes free",
+            f"{url}: the copy has {data} bytes of data, and the share has {free} bytes free",
             needed=data,
             free=free,
         )

@@ -162,6 +162,50 @@ def test_an_interrupted_put_is_gone_on_with(share: Command, tmp_path: Path) -> N
     assert json.loads(out)["root"] == done["root"]
 
 
+def test_a_server_that_restarts_in_the_middle_costs_a_pause(tmp_path: Path) -> None:
+    content = random.Random(2).randbytes(64 * MiB)
+    with (tmp_path / "a.raw").open("wb") as file:
+        for _ in range(12):
+            file.write(content)
+    with samba_rig() as own:
+        share = Command(own, tmp_path)
+        with subprocess.Popen(
+            share.words("put", tmp_path / "a.raw", share.url("a.raw"), "--json"),
+            env={**os.environ, "HOME": str(tmp_path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as running:
+            deadline = time.monotonic() + 60
+            while not any(path.stat().st_blocks > 2000 for path in own.folder.iterdir()):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            own.server.restart()
+            out, err = running.communicate(timeout=100)
+        assert running.returncode == 0, err
+        assert "share lost" in err
+        assert json.loads(out)["bytes_written"] == 12 * len(content)
+        same = subprocess.run(["cmp", tmp_path / "a.raw", own.folder / "a.raw"], check=False)
+        assert same.returncode == 0
+
+
+def test_a_copy_that_cannot_fit_is_not_begun(tmp_path: Path) -> None:
+    (tmp_path / "a.raw").write_bytes(random.Random(3).randbytes(20 * MiB))
+    with samba_rig() as own:
+        share = Command(own, tmp_path)
+        mount = ["mount", "-t", "tmpfs", "-o", "size=16m,mode=777", "small", str(own.folder)]
+        subprocess.run(mount, check=True)
+        try:
+            code, out, err = share("put", tmp_path / "a.raw", share.url("a.raw"), "--json")
+            assert (code, json.loads(out)["code"]) == (73, "share.full")
+            assert share.url("a.raw") in err
+            assert list(own.folder.iterdir()) == []
+            assert not list((tmp_path / ".local").rglob("put-*"))
+        finally:
+            own.stack.close()
+            subprocess.run(["umount", "-l", str(own.folder)], check=True)
+
+
 def test_a_vdisk_of_a_pvs_store_is_one_row(share: Command) -> None:
     store = (
         "Gold.vhdx", "Gold.pvp", "Gold.1.avhdx", "Gold.1.pvp", "Gold.2.avhdx", "Gold.2.pvp",
