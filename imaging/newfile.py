@@ -5,12 +5,11 @@ import os
 import stat
 import threading
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from imaging.errors import FileBusy, FileExists, NotAFile
 from imaging.filedev import lock_file, named_error
 from imaging.noreplace import name_file
+from imaging.output import GivenUp
 
 PARTIAL = ".partial"
 JOURNAL = ".partial.journal"
@@ -20,7 +19,7 @@ JOURNAL = ".partial.journal"
 _NO_FOLDER_SYNC = frozenset([errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP])
 
 
-class NewFile:
+class NewFile(GivenUp):
     """A file being written, from any number of threads at distinct places; grows as it is written.
 
     As a context manager it is given up at the end unless it was committed: nothing is left behind.
@@ -122,17 +121,6 @@ class NewFile:
             if not self._keep and self._is_partial(self._fd):
                 self._partial.unlink(missing_ok=True)
             self._close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.abort()
 
     def _open(self) -> int:
         """Open the partial file, ours alone: two writers of one file would commit a mixture of both."""

@@ -1,5 +1,6 @@
 """OutputFile: the seam for a file that is being made, be it local (`imaging.newfile.NewFile`) or on a share."""
 
+from abc import ABC, abstractmethod
 from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Protocol, Self
@@ -65,3 +66,22 @@ class OutputFile(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+class GivenUp(ABC):
+    """A context manager that gives up, at its end, what was not finished."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Give it up; does nothing if it was finished."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.abort()

@@ -4,8 +4,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from agent.errors import AgentError
 from agent.shares.errors import (
@@ -19,6 +17,7 @@ from agent.shares.errors import (
 )
 from imaging import errors as imaging
 from imaging.newfile import NewFile
+from imaging.output import GivenUp
 
 _MEANINGS: tuple[tuple[type[imaging.ImagingError], type[AgentError]], ...] = (
     (imaging.DeviceFull, ShareFull),
@@ -31,7 +30,7 @@ _MEANINGS: tuple[tuple[type[imaging.ImagingError], type[AgentError]], ...] = (
 )
 
 
-class LocalNewFile:
+class LocalNewFile(GivenUp):
     """A file being written (`imaging.output.OutputFile`). Thread-safe.
 
     Attributes:
@@ -122,17 +121,6 @@ class LocalNewFile:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.abort()
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

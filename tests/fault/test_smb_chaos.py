@@ -11,12 +11,10 @@ import pytest
 
 from agent.shares.smb.policy import SmbPolicy
 from imaging.units import MiB
-from tests.support.samba import IMPATIENT, SIGNED, Rig, samba_rig
+from tests.support.samba import BOTH, Rig, samba_rig
 from tests.support.smb_proxy import SmbProxy
 
 pytestmark = pytest.mark.fault
-
-BOTH = pytest.mark.parametrize("policy", [IMPATIENT, SIGNED], ids=["encrypted", "signed"])
 
 
 @pytest.fixture

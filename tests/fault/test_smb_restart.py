@@ -21,13 +21,11 @@ from agent.shares.errors import (
 from agent.shares.smb.policy import SmbPolicy
 from imaging.device import read_bytes
 from imaging.units import KiB, MiB
-from tests.support.samba import IMPATIENT, SIGNED, Rig, samba_rig
+from tests.support.samba import BOTH, HURRIED, IMPATIENT, Rig, samba_rig
 from tests.support.smb_proxy import TO_CLIENT, SmbProxy
 
 pytestmark = pytest.mark.fault
 
-BOTH = pytest.mark.parametrize("policy", [IMPATIENT, SIGNED], ids=["encrypted", "signed"])
-HURRIED = replace(IMPATIENT, connect_timeout=1.0, answer_timeout=1.0, reconnect_for=2.0)
 GUARD = 60.0
 """Seconds after which a test that hangs fails; nothing here takes a tenth of it."""
 

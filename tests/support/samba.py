@@ -4,7 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +36,12 @@ IMPATIENT = SmbPolicy(
 )
 """Short pauses, generous limits: nothing fails only because the machine is busy."""
 
-SIGNED = SmbPolicy(
-    encryption=Encryption.OFF,
-    connect_timeout=5.0,
-    answer_timeout=20.0,
-    reconnect_for=60.0,
-    busy_for=0.5,
-    backoff_base=0.02,
-    backoff_cap=0.1,
-)
+SIGNED = replace(IMPATIENT, encryption=Encryption.OFF)
+HURRIED = replace(IMPATIENT, connect_timeout=1.0, answer_timeout=1.0, reconnect_for=2.0)
+"""Gives up soon."""
+
+BOTH = pytest.mark.parametrize("policy", [IMPATIENT, SIGNED], ids=["encrypted", "signed"])
+"""A test of each way in which bytes are protected."""
 
 
 @dataclass

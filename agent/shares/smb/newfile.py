@@ -9,8 +9,7 @@ import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from isal import isal_zlib
 from smbprotocol.exceptions import SMBResponseException
@@ -29,6 +28,7 @@ from agent.shares.smb.ticket import Ticket
 from agent.shares.smb.untyped import LibOpen
 from agent.shares.smb.window import Depth
 from imaging.errors import DeviceClosed
+from imaging.output import GivenUp
 from imaging.units import MiB
 
 PART = ".part-"
@@ -43,7 +43,7 @@ WRITES_QUEUED = 1.5
 T = TypeVar("T")
 
 
-class SmbNewFile:
+class SmbNewFile(GivenUp):
     """A file being written (`imaging.output.OutputFile`). Thread-safe.
 
     As a context manager it is given up at the end unless it was committed.
@@ -206,17 +206,6 @@ class SmbNewFile:
                 self._links.once(self._delete, f"{self._label}: deleting what was written")
         self._state = "closed" if self._state != "committed" else self._state
         self._links.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.abort()
 
     def _rename(self, link: Link) -> None:
         """Rename the part; a link lost in the middle may have left either name."""
