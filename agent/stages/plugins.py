@@ -25,7 +25,7 @@ from protocol.ops import (
 
 if TYPE_CHECKING:
     from agent.shares.smb.policy import SmbPolicy
-    from agent.targets.azure.http import HttpSettings
+    from agent.targets.http.settings import HttpSettings
 
 SOURCE_SECRET = "source.credential"  # noqa: S105 - a field path
 TARGET_SECRET = "target.credential"  # noqa: S105 - a field path
@@ -119,7 +119,7 @@ def _managed_disk(ref: AzureDisk, job: StageContext) -> DiskTarget:
 
 
 def _http(job: StageContext) -> "HttpSettings":
-    from agent.targets.azure.http import HttpSettings  # noqa: PLC0415 - first use
+    from agent.targets.http.settings import HttpSettings  # noqa: PLC0415 - first use
 
     uploads = job.config.uploads
     auth = None

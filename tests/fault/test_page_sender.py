@@ -7,13 +7,13 @@ from contextlib import suppress
 
 import pytest
 
-from agent.targets.azure import sender_wire as wire
-from agent.targets.azure.http import HttpSettings
-from agent.targets.azure.sender import (
+from agent.targets.http import wire
+from agent.targets.http.sender import (
     SEND_ERRORS,
     BadRequest,
     TooSlow,
 )
+from agent.targets.http.settings import HttpSettings
 from tests.support.page_server import (
     BODY,
     CREATED,

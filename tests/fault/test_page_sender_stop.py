@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.targets.azure import sender_wire as wire
-from agent.targets.azure.http import HttpSettings
-from agent.targets.azure.sender import (
+from agent.targets.http import wire
+from agent.targets.http.sender import (
     ProxyRefusal,
     Sender,
     StopFlag,
 )
+from agent.targets.http.settings import HttpSettings
 from tests.support.azure_jobs import self_signed
 from tests.support.page_server import (
     BODY,

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from agent.targets.azure.http import HttpSettings
-from agent.targets.azure.sender import Sender, StopFlag
+from agent.targets.http.sender import Sender, StopFlag
+from agent.targets.http.settings import HttpSettings
 from agent.threads import Pool, run_blocking
 
 BODY = memoryview(bytes(range(256)) * 16 * 1024)

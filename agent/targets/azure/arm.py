@@ -15,8 +15,9 @@ import aiohttp
 from agent.errors import AgentError
 from agent.retry import Retrier
 from agent.targets.azure.credentials import TokenSource
-from agent.targets.azure.failures import CONNECTION_ERRORS, connection_failure, failure, retry_after
+from agent.targets.azure.failures import failure
 from agent.targets.errors import DiskLost, TargetRefused, TargetUnavailable
+from agent.targets.http.failures import CONNECTION_ERRORS, connection_failure, retry_after
 
 PUBLIC_MANAGEMENT = "https://management.azure.com"
 API_VERSION = "2023-10-02"

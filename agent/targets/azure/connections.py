@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import aiohttp
 
 from agent.targets.azure.authorizer import Authorizer, BlockingAuthorizer
-from agent.targets.azure.http import HttpSettings, make_session
 from agent.targets.azure.pages import PageWire, usable_crc64
-from agent.targets.azure.sender import Sender
+from agent.targets.http.sender import Sender
+from agent.targets.http.settings import HttpSettings, make_session
 
 INFLIGHT_START = 8
 INFLIGHT_MAX = 16

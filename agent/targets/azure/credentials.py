@@ -16,9 +16,9 @@ from typing import Any
 
 from agent.errors import AgentError
 from agent.secrets import Secret
-from agent.targets.azure.failures import TlsRefused
-from agent.targets.azure.http import HttpSettings
 from agent.targets.errors import CredentialRefused, TargetUnavailable
+from agent.targets.http.failures import TlsRefused
+from agent.targets.http.settings import HttpSettings
 
 PUBLIC_AUTHORITY = "https://login.microsoftonline.com"
 STORAGE_SCOPE = "https://storage.azure.com/.default"

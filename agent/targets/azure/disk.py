@@ -18,7 +18,6 @@ from agent.targets.azure.arm import PUBLIC_MANAGEMENT, ArmDisks
 from agent.targets.azure.connections import INFLIGHT_MAX, INFLIGHT_START, Connections
 from agent.targets.azure.credentials import Principal, TokenSource, read_credential
 from agent.targets.azure.footer import FOOTER_SIZE, footer_for
-from agent.targets.azure.http import HttpSettings
 from agent.targets.azure.pages import MAX_PAGE_WRITE, PAGE
 from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog, TargetLimits
 from agent.targets.errors import (
@@ -28,6 +27,7 @@ from agent.targets.errors import (
     SizeDiffers,
     TargetExists,
 )
+from agent.targets.http.settings import HttpSettings
 from agent.targets.naming import Found, choose_name
 from agent.targets.tags import Tagger
 from agent.threads import Stop

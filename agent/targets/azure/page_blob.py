@@ -28,11 +28,11 @@ from agent.targets.azure.credentials import (
     read_credential,
 )
 from agent.targets.azure.footer import FOOTER_SIZE, footer_for
-from agent.targets.azure.http import HttpSettings
 from agent.targets.azure.pages import MAX_PAGE_WRITE, PAGE
 from agent.targets.azure.sdk import COPY_POLL_S, BlobControl, BlobState, sdk_credential
 from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog, TargetLimits
 from agent.targets.errors import DiskLost, SizeDiffers
+from agent.targets.http.settings import HttpSettings
 from agent.targets.naming import Found, choose_name
 from agent.targets.tags import Tagger
 from agent.threads import Stop

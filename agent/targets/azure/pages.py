@@ -15,9 +15,10 @@ from yarl import URL
 
 from agent.errors import AgentError
 from agent.targets.azure.authorizer import Authorizer, BlockingAuthorizer, Grant
-from agent.targets.azure.failures import CONNECTION_ERRORS, connection_failure, failure
-from agent.targets.azure.sender import SEND_ERRORS, Sender, StopFlag
+from agent.targets.azure.failures import failure
 from agent.targets.errors import CredentialRefused, TargetRefused, TargetUnavailable
+from agent.targets.http.failures import CONNECTION_ERRORS, connection_failure
+from agent.targets.http.sender import SEND_ERRORS, Sender, StopFlag
 from agent.threads import Pool, Stop, run_blocking
 from imaging.extent import Extent, Kind
 from imaging.units import MiB

@@ -11,8 +11,9 @@ import aiohttp
 
 from agent.errors import AgentError
 from agent.targets.azure.credentials import AccountKey, Credential, GivenSas, TokenSource
-from agent.targets.azure.failures import TlsRefused, failure
+from agent.targets.azure.failures import failure
 from agent.targets.errors import DiskLost, TargetRefused, TargetUnavailable
+from agent.targets.http.failures import TlsRefused
 
 T = TypeVar("T")
 

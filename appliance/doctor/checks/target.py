@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from agent.config import UploadsConfig
-from agent.targets.azure.http import HttpSettings
+from agent.targets.http.settings import HttpSettings
 from appliance.doctor import net
 from appliance.doctor.base import Check, Context, Finding, failed, passed, skipped, warned
 from appliance.doctor.checks.proxy import endpoints_of, proxy_of

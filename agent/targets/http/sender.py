@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, urlsplit
 
-from agent.targets.azure.http import HttpSettings
-from agent.targets.azure.sender_answer import Answer, AnswerReader, BadAnswer
-from agent.targets.azure.sender_wire import (
+from agent.targets.http.answer import Answer, AnswerReader, BadAnswer
+from agent.targets.http.settings import HttpSettings
+from agent.targets.http.wire import (
     Clock,
     Origin,
     ProxyRefusal,

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from agent.targets.azure.http import CONNECT_S, IDLE_S, TOTAL_S
-from agent.targets.azure.sender_answer import AnswerReader, is_interim
+from agent.targets.http.answer import AnswerReader, is_interim
+from agent.targets.http.settings import CONNECT_S, IDLE_S, TOTAL_S
 
 RECEIVE = 16 * 1024
 _HTTPS = "https"

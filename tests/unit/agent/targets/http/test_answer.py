@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from agent.targets.azure.sender_answer import (
+from agent.targets.http.answer import (
     MAX_BODY,
     MAX_HEAD,
     Answer,
