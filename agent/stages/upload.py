@@ -95,7 +95,7 @@ async def _upload(run: _Run, disk: TargetDisk) -> StageOutcome:
         await run.source.check_unchanged()
         await job.journal.flush()
         run.root = await run.source.run(run.digest.root)
-        await make_retrier(job).call(disk.seal)
+        await make_retrier(job).call(lambda: disk.seal(run.digest))
     with run.step(VERIFY):
         held = DIGEST_BLOCK * await run.source.run(run.digest.count_data)
         verified = await _verify(run, disk, expected_bytes=min(stats.done, held))

@@ -11,7 +11,11 @@ from typing import ClassVar, Protocol
 
 from agent.targets.tags import Tagger
 from agent.threads import Stop
+from imaging.digest import DigestBuilder
 from imaging.extent import Extent
+
+Checksum = Callable[[memoryview, bytes], str]
+"""(bytes of one put, SHA-256 of each of its digest blocks) -> what the service checks the put with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,7 @@ class TargetDisk(Protocol):
     """True when earlier receipts of this job may be trusted: it is the very object that they were written to."""
 
     @property
-    def checksum(self) -> Callable[[memoryview], str] | None:
+    def checksum(self) -> Checksum | None:
         """What the service checks each put with (called in a worker thread); None: nothing, or off.
 
         May become None when the service turns out not to take it.
@@ -124,8 +128,11 @@ class TargetDisk(Protocol):
         """
         ...
 
-    async def seal(self) -> None:
-        """End the writing (footer, state change, flush), so that the disk can be read. May be called again."""
+    async def seal(self, digest: DigestBuilder) -> None:
+        """End the writing (footer, state change, flush), so that the disk can be read. May be called again.
+
+        `digest` holds the digest of every block of the source: what a service that checks the whole disk is told.
+        """
         ...
 
     def allocated(self, offset: int, length: int) -> AsyncIterator[Extent]:

@@ -8,12 +8,12 @@ import errno
 import json
 import os
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog, TargetLimits
+from agent.targets.base import Artifact, Checksum, DiskSpec, Intent, IntentLog, TargetLimits
 from agent.targets.errors import (
     DiskLost,
     SizeDiffers,
@@ -24,6 +24,7 @@ from agent.targets.errors import (
 from agent.targets.naming import Found, choose_name
 from agent.targets.tags import Tagger
 from agent.threads import Stop
+from imaging.digest import DigestBuilder
 from imaging.extent import Extent
 from imaging.filedev import FileDevice
 from imaging.units import MiB, TiB
@@ -49,14 +50,14 @@ class LocalDisk:
         self._name = name
         self._meta = meta
         self.resumed = resumed
-        self.checksum: Callable[[memoryview], str] | None = None
+        self.checksum: Checksum | None = None
         self._file = FileDevice(folder.data_path(name, final=meta.final), writable=not meta.final)
 
     def put(self, offset: int, data: memoryview, checksum: str | None, stop: Stop) -> None:  # noqa: ARG002 - none here
         """Write one range."""
         self._file.write(offset, data)
 
-    async def seal(self) -> None:
+    async def seal(self, digest: DigestBuilder) -> None:  # noqa: ARG002 - nothing checks it here
         """Flush; raise SizeDiffers if the file no longer has the disk's size (reading back would miss a longer one)."""
         if not self._meta.final:
             self._file.flush()

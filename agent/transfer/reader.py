@@ -6,14 +6,12 @@ a round trip and some work of both sides (0.54 of the slower end with blocks, 0.
 """
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from agent.targets.base import Checksum
 from agent.transfer.plan import Chunk
 from imaging.device import BlockDevice
 from imaging.digest import DIGEST_BLOCK, ZERO_BLOCK_DIGEST
-
-Checksum = Callable[[memoryview], str]
 
 _ZEROS = bytes(DIGEST_BLOCK)
 _PROBE = 64
@@ -88,10 +86,20 @@ def fill_chunk(
             digests += hashlib.sha256(block).digest()
             _add_run(runs, start, -(-length // alignment) * alignment)
         spans = [
-            Span(start, length, checksum(view[start : start + length]) if checksum else None)
+            Span(start, length, _checksum(checksum, view, digests, (start, length)))
             for start, length in runs
         ]
     return FilledChunk(chunk, buffer, bytes(digests), spans)
+
+
+def _checksum(
+    checksum: Checksum | None, view: memoryview, digests: bytearray, run: tuple[int, int]
+) -> str | None:
+    if checksum is None:
+        return None
+    start, length = run
+    first, end = start // DIGEST_BLOCK, -(-(start + length) // DIGEST_BLOCK)
+    return checksum(view[start : start + length], bytes(digests[32 * first : 32 * end]))
 
 
 def _split(

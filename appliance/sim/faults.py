@@ -39,9 +39,10 @@ Action = Literal[
     "truncate",  # do it, send half of the answer's body, cut
     "corrupt",  # do it, flip one bit of the answer's body
     "wrong-etag",  # do it, answer with another ETag
-    "lose-write",  # acknowledge a page write and store nothing of it
-    "flip-stored",  # store a page write, then flip one bit of it
-    "expire-sas",  # every SAS known so far is expired from here on
+    "lose-write",  # acknowledge a write of disk bytes and store nothing of it
+    "flip-stored",  # store a write of disk bytes, then flip one bit of it
+    "expire-sas",  # Azure: every SAS known so far is expired from here on
+    "expire-credentials",  # AWS, Google Cloud: every temporary credential and token is expired from here on
 ]
 MARKS: tuple[Action, ...] = ("lose-write", "flip-stored")
 
@@ -68,7 +69,7 @@ class Throttle(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
     requests_per_second: float = 0
     mib_per_second: float = 0
-    op: str = "*.put-page"
+    op: str = "*.put-*"
     retry_after: int | None = None
 
 

@@ -20,7 +20,10 @@ READ_BUFFER = 1 << 20
 BODY_MOST = 8 << 20
 """Larger bodies are refused before they are read, whatever the operation."""
 
-BUSY = Refusal(503, "ServerBusy", "The server is busy.")
+
+def azure_busy(_operation: str) -> Refusal:
+    """Return how Azure says that it is too much."""
+    return Refusal(503, "ServerBusy", "The server is busy.")
 
 
 class _Cut(Exception):
@@ -30,13 +33,14 @@ class _Cut(Exception):
 class _Body:
     """The body of an aiohttp request; sends `100 Continue` when the client waits for it."""
 
-    def __init__(self, request: web.BaseRequest) -> None:
+    def __init__(self, request: web.BaseRequest, most: int) -> None:
         self._request = request
+        self._most = most
 
     async def read(self) -> list[bytes]:
         """Return all chunks, as `Body.read`."""
         request = self._request
-        if (request.content_length or 0) > BODY_MOST:
+        if (request.content_length or 0) > self._most:
             raise Refusal(413, "RequestBodyTooLarge", "The request body is too large.")
         if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -52,8 +56,10 @@ class SimServer:
     Args:
         route: Finds the plane of a request.
         plan: Faults to begin with.
-        expire_sas: Called by the fault `expire-sas`.
+        expire: Called by the faults `expire-sas` and `expire-credentials`.
         clock: Seconds since the epoch.
+        busy: How the service says that an operation is over the plan's limit.
+        body_most: Bytes of a body; more is refused before it is read.
     """
 
     def __init__(
@@ -62,13 +68,17 @@ class SimServer:
         plan: FaultPlan,
         *,
         stats: Stats,
-        expire_sas: Callable[[], None],
+        expire: Callable[[], None],
         clock: Callable[[], float],
+        busy: Callable[[str], Refusal] = azure_busy,
+        body_most: int = BODY_MOST,
     ) -> None:
         self._route = route
         self._stats = stats
-        self._expire_sas = expire_sas
+        self._expire = expire
         self._clock = clock
+        self._busy = busy
+        self._body_most = body_most
         self.engine = FaultEngine(plan)
         self._runner: web.ServerRunner | None = None
 
@@ -117,7 +127,7 @@ class SimServer:
             scheme=request.scheme,
             client=request.remote or "",
             length=request.content_length,
-            body=_Body(request),
+            body=_Body(request, self._body_most),
             now=self._clock(),
         )
 
@@ -145,8 +155,8 @@ class SimServer:
                 raise _Cut
             if fault.action == "delay":
                 await asyncio.sleep(fault.seconds)
-            if fault.action == "expire-sas":
-                self._expire_sas()
+            if fault.action in ("expire-sas", "expire-credentials"):
+                self._expire()
             if fault.action == "status":
                 message = "Injected by the simulator's fault plan."
                 refusal = Refusal(
@@ -156,8 +166,9 @@ class SimServer:
         if self.engine.throttled(op=operation, length=call.length or 0, now=call.now):
             self._stats.faults["throttle"] += 1
             await call.body.read()
-            BUSY.headers = _retry(self.engine.plan.throttle.retry_after)
-            return self._refused(call, plane, operation, BUSY)
+            busy = self._busy(operation)
+            busy.headers = _retry(self.engine.plan.throttle.retry_after)
+            return self._refused(call, plane, operation, busy)
         return None
 
     async def _answer(self, call: Call, plane: Plane, operation: str) -> Reply:

@@ -279,9 +279,9 @@ async def test_a_blob_that_somebody_enlarged_is_no_disk(uploads: Uploads, monkey
         return  # the service takes no resize while a disk is uploaded
     seal = PageBlobDisk.seal
 
-    async def enlarged(disk: PageBlobDisk) -> None:
+    async def enlarged(disk: PageBlobDisk, digest) -> None:
         uploads.sim.blob(CONTAINER, "golden.vhd").resize(PADDED + MiB, 0.0)
-        await seal(disk)
+        await seal(disk, digest)
 
     monkeypatch.setattr(PageBlobDisk, "seal", enlarged)
     with pytest.raises(SizeDiffers):

@@ -140,7 +140,7 @@ async def test_expired_sas_is_dead_and_a_new_grant_works(sim: AzureSim, disk: Di
 
 
 async def test_grant_that_was_never_used_expires_too(sim: AzureSim, disk: Disk) -> None:
-    sim.expire_all_sas()
+    sim.expire()
     assert (await disk.put())[0] == 403
 
 
@@ -187,7 +187,7 @@ async def test_controls_flip_attach_expire_and_issue(
     bearer = {"Authorization": f"Bearer {token['access_token']}"}
     async with http.get(sim.url + path, headers=bearer) as answer:
         assert [found["name"] for found in (await answer.json())["value"]] == ["golden"]
-    await _control(http, "POST", f"{sim.url}/sim/expire-sas")
+    await _control(http, "POST", f"{sim.url}/sim/expire")
     assert (await disk.put())[0] == 403
     refused = await _control(
         http, "POST", f"{sim.url}/sim/attach", disk="imageport/golden", machine="vm"

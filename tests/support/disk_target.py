@@ -64,7 +64,7 @@ class MemoryDisk:
             raise step[1]
         self.puts.append((offset, len(data), checksum))
 
-    async def seal(self) -> None:
+    async def seal(self, digest) -> None:
         return None
 
     async def allocated(self, offset: int, length: int) -> AsyncIterator[Extent]:

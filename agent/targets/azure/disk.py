@@ -19,7 +19,7 @@ from agent.targets.azure.connections import INFLIGHT_MAX, INFLIGHT_START, Connec
 from agent.targets.azure.credentials import Principal, TokenSource, read_credential
 from agent.targets.azure.footer import FOOTER_SIZE, footer_for
 from agent.targets.azure.pages import MAX_PAGE_WRITE, PAGE
-from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog, TargetLimits
+from agent.targets.base import Artifact, Checksum, DiskSpec, Intent, IntentLog, TargetLimits
 from agent.targets.errors import (
     CredentialRefused,
     DiskLost,
@@ -31,6 +31,7 @@ from agent.targets.http.settings import HttpSettings
 from agent.targets.naming import Found, choose_name
 from agent.targets.tags import Tagger
 from agent.threads import Stop
+from imaging.digest import DigestBuilder
 from imaging.extent import Extent
 from imaging.units import MiB
 from protocol.ops import AzureDisk
@@ -102,7 +103,7 @@ class ManagedDisk:
         self.resumed = resumed
 
     @property
-    def checksum(self) -> Callable[[memoryview], str] | None:
+    def checksum(self) -> Checksum | None:
         """The service's checksum of a write, while it takes one."""
         return self._writer.checksum
 
@@ -113,7 +114,7 @@ class ManagedDisk:
             raise DiskLost(msg, name=self._name)
         self._writer.put(offset, data, checksum, stop)
 
-    async def seal(self) -> None:
+    async def seal(self, digest: DigestBuilder) -> None:  # noqa: ARG002 - it checks writes only
         """Write the footer and end the upload."""
         if self._sealed:
             return

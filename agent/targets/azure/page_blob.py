@@ -30,12 +30,13 @@ from agent.targets.azure.credentials import (
 from agent.targets.azure.footer import FOOTER_SIZE, footer_for
 from agent.targets.azure.pages import MAX_PAGE_WRITE, PAGE
 from agent.targets.azure.sdk import COPY_POLL_S, BlobControl, BlobState, sdk_credential
-from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog, TargetLimits
+from agent.targets.base import Artifact, Checksum, DiskSpec, Intent, IntentLog, TargetLimits
 from agent.targets.errors import DiskLost, SizeDiffers
 from agent.targets.http.settings import HttpSettings
 from agent.targets.naming import Found, choose_name
 from agent.targets.tags import Tagger
 from agent.threads import Stop
+from imaging.digest import DigestBuilder
 from imaging.extent import Extent
 from imaging.units import MiB, TiB
 from protocol.ops import AzurePageBlob
@@ -74,7 +75,7 @@ class PageBlobDisk:
         self.resumed = resumed
 
     @property
-    def checksum(self) -> Callable[[memoryview], str] | None:
+    def checksum(self) -> Checksum | None:
         """The service's checksum of a write, while it takes one."""
         return self._wire.checksum
 
@@ -82,7 +83,7 @@ class PageBlobDisk:
         """Write pages."""
         self._wire.put(offset, data, checksum, stop)
 
-    async def seal(self) -> None:
+    async def seal(self, digest: DigestBuilder) -> None:  # noqa: ARG002 - it checks writes only
         """Write the footer, and see that nobody resized the blob: behind more bytes it would be no footer."""
         size = self._spec.padded_size
         footer = footer_for(size, self._spec.tagger.origin, now_ms=self._target.now_ms())

@@ -6,7 +6,7 @@ by the authorizer and the request sent again; every other failure goes to the ca
 
 import base64
 import xml.etree.ElementTree as ET
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -16,6 +16,7 @@ from yarl import URL
 from agent.errors import AgentError
 from agent.targets.azure.authorizer import Authorizer, BlockingAuthorizer, Grant
 from agent.targets.azure.failures import failure
+from agent.targets.base import Checksum
 from agent.targets.errors import CredentialRefused, TargetRefused, TargetUnavailable
 from agent.targets.http.failures import CONNECTION_ERRORS, connection_failure
 from agent.targets.http.sender import SEND_ERRORS, Sender, StopFlag
@@ -53,11 +54,11 @@ class PageWire:
     authorizer: Authorizer
     blocking: BlockingAuthorizer
     name: str
-    crc64: Callable[[memoryview], str] | None = None
+    crc64: Checksum | None = None
     checksums: bool | None = None
 
     @property
-    def checksum(self) -> Callable[[memoryview], str] | None:
+    def checksum(self) -> Checksum | None:
         """What computes the checksum that `put` takes; None once the service refused it."""
         return None if self.checksums is False else self.crc64
 
@@ -69,7 +70,7 @@ class PageWire:
     async def put_footer(self, at: int, footer: bytes) -> None:
         """Write what makes a fixed VHD of the bytes before it."""
         data, stop, pool = memoryview(footer), Stop(), Pool("footer", 1)
-        checksum = self.checksum(data) if self.checksum else None
+        checksum = self.checksum(data, b"") if self.checksum else None
         try:
             await run_blocking(pool, lambda: self.put(at, data, checksum, stop), stop=stop)
         finally:
@@ -256,7 +257,7 @@ def _page_ranges(document: ET.Element) -> list[tuple[int, int]]:
     return sorted(found)
 
 
-def usable_crc64() -> Callable[[memoryview], str] | None:
+def usable_crc64() -> Checksum | None:
     """Return a function for the value of `x-ms-content-crc64` (CRC-64/NVME, 8 little-endian bytes in base64).
 
     None where azure-storage-extensions is not installed: in Python it would be slower than the network.
@@ -265,6 +266,6 @@ def usable_crc64() -> Callable[[memoryview], str] | None:
         from azure.storage.extensions.checksums import crc64  # noqa: PLC0415 - optional
     except ImportError:
         return None
-    return lambda data: base64.b64encode(
+    return lambda data, _digests: base64.b64encode(
         crc64.compute(bytes(data), 0).to_bytes(8, "little")
     ).decode()

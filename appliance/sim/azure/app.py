@@ -1,26 +1,20 @@
 """AzureSim: the Azure simulator put together: storage account, managed disks, token endpoint, controls, one address.
 
-    async with AzureSim() as sim:
-        client = BlobServiceClient(sim.blob_url, credential={"account_name": sim.account, "account_key": sim.key})
-
-Only place of the simulator that reads the clock.
+async with AzureSim() as sim:
+client = BlobServiceClient(sim.blob_url, credential={"account_name": sim.account, "account_key": sim.key})
 """
 
-import fcntl
-import ssl
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
+from appliance.sim.admin import PREFIX as ADMIN_PREFIX
+from appliance.sim.admin import AdminPlane
 from appliance.sim.azure import diskplane
 from appliance.sim.azure.access import AccountAccess
 from appliance.sim.azure.accountplane import AccountPlane
-from appliance.sim.azure.admin import PREFIX as ADMIN_PREFIX
-from appliance.sim.azure.admin import AdminPlane
+from appliance.sim.azure.admin import azure_controls
 from appliance.sim.azure.arm import ArmPlane
 from appliance.sim.azure.diskplane import DiskPlane
 from appliance.sim.azure.disks import Disks, NewDisk
@@ -31,81 +25,56 @@ from appliance.sim.azure.state import Container, DiskRecord, Identity, State, ne
 from appliance.sim.azure.tokens import MANAGEMENT, TokenPlane
 from appliance.sim.azure.unknown import UnknownPlane
 from appliance.sim.azure.vault import PageBlob, Vault
-from appliance.sim.call import Call, Plane
-from appliance.sim.faults import FaultPlan
-from appliance.sim.server import SimServer
-from appliance.sim.stats import Stats
+from appliance.sim.base import Served, Simulator
+from appliance.sim.call import Call, Plane, Refusal
+from appliance.sim.server import azure_busy
 
 ACCOUNT = "imageportsim"
 RESOURCE_GROUP = "imageport"
 LOCATION = "westeurope"
 
 
-class AzureSim:
+class AzureSim(Simulator):
     """One simulated subscription with one storage account.
 
     Args:
-        state_dir: Keeps blobs, disks and identity over restarts; a temporary directory without it.
-        faults: Plan to begin with.
-        host / port: Address to listen on; port 0 takes a free one.
         resource_groups: Groups that exist.
-        tls: Serve HTTPS with this context.
-        public_url: What clients reach the simulator by, when it is not the listening address.
         disk_domain: Put disks on hosts `md-impexp-x.<disk_domain>` instead of under a path.
         lro_seconds: How long disk operations and blob copies take.
         retry_after: What answers of running operations ask for.
-        clock: Seconds since the epoch.
+        served: See `Served`.
     """
+
+    kind: ClassVar[str] = "azure"
 
     def __init__(
         self,
         *,
-        state_dir: Path | None = None,
-        faults: FaultPlan | None = None,
-        host: str = "127.0.0.1",
-        port: int = 0,
         account: str = ACCOUNT,
         resource_groups: tuple[str, ...] = (RESOURCE_GROUP,),
-        tls: ssl.SSLContext | None = None,
-        public_url: str = "",
         disk_domain: str = "",
         lro_seconds: float = 0.0,
         retry_after: int = 0,
-        clock: Callable[[], float] = time.time,
+        **served: Any,
     ) -> None:
-        self._state_dir = state_dir
-        self._host, self._port = host, port
+        super().__init__(Served(**served))
         self._account = account
         self._groups = resource_groups
-        self._tls = tls
         self._disk_domain = disk_domain
         self._lro_seconds, self._retry_after = lro_seconds, retry_after
-        self._plan = faults or FaultPlan()
-        self.clock = clock
-        self.url = public_url
-        self.stats = Stats()
-        self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:
-            directory = self._state_dir or Path(
-                stack.enter_context(tempfile.TemporaryDirectory(prefix="imageport-sim-"))
-            )
-            directory.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_locked(directory))
-            self.vault = Vault(directory, self._fresh)
-            stack.callback(self.vault.close)
-            self._wire()
-            port = await self._server.start(self._host, self._port, self._tls)
-            stack.push_async_callback(self._server.stop)
-            scheme = "https" if self._tls else "http"
-            self.url = self.url or f"{scheme}://{_reachable(self._host)}:{port}"
-            self._tokens.base_url = self._arm.base_url = self.url
-            self._stack = stack.pop_all()
+        await super().__aenter__()
+        self._tokens.base_url = self._arm.base_url = self.url
         return self
 
-    async def __aexit__(self, *_exc: object) -> None:
-        await self._stack.aclose()
+    def _open(self, directory: Path) -> Callable[[], object]:
+        self.vault = Vault(directory, self._fresh)
+        self._wire()
+        return self.vault.close
+
+    def _busy(self, operation: str) -> Refusal:
+        return azure_busy(operation)
 
     def _fresh(self) -> State:
         groups = {name.lower(): LOCATION for name in self._groups}
@@ -124,22 +93,7 @@ class AzureSim:
         self._disk_plane = DiskPlane(self.vault, self._voided, self.stats)
         operations = Operations(self._lro_seconds)
         self._arm = ArmPlane(self.vault, self.disks, self._tokens, operations, self._retry_after)
-        self._server = SimServer(
-            self._route,
-            self._plan,
-            stats=self.stats,
-            expire_sas=self.expire_all_sas,
-            clock=self.clock,
-        )
-        self._admin = AdminPlane(
-            self.vault,
-            self.disks,
-            self._tokens,
-            stats=self.stats,
-            plan=lambda: self._server.engine.plan,
-            set_faults=self.set_faults,
-            expire_sas=self.expire_all_sas,
-        )
+        self._admin = AdminPlane(self, azure_controls(self.vault, self.disks, self._tokens))
         self._unknown = UnknownPlane()
 
     def _route(self, call: Call) -> Plane:
@@ -193,11 +147,7 @@ class AzureSim:
         """URL of the Blob service."""
         return f"{self.url}/{self.account}"
 
-    def set_faults(self, plan: FaultPlan) -> None:
-        """Replace the fault plan."""
-        self._server.set_faults(plan)
-
-    def expire_all_sas(self) -> None:
+    def expire(self) -> None:
         """Expire every SAS that was issued or seen so far; new grants work."""
         self._voided |= self._verifier.known | self._disk_plane.known
         for disk in self.vault.state.disks.values():
@@ -255,20 +205,3 @@ class AzureSim:
             "client_id": identity.client_id,
             "client_secret": identity.client_secret,
         }
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Keep a second simulator out of the state directory; a killed one leaves no lock behind."""
-    with (directory / "lock").open("wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as err:
-            raise OSError(err.errno, f"{directory} is in use by another simulator") from err
-        yield
-
-
-def _reachable(host: str) -> str:
-    """Return how clients of this machine write a listening address in a URL."""
-    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (compared, not bound)
-    return f"[{address}]" if ":" in address else address
