@@ -65,12 +65,14 @@ class PolicyConfig(_Section, frozen=True, kw_only=True):
     ops: tuple[str, ...] = ("*",)
     # SMB servers that may be read, glob on the host name. Default: any.
     share_servers: tuple[str, ...] = ("*",)
-    # Origins (scheme://host[:port], glob) that targets may be sent to. Default: Azure's public cloud.
+    # Origins (scheme://host[:port], glob) that targets may be sent to. Default: the public clouds.
     endpoints: tuple[str, ...] = (
         "https://*.blob.core.windows.net",
         "https://*.blob.storage.azure.net",
         "https://management.azure.com",
         "https://login.microsoftonline.com",
+        "https://*.amazonaws.com",
+        "https://*.amazonaws.com.cn",
     )
     # Subscriptions (accounts) that disks may be made in, glob. Default: any.
     subscriptions: tuple[str, ...] = ("*",)
@@ -112,6 +114,8 @@ class UploadsConfig(_Section, frozen=True, kw_only=True):
     proxy: ProxyUrl | None = None
     # File with `user:password` for the proxy (Basic), mode 0600. Default none.
     proxy_credentials_file: Folder | None = None
+    # The appliance's own AWS file with the profiles that jobs may name. Default none: no job may name one.
+    aws_config_file: Folder | None = None
     # Send a CRC-64 with every write, which the service checks. Costs 0.7 CPU seconds a GiB; TLS protects the bytes on
     # their way as well, and the read-back proves them in the end. Default: on.
     service_checksum: bool = True

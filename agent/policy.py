@@ -8,6 +8,7 @@ from agent.config import AgentConfig
 from protocol.errors import ProtocolError
 from protocol.messages import Command
 from protocol.ops import (
+    AwsSnapshot,
     AzureDisk,
     AzurePageBlob,
     LocalShare,
@@ -61,6 +62,10 @@ def target_rule(target: TargetRef, config: AgentConfig) -> str | None:
             return None if target.name in config.targets.local else TARGET_UNKNOWN
         case AzurePageBlob():
             return None if endpoint_allowed(target.endpoint, config) else TARGET_FORBIDDEN
+        case AwsSnapshot():
+            allowed = target.endpoint is None or endpoint_allowed(target.endpoint, config)
+            region = _matches(f"https://ebs.{target.region}.amazonaws.com", config.policy.endpoints)
+            return None if allowed and (target.endpoint or region) else TARGET_FORBIDDEN
         case AzureDisk():
             urls = [url for url in (target.management, target.authority) if url is not None]
             allowed = all(endpoint_allowed(url, config) for url in urls) and _matches(

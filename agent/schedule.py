@@ -18,7 +18,7 @@ from protocol.ids import key_id
 from protocol.jobs import FINAL, State
 from protocol.keys import KeyRing
 from protocol.messages import MAX_COMMAND, Command, ManifestKey
-from protocol.ops import AzureDisk, AzurePageBlob, LocalTarget, UploadArgs, parse_args
+from protocol.ops import AwsSnapshot, AzureDisk, AzurePageBlob, LocalTarget, UploadArgs, parse_args
 from protocol.outcomes import KEY_REVOKED
 from protocol.signed import parse_envelope
 
@@ -95,6 +95,8 @@ def claim_of(command: Command) -> Claim:
             place = (_endpoint(to.endpoint), to.container, to.blob)
         case AzureDisk() as to:
             place = (to.subscription, to.resource_group, to.disk)
+        case AwsSnapshot() as to:
+            place = ("aws", to.region, to.name)
         case _:
             assert_never(args.target)
     return tuple(part.lower() for part in place)

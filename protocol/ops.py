@@ -84,7 +84,56 @@ class AzureDisk(Layout, frozen=True, kw_only=True, tag_field="kind", tag="azure-
     credential: Sealed | None = None
 
 
-TargetRef: TypeAlias = LocalTarget | AzurePageBlob | AzureDisk
+class AwsSwap(Layout, frozen=True, kw_only=True):
+    """What `instance-swap` launches: a stock Windows AMI of AWS, where, and as what."""
+
+    image: Annotated[str, msgspec.Meta(pattern=r"^ami-[0-9a-f]{8,17}\Z")]
+    subnet: Annotated[str, msgspec.Meta(pattern=r"^subnet-[0-9a-f]{8,17}\Z")]
+    instance_type: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{1,20}\.[a-z0-9-]{1,20}\Z")] = (
+        "m5.large"
+    )
+    security_groups: Annotated[
+        tuple[Annotated[str, msgspec.Meta(pattern=r"^sg-[0-9a-f]{8,17}\Z")], ...],
+        msgspec.Meta(max_length=16),
+    ] = ()
+
+
+class AwsSnapshot(Layout, frozen=True, kw_only=True, tag_field="kind", tag="aws-snapshot"):
+    """An EBS snapshot by the EBS direct APIs, and an AMI of it. Secret "target.credential": msgpack
+    {access_key_id, secret_access_key, session_token?} or {profile} or {instance_role}, each with {role_arn,
+    external_id?} if it assumes a role.
+
+    `strategy` auto: Linux `register-image`, Windows `instance-swap` if `swap` is given, else `import-image`.
+    `endpoint` is one URL for all services, for private endpoints and simulators.
+    """
+
+    region: Annotated[str, msgspec.Meta(pattern=r"^[a-z]{2,4}(?:-[a-z]{2,12}){1,3}-[0-9]{1,2}\Z")]
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9()\[\] ./'@_-]{2,119}\Z")]
+    os_type: Literal["Windows", "Linux"] = "Windows"
+    strategy: Literal[
+        "auto", "register-image", "import-image", "instance-swap", "snapshot-only"
+    ] = "auto"
+    boot_mode: Literal["uefi", "uefi-preferred", "legacy-bios"] = "uefi"
+    license: Literal["aws", "byol"] = "aws"
+    root_device: Annotated[str, msgspec.Meta(pattern=r"^/dev/(?:sda1|xvda)\Z")] = "/dev/sda1"
+    volume_type: Literal["gp3", "gp2", "io1", "io2", "st1", "sc1", "standard"] = "gp3"
+    ena: bool = True
+    tpm: bool = False
+    imds_v2: bool = True
+    encrypted: bool = False
+    kms_key: (
+        Annotated[str, msgspec.Meta(pattern=r"^arn:[a-z-]{3,16}:kms:[^\s]{1,200}\Z")] | None
+    ) = None
+    import_role: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9+=,.@_-]{1,64}\Z")] = "vmimport"
+    swap: AwsSwap | None = None
+    tags: Annotated[
+        dict[Plain, Annotated[str, msgspec.Meta(max_length=256)]], msgspec.Meta(max_length=40)
+    ] = msgspec.field(default_factory=dict)
+    endpoint: Url | None = None
+    credential: Sealed | None = None
+
+
+TargetRef: TypeAlias = LocalTarget | AzurePageBlob | AzureDisk | AwsSnapshot
 
 
 class UploadArgs(Layout, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ from agent.stages.base import StageContext
 from agent.stages.errors import CredentialIncomplete, FolderUnknown
 from agent.targets.base import DiskTarget
 from protocol.ops import (
+    AwsSnapshot,
     AzureDisk,
     AzurePageBlob,
     LocalShare,
@@ -58,6 +59,8 @@ def make_target(ref: TargetRef, job: StageContext) -> DiskTarget:
             return _page_blob(ref, job)
         case AzureDisk():
             return _managed_disk(ref, job)
+        case AwsSnapshot():
+            return _aws_snapshot(ref, job)
         case _:
             assert_never(ref)
 
@@ -115,6 +118,20 @@ def _managed_disk(ref: AzureDisk, job: StageContext) -> DiskTarget:
         allowed=lambda url: endpoint_allowed(url, job.config),
         now_ms=job.now_ms,
         checksums=job.config.uploads.service_checksum,
+    )
+
+
+def _aws_snapshot(ref: AwsSnapshot, job: StageContext) -> DiskTarget:
+    from agent.targets.aws.snapshot import AwsSnapshotTarget  # noqa: PLC0415 - first use
+
+    return AwsSnapshotTarget(
+        ref,
+        job.secret(TARGET_SECRET),
+        http=_http(job),
+        retrier=make_retrier(job),
+        now_ms=job.now_ms,
+        clock=job.clock,
+        config_file=job.config.uploads.aws_config_file,
     )
 
 

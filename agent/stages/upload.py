@@ -188,7 +188,7 @@ async def _reject(run: _Run, disk: TargetDisk) -> None:
 async def _discard(job: StageContext, target: DiskTarget) -> list[str]:
     """Delete what this line of jobs created; return what is left, in words for people."""
     left: list[str] = []
-    for known in job.journal.intents():
+    for known in reversed(job.journal.intents()):  # what was made of another goes first
         intent = Intent(known.kind, known.scope, known.name)
         reason = await target.discard(intent, known.object_id, _tagger(job))
         if reason is None:

@@ -73,6 +73,33 @@ class TargetNotFound(Permanent):
     fix = "Check the names in the job's target."
 
 
+class QuotaExceeded(NeedsOperator):
+    """The account may not have more of what the job needs."""
+
+    code = "target.quota"
+    fix = (
+        "Ask the cloud for a higher quota or delete what is not needed, then order it again with --retry "
+        "(API: retry_of)."
+    )
+
+
+class RegionUnknown(Permanent):
+    """There is no such region, or it is not where the account's things are."""
+
+    code = "target.region-unknown"
+    fix = "Correct the region in the job's target."
+
+
+class ClockRefused(NeedsOperator):
+    """The service does not accept the time that requests are signed with, or the signature itself."""
+
+    code = "target.clock"
+    fix = (
+        "Set the appliance's clock (timedatectl set-ntp true) and check the secret key, then order it again "
+        "with --retry (API: retry_of)."
+    )
+
+
 class DiskLost(Permanent):
     """The disk that this job was writing is gone or in a state that it cannot be written in any more."""
 

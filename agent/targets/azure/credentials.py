@@ -18,7 +18,7 @@ from agent.errors import AgentError
 from agent.secrets import Secret
 from agent.targets.errors import CredentialRefused, TargetUnavailable
 from agent.targets.http.failures import TlsRefused
-from agent.targets.http.settings import HttpSettings
+from agent.targets.http.settings import HttpSettings, proxy_with_auth
 
 PUBLIC_AUTHORITY = "https://login.microsoftonline.com"
 STORAGE_SCOPE = "https://storage.azure.com/.default"
@@ -132,17 +132,6 @@ class TokenSource:
         return (
             TlsRefused(msg) if "CERTIFICATE_VERIFY_FAILED" in str(err) else TargetUnavailable(msg)
         )
-
-
-def proxy_with_auth(settings: HttpSettings) -> str | None:
-    """Return the proxy's URL with its user and password inside, as the SDKs want it."""
-    if not settings.proxy or not settings.proxy_auth:
-        return settings.proxy
-    from urllib.parse import quote  # noqa: PLC0415
-
-    user, _, password = settings.proxy_auth.partition(":")
-    scheme, _, rest = settings.proxy.partition("://")
-    return f"{scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{rest}"
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 import ssl
 from dataclasses import dataclass, field
+from urllib.parse import quote
 
 import aiohttp
 
@@ -51,3 +52,12 @@ def make_session(settings: HttpSettings, *, connections: int) -> aiohttp.ClientS
         auto_decompress=False,
         trust_env=False,
     )
+
+
+def proxy_with_auth(settings: HttpSettings) -> str | None:
+    """Return the proxy's URL with its user and password inside, as the SDKs want it."""
+    if not settings.proxy or not settings.proxy_auth:
+        return settings.proxy
+    user, _, password = settings.proxy_auth.partition(":")
+    scheme, _, rest = settings.proxy.partition("://")
+    return f"{scheme}://{quote(user, safe='')}:{quote(password, safe='')}@{rest}"

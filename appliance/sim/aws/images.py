@@ -143,6 +143,9 @@ class Images:
             "name": lambda item: str(item["name"]),
             "state": lambda item: str(item["imageState"]),
             "image-id": lambda item: str(item["imageId"]),
+            "block-device-mapping.snapshot-id": lambda item: str(
+                item["blockDeviceMapping"][0]["ebs"]["snapshotId"]
+            ),
         }
         return {"imagesSet": filtered(items, args, readers)}
 

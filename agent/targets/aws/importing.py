@@ -1,0 +1,83 @@
+"""Strategy `import-image`: VM Import makes a licensed Windows AMI of the snapshot.
+
+It edits the guest (drivers, registry, SSM agent; "What VM Import modifies"), so the AMI is no longer the disk that was
+proven: the result names that. The role `vmimport` has to be there.
+"""
+
+from typing import Any, ClassVar
+
+from agent.errors import Permanent
+from agent.targets.aws.building import BYOL, WINDOWS, Building, StrategyRefused, wait_for
+from agent.targets.aws.inventory import IMAGE, IMPORT, specification
+from agent.targets.base import Artifact
+from protocol.ops import AwsSnapshot
+
+
+class ImportFailed(Permanent):
+    """VM Import refused the disk."""
+
+    code = "aws.import-failed"
+    fix = "Read AWS' own message above; the snapshot is kept, and instance-swap needs no import."
+
+
+class ImportImage:
+    """See the module."""
+
+    name: ClassVar[str] = "import-image"
+    actions: ClassVar[tuple[str, ...]] = (
+        "ec2:ImportImage",
+        "ec2:DescribeImportImageTasks",
+        "ec2:CancelImportTask",
+        "ec2:DeregisterImage",
+    )
+
+    def check(self, ref: AwsSnapshot) -> None:
+        """Windows, in a boot mode that VM Import takes."""
+        if ref.os_type != "Windows":
+            raise StrategyRefused("import-image is for Windows; a Linux disk needs register-image")
+        if ref.boot_mode == "uefi-preferred":
+            raise StrategyRefused("import-image takes boot_mode uefi or legacy-bios")
+
+    async def make(self, building: Building) -> Artifact:
+        """Import, or go on waiting for the import that an earlier attempt began."""
+        ref, intents = building.ref, building.intents
+        await intents.record(building.intent(IMPORT))
+        answer = await building.control.call(
+            "ec2",
+            "import_image",
+            Architecture="x86_64",
+            BootMode=ref.boot_mode,
+            ClientToken=building.token("import"),
+            Description=building.name,
+            DiskContainers=[{"SnapshotId": building.snapshot}],
+            LicenseType=ref.license.upper(),
+            Platform="Windows",
+            RoleName=ref.import_role,
+            TagSpecifications=[specification("import-image-task", building.tags())],
+        )
+        task_id = str(answer["ImportTaskId"])
+        await intents.created(building.intent(IMPORT), task_id)
+        image_id = await self._wait(building, task_id)
+        await intents.record(building.intent(IMAGE))
+        await intents.created(building.intent(IMAGE), image_id)
+        await building.inventory.tag([image_id], building.tags())
+        await intents.removed(building.intent(IMPORT))  # it ended
+        image = await building.wait_for_image(image_id)
+        usage = BYOL if ref.license == "byol" else WINDOWS
+        edited = "AWS VM Import changed drivers, registry and services inside the guest"
+        return await building.artifact(image, usage, strategy=self.name, edited=edited)
+
+    async def _wait(self, building: Building, task_id: str) -> str:
+        async def look() -> str | None:
+            answer = await building.control.call(
+                "ec2", "describe_import_image_tasks", ImportTaskIds=[task_id]
+            )
+            task: dict[str, Any] = next(iter(answer.get("ImportImageTasks", [])), {})
+            if task.get("Status") in ("deleted", "deleting"):
+                msg = f"{task_id} was ended: {task.get('StatusMessage', 'no reason given')}"
+                raise ImportFailed(msg, task=task_id)
+            done = task.get("Status") == "completed" and task.get("ImageId")
+            return str(task["ImageId"]) if done else None
+
+        found: str = await wait_for(look)
+        return found

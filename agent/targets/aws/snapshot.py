@@ -1,0 +1,393 @@
+"""Target `aws-snapshot`: a disk block by block into an EBS snapshot, then an AMI by the job's strategy.
+
+StartSnapshot (repeatable by its token) -> blocks that are not zero, each with its SHA-256 -> CompleteSnapshot with the
+checksum over all of them -> blocks read back -> strategy. No bucket, no import role, no conversion at AWS' side.
+Snapshots have no unique names: the tag `Name`, the owner tags and the AMI's name say whose it is. An AMI cannot be
+renamed, so `replace` is refused by name; `new-version` does what people want with it.
+"""
+
+import hashlib
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable
+from typing import ClassVar
+
+import aiohttp
+
+from agent.retry import Retrier
+from agent.secrets import Secret
+from agent.targets.aws.building import Building, Strategy, wait_for
+from agent.targets.aws.control import AwsControl
+from agent.targets.aws.credentials import AwsAccess, check_secret
+from agent.targets.aws.ebs import BLOCK, UNSEEN_S, EbsWire, linear_checksum, volume_gib
+from agent.targets.aws.importing import ImportImage
+from agent.targets.aws.inventory import (
+    FINAL,
+    IMAGE,
+    IMPORT,
+    SNAPSHOT,
+    STATE,
+    UNVERIFIED,
+    WRITING,
+    Inventory,
+    Resource,
+    Scope,
+    id_of,
+    specification,
+    tags_of,
+)
+from agent.targets.aws.register import RegisterImage
+from agent.targets.aws.sigv4 import Signer
+from agent.targets.aws.swap import InstanceSwap, remove
+from agent.targets.base import Artifact, Checksum, DiskSpec, Intent, IntentLog, TargetLimits
+from agent.targets.errors import DiskLost, SizeDiffers
+from agent.targets.http.sender import Sender
+from agent.targets.http.settings import HttpSettings, make_session
+from agent.targets.naming import Found, choose_name
+from agent.targets.tags import Tagger
+from agent.threads import Stop
+from imaging.digest import DigestBuilder
+from imaging.extent import Extent
+from imaging.units import GiB, TiB
+from protocol.ops import AwsSnapshot
+
+INFLIGHT_START, INFLIGHT_MAX = 16, 64
+"""Puts at a time: AWS reckons with 100 ms a put, so 64 are 320 MiB/s."""
+TIMEOUT_MIN = 4320
+"""The longest that AWS keeps an unfinished snapshot after its last block: a job may be resumed for three days."""
+_READERS = 16
+
+STRATEGIES: dict[str, Strategy] = {
+    strategy.name: strategy for strategy in (RegisterImage(), ImportImage(), InstanceSwap())
+}
+SNAPSHOT_ONLY = "snapshot-only"
+
+
+def strategy_of(ref: AwsSnapshot) -> Strategy | None:
+    """Return the strategy that a job asks for, or the one that `auto` means; None: the snapshot is the result.
+
+    Raises:
+        StrategyRefused: It cannot make what the job asks for.
+    """
+    name: str = ref.strategy
+    if name == "auto":
+        windows = InstanceSwap.name if ref.swap is not None else ImportImage.name
+        name = windows if ref.os_type == "Windows" else RegisterImage.name
+    if name == SNAPSHOT_ONLY:
+        return None
+    STRATEGIES[name].check(ref)
+    return STRATEGIES[name]
+
+
+class SnapshotDisk:
+    """One snapshot being written."""
+
+    def __init__(
+        self,
+        target: "AwsSnapshotTarget",
+        building: Building,
+        wire: EbsWire,
+        resource: Resource,
+        *,
+        resumed: bool,
+    ) -> None:
+        self._target = target
+        self._building = building
+        self._wire = wire
+        self._sealed = resource.get("State") == "completed"
+        self.resumed = resumed
+
+    @property
+    def checksum(self) -> Checksum | None:
+        """The SHA-256 that the pump computed anyway: a put is one digest block."""
+        return lambda _data, digests: b64encode(digests).decode()
+
+    def put(self, offset: int, data: memoryview, checksum: str | None, stop: Stop) -> None:
+        """Write one block."""
+        if self._sealed:
+            msg = f"{self._building.snapshot} is completed and takes no more blocks"
+            raise DiskLost(msg, name=self._building.snapshot)
+        digest = checksum or b64encode(hashlib.sha256(data).digest()).decode()
+        self._wire.put(offset // BLOCK, data, digest, stop)
+
+    async def seal(self, digest: DigestBuilder) -> None:
+        """Complete the snapshot: the service compares its digests of all blocks with ours."""
+        if self._sealed:
+            return
+        count, checksum = await self._target.blocking(lambda: linear_checksum(digest))
+        control, snapshot = self._building.control, self._building.snapshot
+        await control.call(
+            "ebs",
+            "complete_snapshot",
+            SnapshotId=snapshot,
+            ChangedBlocksCount=count,
+            Checksum=checksum,
+            ChecksumAlgorithm="SHA256",
+            ChecksumAggregationMethod="LINEAR",
+        )
+
+        async def completed() -> bool | None:
+            found = await self._building.inventory.get(SNAPSHOT, snapshot)
+            if found is None:
+                msg = f"{snapshot} ended in an error instead of being completed"
+                raise DiskLost(msg, name=snapshot)
+            return True if found.get("State") == "completed" else None
+
+        await wait_for(completed)
+        self._sealed = True
+
+    def allocated(self, offset: int, length: int) -> AsyncIterator[Extent]:
+        """List the blocks."""
+        return self._wire.extents(offset, length)
+
+    async def read(self, offset: int, buffer: memoryview) -> None:
+        """Read blocks."""
+        await self._wire.read(offset, buffer)
+
+    async def reject(self) -> None:
+        """Say so in the tags; a completed snapshot cannot be changed, and no AMI is made of it."""
+        await self._building.inventory.tag([self._building.snapshot], {STATE: UNVERIFIED})
+
+    async def finish(self) -> Artifact:
+        """Make the AMI, or leave it at the snapshot."""
+        building = self._building
+        await building.inventory.tag([building.snapshot], {STATE: FINAL})
+        strategy = strategy_of(building.ref)
+        if strategy is not None:
+            return await strategy.make(building)
+        return Artifact(
+            SNAPSHOT,
+            building.snapshot,
+            {
+                "name": building.name,
+                "size": building.spec.padded_size,
+                "region": building.ref.region,
+                "strategy": SNAPSHOT_ONLY,
+                "service_checksum": "sha256-linear",
+            },
+        )
+
+    async def close(self) -> None:
+        """The sessions belong to the target."""
+
+
+class AwsSnapshotTarget:
+    """One account and region, for one job."""
+
+    kind: ClassVar[str] = "aws-snapshot"
+    limits = TargetLimits(
+        chunk=BLOCK,
+        alignment=BLOCK,
+        granularity=1 * GiB,
+        min_size=1 * GiB,
+        max_size=64 * TiB,
+        inflight_start=INFLIGHT_START,
+        inflight_max=INFLIGHT_MAX,
+    )
+
+    def __init__(
+        self,
+        ref: AwsSnapshot,
+        secret: dict[str, Secret],
+        *,
+        http: HttpSettings,
+        retrier: Retrier,
+        now_ms: Callable[[], int],
+        clock: Callable[[], float],
+        config_file: str | None = None,
+    ) -> None:
+        """Use one credential; no request is sent before `open`.
+
+        Raises:
+            CredentialRefused: The secret is none of the sets. StrategyRefused: the strategy does not fit.
+        """
+        check_secret(secret)
+        strategy_of(ref)
+        self._ref = ref
+        self._http = http
+        self._now_ms = now_ms
+        self._clock = clock
+        access = AwsAccess(secret, ref.region, http, ref.endpoint, config_file, now_ms)
+        self._control = AwsControl(access, retrier, clock)
+        self._inventory = Inventory(self._control)
+        self._sender = Sender(http)
+        self._signer = Signer(ref.region, "ebs")
+        self._session: aiohttp.ClientSession | None = None
+
+    async def blocking(self, work: Callable[[], tuple[int, str]]) -> tuple[int, str]:
+        """Run work on the digests off the loop."""
+        return await self._control.blocking(work)
+
+    async def open(self, spec: DiskSpec, intents: IntentLog) -> SnapshotDisk:
+        """Start the snapshot, or find this line's own."""
+        scope = await self._scope()
+        choice = await choose_name(
+            self._ref.name,
+            spec.if_exists,
+            known=lambda name: intents.known(Intent(SNAPSHOT, scope, name)) is not None,
+            look=lambda name: self._look(name, scope, spec.tagger),
+            can_replace=False,
+        )
+        name = choice.name
+        intent = Intent(SNAPSHOT, scope, name)
+        known = intents.known(intent)
+        resource = await self._inventory.get(SNAPSHOT, known) if known else None
+        if resource is not None:
+            _check(resource, intent, spec)
+            return await self._disk(spec, intents, intent, resource, resumed=True)
+        if known is None:
+            await self._drop_unfinished(name, scope, spec.tagger)
+        resource = await self._start(spec, intents, intent, before=known or "")
+        return await self._disk(spec, intents, intent, resource, resumed=False)
+
+    async def discard(self, intent: Intent, object_id: str, tagger: Tagger) -> str | None:
+        """Delete one object of this line that nothing uses."""
+        if intent.kind == IMPORT:
+            return await self._cancel_import(object_id)
+        if object_id:
+            resource = await self._inventory.get(intent.kind, object_id)
+        else:
+            resource = await self._inventory.of_line(intent, tagger)
+        if resource is None:
+            return None
+        found = id_of(intent.kind, resource)
+        where = f"{intent.kind.removeprefix('aws.')} {found} in {self._ref.region}"
+        if not tagger.is_this_line(tags_of(resource), intent.scope, intent.name):
+            return f"{where} carries another owner tag"
+        return await self._delete(intent.kind, found, where)
+
+    async def close(self) -> None:
+        """Close the sessions."""
+        self._sender.close()
+        if self._session is not None:
+            await self._session.close()
+        await self._control.close()
+
+    # --- looking ------------------------------------------------------------------------------------------
+
+    async def _scope(self) -> Scope:
+        account = await self._control.account()
+        return {"provider": "aws", "account": account, "region": self._ref.region}
+
+    async def _look(self, name: str, scope: Scope, tagger: Tagger) -> Found | None:
+        """An AMI of that name, else a snapshot that is called so."""
+        for image in await self._inventory.named(IMAGE, name):
+            ours = tagger.read(tags_of(image), scope, name) is not None
+            return Found(ours, final=True, where=f"AMI {image['ImageId']} ({name})")
+        found: Found | None = None
+        for snapshot in await self._inventory.named(SNAPSHOT, name):
+            tags = tags_of(snapshot)
+            ours = tagger.read(tags, scope, name) is not None
+            final = tags.get(STATE) == FINAL or not ours
+            one = Found(ours, final, f"snapshot {snapshot['SnapshotId']} ({name})")
+            found = one if found is None or final else found
+        return found
+
+    async def _drop_unfinished(self, name: str, scope: Scope, tagger: Tagger) -> None:
+        """Delete what another line of ours left unfinished under this name: there are no bytes to trust in it."""
+        for snapshot in await self._inventory.named(SNAPSHOT, name):
+            tags = tags_of(snapshot)
+            if tagger.read(tags, scope, name) is not None and tags.get(STATE) != FINAL:
+                await self._delete(SNAPSHOT, id_of(SNAPSHOT, snapshot), name)
+
+    # --- making -------------------------------------------------------------------------------------------
+
+    async def _start(
+        self, spec: DiskSpec, intents: IntentLog, intent: Intent, *, before: str
+    ) -> Resource:
+        """Start a snapshot; the same line starts the same one, unless `before` is gone."""
+        ref = self._ref
+        await intents.record(intent)
+        token = hashlib.sha256(f"{spec.tagger.origin}/{intent.name}/{before}".encode()).hexdigest()
+        owner = spec.tagger.tags(intent.scope, intent.name)
+        tags = {**ref.tags, "Name": intent.name, **owner, STATE: WRITING}
+        request: dict[str, object] = {
+            "VolumeSize": volume_gib(spec.padded_size),
+            "ClientToken": token,
+            "Description": f"imageport {intent.name}",
+            "Timeout": TIMEOUT_MIN,
+            "Tags": specification("snapshot", tags)["Tags"],
+        }
+        if ref.encrypted or ref.kms_key:
+            request["Encrypted"] = True
+        if ref.kms_key:
+            request["KmsKeyArn"] = ref.kms_key
+        made = await self._control.call("ebs", "start_snapshot", **request)
+        await intents.created(intent, str(made["SnapshotId"]))
+        return {**made, "State": "pending"}
+
+    async def _disk(
+        self,
+        spec: DiskSpec,
+        intents: IntentLog,
+        intent: Intent,
+        resource: Resource,
+        *,
+        resumed: bool,
+    ) -> SnapshotDisk:
+        snapshot = str(resource["SnapshotId"])
+        building = Building(
+            self._control,
+            self._inventory,
+            self._ref,
+            intent.scope,
+            intent.name,
+            snapshot,
+            spec,
+            intents,
+        )
+        age_s = self._now_ms() / 1000 - resource["StartTime"].timestamp()
+        wire = EbsWire(
+            self._control,
+            self._reading(),
+            self._sender,
+            self._signer,
+            await self._control.endpoint_of("ebs"),
+            snapshot,
+            self._now_ms,
+            self._clock,
+            self._clock() + max(0.0, UNSEEN_S - max(0.0, age_s)),
+        )
+        return SnapshotDisk(self, building, wire, resource, resumed=resumed)
+
+    def _reading(self) -> aiohttp.ClientSession:
+        """The session for reading back; made on first use, on the job's loop."""
+        if self._session is None:
+            self._session = make_session(self._http, connections=_READERS)
+        return self._session
+
+    # --- deleting -----------------------------------------------------------------------------------------
+
+    async def _delete(self, kind: str, object_id: str, where: str) -> str | None:
+        if kind == IMAGE:
+            await self._control.call("ec2", "deregister_image", ImageId=object_id)
+        elif kind == SNAPSHOT:
+            users = await self._users(object_id)
+            if users:
+                return f"{where} is used by {users}"
+            await self._control.call("ec2", "delete_snapshot", SnapshotId=object_id)
+        else:
+            await remove(self._control, self._inventory, kind, object_id)
+        return None
+
+    async def _users(self, snapshot: str) -> str:
+        filters = [{"Name": "block-device-mapping.snapshot-id", "Values": [snapshot]}]
+        answer = await self._control.call(
+            "ec2", "describe_images", Owners=["self"], Filters=filters
+        )
+        return ", ".join(str(image["ImageId"]) for image in answer.get("Images", []))
+
+    async def _cancel_import(self, task: str) -> str | None:
+        if task:
+            await self._control.call("ec2", "cancel_import_task", ImportTaskId=task)
+        return None
+
+
+def _check(resource: Resource, intent: Intent, spec: DiskSpec) -> None:
+    where = str(resource["SnapshotId"])
+    if not spec.tagger.is_this_line(tags_of(resource), intent.scope, intent.name):
+        msg = f"{where} is not the snapshot that this job started"
+        raise DiskLost(msg, name=where)
+    expected = volume_gib(spec.padded_size)
+    if resource.get("VolumeSize") != expected:
+        msg = f"{where} is of {resource.get('VolumeSize')} GiB, the disk needs {expected}"
+        raise SizeDiffers(msg, name=where, found=resource.get("VolumeSize"), expected=expected)
