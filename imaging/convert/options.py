@@ -17,6 +17,7 @@ class Options:
         sector_size: Logical sector of the disk, 512 or 4096 bytes, where the format knows such a thing.
         extents: Of the source, to be walked once: for formats that announce them before the data.
         level: One of `imaging.deflate.LEVELS`: for formats that compress.
+        one_member: One gzip member in all instead of one for each unit.
     """
 
     unique_id: UUID
@@ -24,3 +25,4 @@ class Options:
     sector_size: int = 512
     extents: Iterable[Extent] = ()
     level: str = "fast"
+    one_member: bool = False

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 from imaging.convert.sink import OrderedSink
 from imaging.device import BlockDevice
@@ -24,7 +25,8 @@ _EMPTY_UNITS = 1024
 """Units without data that are one job: 2 TiB of nothing is a few hundred of them."""
 _ZEROS = bytes(DIGEST_BLOCK)
 
-Encoded = Sequence[bytes | memoryview]
+Encoded = Sequence[Any]
+"""What a sink makes of one unit, for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,7 @@ def copy_ordered(
     progress: Callable[[int], None] | None = None,
     stop: Callable[[], bool] | None = None,
     threads: int | None = None,
+    start: int = 0,
 ) -> None:
     """Read every data extent of `source` once and give the disk to `sink`, whose `finish` is the caller's. Blocking.
 
@@ -60,19 +63,23 @@ def copy_ordered(
         progress: Called with the bytes appended since the last call, holes included; one call at a time.
         stop: Polled before every job; answering true ends the work.
         threads: Workers; by default one a core. More than WINDOW are never busy.
+        start: A multiple of the sink's unit: the sink has everything before it.
 
     Raises:
         Stopped: `stop` answered true.
         ImagingError: Source or sink failed; the first failure, if there are several.
     """
-    work = _Work(source, sink, digest, progress, stop)
+    work = _Work(source, sink, digest, progress, stop, start=start)
     count = min(threads or len(os.sched_getaffinity(0)), WINDOW)
     run_workers(work.run, count=count, name="ordered", abort=work.abort)
 
 
-def plan(extents: Iterable[Extent], size: int, unit: int) -> Iterator[Job]:
-    """Cut a disk of `size` bytes into jobs, in order and without gaps; a digest block with any data in it is read."""
-    cursor, blocks_per_unit = 0, unit // DIGEST_BLOCK
+def plan(extents: Iterable[Extent], size: int, unit: int, start: int = 0) -> Iterator[Job]:
+    """Cut a disk of `size` bytes, from `start` on, into jobs, in order and without gaps.
+
+    A digest block with any data in it is read.
+    """
+    cursor, blocks_per_unit = start, unit // DIGEST_BLOCK
     for number, blocks in groupby(_data_blocks(extents), lambda block: block // blocks_per_unit):
         yield from _empty_jobs(cursor, number * unit, unit)
         cursor = min((number + 1) * unit, size)
@@ -107,6 +114,8 @@ class _Work:
         digest: DigestBuilder | None,
         progress: Callable[[int], None] | None,
         stop: Callable[[], bool] | None,
+        *,
+        start: int,
     ) -> None:
         self._aborted = False
         self._source = source
@@ -114,7 +123,8 @@ class _Work:
         self._digest = digest
         self._progress = progress
         self._stop = stop
-        self._jobs = enumerate(plan(source.extents(0, source.size), source.size, sink.unit))
+        extents = source.extents(start, source.size - start)
+        self._jobs = enumerate(plan(extents, source.size, sink.unit, start))
         self._changed = threading.Condition()
         self._ready: dict[int, tuple[Job, Encoded]] = {}
         self._appended = 0

@@ -1,7 +1,7 @@
 """The two ways of writing a disk that `convert` knows: at any place, or in order. Writes nothing itself."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 
 class RandomSink(Protocol):
@@ -78,14 +78,14 @@ class OrderedSink(Protocol):
 
     unit: int
 
-    def encode(self, offset: int, data: memoryview | None) -> Sequence[bytes | memoryview]:
+    def encode(self, offset: int, data: memoryview | None) -> Sequence[Any]:
         """Encode one unit (shorter at the end); None: it reads as zeros.
 
         Called from several threads, touches nothing shared.
         """
         ...
 
-    def append(self, offset: int, encoded: Sequence[bytes | memoryview]) -> None:
+    def append(self, offset: int, encoded: Sequence[Any]) -> None:
         """Take the units in order, one at a time."""
         ...
 

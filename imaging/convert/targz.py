@@ -8,14 +8,15 @@ the map of a sparse member comes before the data.
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
+from typing import Protocol
 
 from imaging.convert.options import Options
-from imaging.deflate import gzip_compressor
 from imaging.errors import DeviceIOError
 from imaging.extent import Extent
 from imaging.formats.tar.build import build_end, build_sparse_header
-from imaging.output import OutputFile
+from imaging.gzipping import Gzip, GzipState, ManyMembers, OneMember, Piece, joined
 from imaging.units import SECTOR_SIZE, KiB, MiB, round_up
 
 _ALIGNMENT = 64 * KiB
@@ -24,6 +25,18 @@ _MIN_HOLE = 1 * MiB
 """Shorter holes are stored as zeros, which compress a thousandfold: the map has an entry a MiB at most."""
 _MEMBER = "disk.raw"
 """Compute Engine takes no other name."""
+
+
+class Appendable(Protocol):
+    """The part of an OutputFile that is written here, always at its end."""
+
+    def write(self, offset: int, data: memoryview | bytes) -> None:
+        """Write all of `data` at `offset`."""
+        ...
+
+    def flush(self) -> None:
+        """Make it durable."""
+        ...
 
 
 class SparseMap:
@@ -59,21 +72,46 @@ class SparseMap:
             index += 1
 
 
+@dataclass(frozen=True, slots=True)
+class TarGzState:
+    """How far an archive is, behind a whole unit: what `TarGzSink` needs to go on.
+
+    Attributes:
+        file_size: Bytes of the file.
+        crc / length: Of the archive inside it, as in GzipState.
+    """
+
+    file_size: int
+    crc: int
+    length: int
+
+
 class TarGzSink:
     """An OrderedSink; memory: the map (`SparseMap`). The same disk gives the same bytes, with the same options."""
 
     unit = 2 * MiB
 
-    def __init__(self, file: OutputFile, size: int, options: Options) -> None:
-        """Begin the archive of a disk of `size` bytes, a multiple of 1 GiB, in an empty file."""
+    def __init__(
+        self, file: Appendable, size: int, options: Options, *, state: TarGzState | None = None
+    ) -> None:
+        """Begin the archive of a disk of `size` bytes, a multiple of 1 GiB; or go on behind `state`."""
         self._file = file
         self._size = size
-        self._compress = gzip_compressor(options.level)
-        self._map = SparseMap(options.extents)
-        self._file_size = 0
-        self._archive_size = self._write_header()
+        self._gzip: Gzip = OneMember() if options.one_member else ManyMembers(options.level)
+        self.map = SparseMap(options.extents)
+        self._file_size = state.file_size if state else 0
+        self._joined = GzipState(state.crc, state.length) if state else GzipState()
+        if state is None:
+            self._write(self._gzip.begin)
+            for header in headers_of(self.map, size):
+                self._append(self._gzip.pack(header))
 
-    def encode(self, offset: int, data: memoryview | None) -> Sequence[bytes | memoryview]:
+    @property
+    def state(self) -> TarGzState:
+        """How far it is; between two calls of `append`."""
+        return TarGzState(self._file_size, self._joined.crc, self._joined.length)
+
+    def encode(self, offset: int, data: memoryview | None) -> Sequence[Piece]:
         """Compress what the map has of one unit; zeros behind the disk's end fill its last range.
 
         Raises:
@@ -82,35 +120,41 @@ class TarGzSink:
         view = memoryview(b"") if data is None else data
         parts: list[bytes | memoryview] = []
         done = 0
-        for at, length in self._map.inside(offset, self.unit):
+        for at, length in self.map.inside(offset, self.unit):
             _require_zeros(view[done:at], offset + done)
             part = view[at : at + length]
             parts += [part, bytes(length - len(part))]
             done = at + length
         _require_zeros(view[done:], offset + done)
-        return (self._compress(b"".join(parts)),) if parts else ()
+        return (self._gzip.pack(b"".join(parts)),) if parts else ()
 
-    def append(self, offset: int, encoded: Sequence[bytes | memoryview]) -> None:  # noqa: ARG002
-        """Write one gzip member."""
-        for member in encoded:
-            self._file.write(self._file_size, member)
-            self._file_size += len(member)
+    def append(self, offset: int, encoded: Sequence[Piece]) -> None:  # noqa: ARG002
+        """Write what one unit became."""
+        for piece in encoded:
+            self._append(piece)
 
     def finish(self) -> None:
         """Write the end of the archive."""
-        self.append(self._size, (self._compress(build_end(self._archive_size)),))
+        self._append(self._gzip.pack(build_end(self._joined.length)))
+        self._write(self._gzip.end(self._joined))
         self._file.flush()
 
-    def _write_header(self) -> int:
-        """Write the member's header and map; return the bytes of the archive up to its end."""
-        size = stored = sum(length for _, length in self._map)
-        blocks = build_sparse_header(
-            _MEMBER, self._map, len(self._map), stored=stored, real_size=self._size
-        )
-        while header := b"".join(islice(blocks, MiB // SECTOR_SIZE)):
-            self.append(0, (self._compress(header),))
-            size += len(header)
-        return size
+    def _append(self, piece: Piece) -> None:
+        self._joined = joined(self._joined, piece)
+        self._write(piece.data)
+
+    def _write(self, data: bytes) -> None:
+        if data:
+            self._file.write(self._file_size, data)
+            self._file_size += len(data)
+
+
+def headers_of(sparse: SparseMap, size: int) -> Iterator[bytes]:
+    """Yield the member's header and map in pieces of up to a MiB."""
+    stored = sum(length for _, length in sparse)
+    blocks = build_sparse_header(_MEMBER, sparse, len(sparse), stored=stored, real_size=size)
+    while header := b"".join(islice(blocks, MiB // SECTOR_SIZE)):
+        yield header
 
 
 def _require_zeros(part: memoryview, offset: int) -> None:
