@@ -89,7 +89,7 @@ def test_one_member_is_one(disk: MemoryDevice) -> None:
 def test_going_on_behind_any_unit_gives_the_same_bytes(
     disk: MemoryDevice, one_member: bool
 ) -> None:
-    whole, digest, seen, _ = packed(disk, one_member=one_member)
+    whole, _digest, seen, _ = packed(disk, one_member=one_member)
     for at, state in seen:
         file = Growing(whole.data[: state.file_size])
         again = DigestBuilder(disk.size)
@@ -141,7 +141,7 @@ def test_no_changed_byte_of_a_piece_goes_unseen(disk: MemoryDevice, one_member: 
 def test_pieces_of_another_length_or_place_differ(disk: MemoryDevice, change: str) -> None:
     file, digest, seen, sink = packed(disk, one_member=False)
     check = TarGzCheck(sink.map, GiB, digest, one_member=False)
-    (first, data), (second, other), *_ = pieces_of(file, seen)
+    (first, data), (_second, other), *_ = pieces_of(file, seen)
     wrong = {"short": data[:-9], "long": data + other, "swapped": other}[change]
     with pytest.raises(Differs):
         check.check(first, wrong)

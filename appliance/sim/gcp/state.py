@@ -1,0 +1,132 @@
+"""What the Google Cloud simulator remembers besides bytes; one JSON file, replaced as a whole after each change."""
+
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+FILE_NAME = "gcp.json"
+
+
+class Identity(msgspec.Struct):
+    """Names and secrets of one simulator; made up once, so that clients keep working after a restart."""
+
+    project: str
+    email: str
+    private_key: str
+    token_secret: str
+
+
+class Part(msgspec.Struct):
+    """One part of an upload, or of an object; its bytes are in `file`."""
+
+    file: str
+    size: int
+    crc32c: int
+    etag: str
+
+
+class Upload(msgspec.Struct):
+    """One XML multipart upload that is not completed."""
+
+    bucket: str
+    name: str
+    started: float
+    content_type: str
+    metadata: dict[str, str] = {}
+    parts: dict[int, Part] = {}
+
+
+class Object(msgspec.Struct):
+    """One object: parts, one after the other."""
+
+    bucket: str
+    name: str
+    parts: list[Part]
+    generation: int
+    created: float
+    crc32c: int
+    content_type: str
+    metadata: dict[str, str] = {}
+    metageneration: int = 1
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return sum(part.size for part in self.parts)
+
+
+class Image(msgspec.Struct):
+    """One image; its disk is `disk.raw` in the folder `folder`."""
+
+    name: str
+    id: int
+    created: float
+    folder: str
+    disk_gib: int
+    archive_bytes: int
+    source: str
+    asked: dict[str, object]
+    status: str = "PENDING"
+    ready_at: float = 0.0
+    labels: dict[str, str] = {}
+    generation: int = 1
+
+
+class Operation(msgspec.Struct):
+    """Work of Compute Engine that takes until `due`."""
+
+    name: str
+    kind: str
+    target: str
+    due: float
+    error_code: str = ""
+    error: str = ""
+
+
+class State(msgspec.Struct):
+    """Everything in the file; `granted` None grants everything."""
+
+    identity: Identity
+    granted: list[str] | None = None
+    buckets: dict[str, str] = {}
+    uploads: dict[str, Upload] = {}
+    objects: dict[str, Object] = {}
+    images: dict[str, Image] = {}
+    operations: dict[str, Operation] = {}
+    voided_before: float = 0.0
+    next: int = 1
+
+
+def new_identity(project: str) -> Identity:
+    """Make up the names and keys of a new simulator."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    email = f"imageport@{project}.iam.gserviceaccount.com"
+    return Identity(project, email, pem.decode(), secrets.token_hex(32))
+
+
+def load(directory: Path, fresh: Callable[[], State]) -> State:
+    """Return the state kept in `directory`, or write and return a fresh one when there is none."""
+    path = directory / FILE_NAME
+    if path.exists():
+        return msgspec.json.decode(path.read_bytes(), type=State)
+    state = fresh()
+    save(directory, state)
+    return state
+
+
+def save(directory: Path, state: State) -> None:
+    """Replace the file."""
+    path = directory / FILE_NAME
+    part = path.with_suffix(".new")
+    part.touch(0o600)
+    part.write_bytes(msgspec.json.encode(state))
+    part.replace(path)
