@@ -73,6 +73,7 @@ class PolicyConfig(_Section, frozen=True, kw_only=True):
         "https://login.microsoftonline.com",
         "https://*.amazonaws.com",
         "https://*.amazonaws.com.cn",
+        "https://*.googleapis.com",
     )
     # Subscriptions (accounts) that disks may be made in, glob. Default: any.
     subscriptions: tuple[str, ...] = ("*",)
@@ -116,6 +117,9 @@ class UploadsConfig(_Section, frozen=True, kw_only=True):
     proxy_credentials_file: Folder | None = None
     # The appliance's own AWS file with the profiles that jobs may name. Default none: no job may name one.
     aws_config_file: Folder | None = None
+    # name = "/absolute/file": the appliance's own Google credentials (a key, workload identity federation) that jobs
+    # may name. Default: none.
+    gcp_credentials: dict[Name, Folder] = {}
     # Send a CRC-64 with every write, which the service checks. Costs 0.7 CPU seconds a GiB; TLS protects the bytes on
     # their way as well, and the read-back proves them in the end. Default: on.
     service_checksum: bool = True

@@ -11,6 +11,7 @@ from protocol.ops import (
     AwsSnapshot,
     AzureDisk,
     AzurePageBlob,
+    GcpImage,
     LocalShare,
     LocalTarget,
     ShareRef,
@@ -66,6 +67,12 @@ def target_rule(target: TargetRef, config: AgentConfig) -> str | None:
             allowed = target.endpoint is None or endpoint_allowed(target.endpoint, config)
             region = _matches(f"https://ebs.{target.region}.amazonaws.com", config.policy.endpoints)
             return None if allowed and (target.endpoint or region) else TARGET_FORBIDDEN
+        case GcpImage():
+            url = target.endpoint or "https://storage.googleapis.com"
+            allowed = endpoint_allowed(url, config) and _matches(
+                target.project, config.policy.subscriptions
+            )
+            return None if allowed else TARGET_FORBIDDEN
         case AzureDisk():
             urls = [url for url in (target.management, target.authority) if url is not None]
             allowed = all(endpoint_allowed(url, config) for url in urls) and _matches(

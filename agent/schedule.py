@@ -18,7 +18,15 @@ from protocol.ids import key_id
 from protocol.jobs import FINAL, State
 from protocol.keys import KeyRing
 from protocol.messages import MAX_COMMAND, Command, ManifestKey
-from protocol.ops import AwsSnapshot, AzureDisk, AzurePageBlob, LocalTarget, UploadArgs, parse_args
+from protocol.ops import (
+    AwsSnapshot,
+    AzureDisk,
+    AzurePageBlob,
+    GcpImage,
+    LocalTarget,
+    UploadArgs,
+    parse_args,
+)
 from protocol.outcomes import KEY_REVOKED
 from protocol.signed import parse_envelope
 
@@ -95,6 +103,8 @@ def claim_of(command: Command) -> Claim:
             place = (_endpoint(to.endpoint), to.container, to.blob)
         case AzureDisk() as to:
             place = (to.subscription, to.resource_group, to.disk)
+        case GcpImage() as to:
+            place = ("gcp", to.project, to.image)
         case AwsSnapshot() as to:
             place = ("aws", to.region, to.name)
         case _:

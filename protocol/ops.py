@@ -133,7 +133,54 @@ class AwsSnapshot(Layout, frozen=True, kw_only=True, tag_field="kind", tag="aws-
     credential: Sealed | None = None
 
 
-TargetRef: TypeAlias = LocalTarget | AzurePageBlob | AzureDisk | AwsSnapshot
+GcpName: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[a-z](?:[-a-z0-9]{0,57}[a-z0-9])?\Z")]
+
+
+class GcpImage(Layout, frozen=True, kw_only=True, tag_field="kind", tag="gcp-image"):
+    """A Compute Engine image by a tar.gz in a bucket. Secret "target.credential": msgpack {service_account_key} or
+    {appliance_credential} or {instance}.
+
+    `gzip` is how the archive is packed: one member is what every reader takes whole. `endpoint` is one URL for all
+    services, for private endpoints and simulators.
+    """
+
+    project: Annotated[
+        str, msgspec.Meta(pattern=r"^(?:[a-z0-9.-]{1,63}:)?[a-z][a-z0-9-]{4,28}[a-z0-9]\Z")
+    ]
+    bucket: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]\Z")]
+    image: GcpName
+    os_type: Literal["Windows", "Linux"] = "Windows"
+    firmware: Literal["uefi", "bios"] = "uefi"
+    gvnic: bool = False
+    features: Annotated[
+        tuple[Annotated[str, msgspec.Meta(pattern=r"^[A-Z][A-Z0-9_]{1,62}\Z")], ...],
+        msgspec.Meta(max_length=32),
+    ] = ()
+    licenses: Annotated[
+        tuple[Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9:/._-]{1,255}\Z")], ...],
+        msgspec.Meta(max_length=16),
+    ] = ()
+    architecture: Literal["X86_64", "ARM64"] = "X86_64"
+    family: GcpName | None = None
+    storage_location: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9-]{2,32}\Z")] | None = None
+    kms_key: (
+        Annotated[str, msgspec.Meta(pattern=r"^projects/[^\s]{1,255}/cryptoKeys/[^\s]{1,63}\Z")]
+        | None
+    ) = None
+    labels: Annotated[
+        dict[
+            Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9_-]{0,62}\Z")],
+            Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9_-]{0,63}\Z")],
+        ],
+        msgspec.Meta(max_length=50),
+    ] = msgspec.field(default_factory=dict)
+    gzip: Literal["one-member", "members"] = "one-member"
+    keep_archive: bool = False
+    endpoint: Url | None = None
+    credential: Sealed | None = None
+
+
+TargetRef: TypeAlias = LocalTarget | AzurePageBlob | AzureDisk | AwsSnapshot | GcpImage
 
 
 class UploadArgs(Layout, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ from protocol.ops import (
     AwsSnapshot,
     AzureDisk,
     AzurePageBlob,
+    GcpImage,
     LocalShare,
     LocalTarget,
     ShareRef,
@@ -61,6 +62,8 @@ def make_target(ref: TargetRef, job: StageContext) -> DiskTarget:
             return _managed_disk(ref, job)
         case AwsSnapshot():
             return _aws_snapshot(ref, job)
+        case GcpImage():
+            return _gcp_image(ref, job)
         case _:
             assert_never(ref)
 
@@ -132,6 +135,21 @@ def _aws_snapshot(ref: AwsSnapshot, job: StageContext) -> DiskTarget:
         now_ms=job.now_ms,
         clock=job.clock,
         config_file=job.config.uploads.aws_config_file,
+    )
+
+
+def _gcp_image(ref: GcpImage, job: StageContext) -> DiskTarget:
+    from agent.targets.gcp.image import GcpImageTarget  # noqa: PLC0415 - first use
+
+    return GcpImageTarget(
+        ref,
+        job.secret(TARGET_SECRET),
+        http=_http(job),
+        retrier=make_retrier(job),
+        allowed=lambda url: endpoint_allowed(url, job.config),
+        now_ms=job.now_ms,
+        clock=job.clock,
+        files=job.config.uploads.gcp_credentials,
     )
 
 

@@ -7,58 +7,35 @@ chunk, an intent for every created object. A resumed attempt reads and sends onl
 failed verification is marked, named and kept; the line's next attempt deletes it and begins anew.
 """
 
-import random
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from agent.errors import AgentError, Permanent
+from agent.stages.archiveway import ArchiveWay
 from agent.stages.base import StageContext, StageOutcome
+from agent.stages.blockway import BlockWay
 from agent.stages.plugins import make_retrier, make_target
 from agent.stages.source import Source
-from agent.targets.base import Artifact, DiskSpec, DiskTarget, Intent, TargetDisk, TargetLimits
+from agent.stages.uploadrun import CHECKPOINT_V, TRANSFER, VERIFY, UploadRun, Way
+from agent.targets.base import (
+    ArchiveDisk,
+    Artifact,
+    DiskSpec,
+    DiskTarget,
+    Intent,
+    TargetDisk,
+    TargetLimits,
+)
 from agent.targets.errors import SizeUnsupported
 from agent.targets.tags import Tagger
 from agent.transfer.errors import VerifyMismatch
-from agent.transfer.limiter import Limiter
-from agent.transfer.pump import Pump, PumpStats
-from agent.transfer.verify import MOST_SAMPLED, Verified, Verifier, sampled_blocks
+from agent.transfer.verify import Verified
 from imaging.digest import DIGEST_BLOCK, DigestBuilder
 from imaging.units import round_up
 from protocol.messages import Output
 from protocol.ops import UploadArgs
-
-TRANSFER, VERIFY = "transfer", "verify"
-CHECKPOINT_V = 1
-
-
-@dataclass(slots=True)
-class _Run:
-    """One attempt: what its steps share.
-
-    Attributes:
-        root: The digest's root, once everything was read.
-        seconds: Step -> seconds, for the report.
-    """
-
-    job: StageContext
-    args: UploadArgs
-    source: Source
-    target: DiskTarget
-    spec: DiskSpec
-    digest: DigestBuilder
-    root: str = ""
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Time one step."""
-        began = self.job.clock()
-        try:
-            yield
-        finally:
-            self.seconds[name] = round(self.job.clock() - began, 3)
 
 
 class UploadStage:
@@ -77,7 +54,7 @@ class UploadStage:
             disk = await target.open(spec, job.journal)
             try:
                 with closing(DigestBuilder(source.image.size, folder=job.config.state)) as digest:
-                    return await _upload(_Run(job, args, source, target, spec, digest), disk)
+                    return await _upload(UploadRun(job, args, source, target, spec, digest), disk)
             finally:
                 await disk.close()
 
@@ -87,31 +64,57 @@ class UploadStage:
             return await _discard(job, target)
 
 
-async def _upload(run: _Run, disk: TargetDisk) -> StageOutcome:
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What is proven, as a checkpoint keeps it: an attempt that only has to finish reads and sends nothing again."""
+
+    root: str
+    transfer: dict[str, Any]
+    verified: dict[str, Any] | None
+    seconds: dict[str, float]
+
+
+async def _upload(run: UploadRun, disk: TargetDisk | ArchiveDisk) -> StageOutcome:
+    job, way = run.job, _way_of(run, disk)
+    done = await _take_up(run, way, resumed=disk.resumed)
+    if done is None:
+        done = await _send_and_prove(run, way)
+        await job.journal.checkpoint({**run.checkpoint(way.encoding), "proven": asdict(done)})
+    await job.journal.point_of_no_return()
+    artifact = await make_retrier(job).call(disk.finish)
+    return _outcome(run, done, artifact)
+
+
+def _way_of(run: UploadRun, disk: TargetDisk | ArchiveDisk) -> Way:
+    return ArchiveWay(run, disk) if isinstance(disk, ArchiveDisk) else BlockWay(run, disk)
+
+
+async def _send_and_prove(run: UploadRun, way: Way) -> _Done:
     job = run.job
-    await _take_up(run, disk)
     with run.step(TRANSFER):
-        stats = await _transfer(run, disk)
+        stats = await way.transfer()
         await run.source.check_unchanged()
         await job.journal.flush()
         run.root = await run.source.run(run.digest.root)
-        await make_retrier(job).call(lambda: disk.seal(run.digest))
+        await way.seal()
     with run.step(VERIFY):
         held = DIGEST_BLOCK * await run.source.run(run.digest.count_data)
-        verified = await _verify(run, disk, expected_bytes=min(stats.done, held))
-    await job.journal.point_of_no_return()
-    artifact = await make_retrier(job).call(disk.finish)
-    return _outcome(run, stats, verified, artifact)
+        verified = await _verify(run, way, expected_bytes=min(stats.done, held))
+    proof = None if verified is None else asdict(verified)
+    return _Done(run.root, asdict(stats), proof, run.seconds)
 
 
-async def _take_up(run: _Run, disk: TargetDisk) -> None:
-    """Decide what earlier attempts are worth: the same grid and object, or nothing."""
-    job = run.job
-    now = _checkpoint(run)
-    before = job.journal.load_checkpoint()
-    if not disk.resumed or before is None or before.get("grid") != now["grid"]:
-        await job.journal.forget_receipts()
-    await job.journal.checkpoint(now)
+async def _take_up(run: UploadRun, way: Way, *, resumed: bool) -> _Done | None:
+    """Decide what earlier attempts are worth: the same grid and object, or nothing; return what they proved."""
+    journal = run.job.journal
+    now, before = run.checkpoint(way.encoding), journal.load_checkpoint()
+    same = resumed and before is not None and before.get("grid") == now["grid"]
+    if not same:
+        await journal.forget_receipts()
+    elif before is not None and "proven" in before:
+        return _Done(**before["proven"])
+    await journal.checkpoint(now)
+    return None
 
 
 def _require_same_source(job: StageContext, source: Source) -> None:
@@ -121,66 +124,24 @@ def _require_same_source(job: StageContext, source: Source) -> None:
         source.require_as_before(before)
 
 
-def _checkpoint(run: _Run) -> dict[str, Any]:
-    grid = {"chunk": run.target.limits.chunk, "virtual_size": run.spec.virtual_size}
-    return {"v": CHECKPOINT_V, **run.source.kept(), "grid": grid}
-
-
-async def _transfer(run: _Run, disk: TargetDisk) -> PumpStats:
-    job = run.job
-    total = await run.source.data_bytes()
-
-    def report(stats: PumpStats) -> None:
-        job.progress(TRANSFER, stats.done, total, retries=stats.retries, slow=stats.slow)
-
-    pump = Pump(
-        source=run.source.image,
-        abort=run.source.abort,
-        disk=disk,
-        limits=run.target.limits,
-        digest=run.digest,
-        receipts=job.journal,
-        limiter=Limiter(run.args.bandwidth, now=job.clock, parent=job.limiter),
-        retrier=make_retrier(job),
-        progress=report,
-        reads_whole=run.source.is_remote,
-    )
-    pump.stats.total = total
-    report(pump.stats)
-    return await pump.run()
-
-
-async def _verify(run: _Run, disk: TargetDisk, *, expected_bytes: int) -> Verified | None:
+async def _verify(run: UploadRun, way: Way, *, expected_bytes: int) -> Verified | None:
     if run.args.verify == "none":
         run.job.warn("upload.not-verified", "the disk was not read back (verify = none)")
         return None
-    if run.args.verify == "sample":
-        expected_bytes = min(expected_bytes, MOST_SAMPLED)
-    verifier = Verifier(
-        disk=disk,
-        expected=run.digest,
-        root=run.root,
-        padded_size=run.spec.padded_size,
-        retrier=make_retrier(run.job),
-        progress=lambda done: run.job.progress(VERIFY, done, max(done, expected_bytes)),
-    )
     try:
-        if run.args.verify == "sample":
-            blocks = await run.source.run(lambda: sampled_blocks(run.digest, random.sample))
-            return await verifier.sample(blocks)
-        return await verifier.full()
+        return await way.verify(expected_bytes=expected_bytes)
     except VerifyMismatch:
-        await _reject(run, disk)
+        await _reject(run, way)
         raise
 
 
-async def _reject(run: _Run, disk: TargetDisk) -> None:
+async def _reject(run: UploadRun, way: Way) -> None:
     """Nothing of a wrong disk is worth a retry, and nobody may take it for a finished one."""
     job = run.job
-    await job.journal.checkpoint({**_checkpoint(run), "rejected": True})
+    await job.journal.checkpoint({**run.checkpoint(way.encoding), "rejected": True})
     await job.journal.forget_receipts()
     try:
-        await make_retrier(job).call(disk.reject)
+        await way.reject()
     except AgentError as err:
         job.warn("upload.not-marked", f"the wrong disk could not be marked: {err}")
 
@@ -198,26 +159,25 @@ async def _discard(job: StageContext, target: DiskTarget) -> list[str]:
     return left
 
 
-def _outcome(
-    run: _Run, stats: PumpStats, verified: Verified | None, artifact: Artifact
-) -> StageOutcome:
+def _outcome(run: UploadRun, done: _Done, artifact: Artifact) -> StageOutcome:
     value: dict[str, str | int | bool] = {
         **artifact.properties,
         "id": artifact.object_id,
         "virtual_size": run.spec.virtual_size,
         "padded_size": run.spec.padded_size,
-        "root": run.root,
+        "root": done.root,
     }
     info = run.source.image.info
     report: dict[str, Any] = {
         "source": {"path": run.args.path, "format": info.format, "subformat": info.subformat},
         "virtual_size": run.spec.virtual_size,
         "padded_size": run.spec.padded_size,
-        "transfer": asdict(stats),
-        "verified": None if verified is None else asdict(verified),
-        "seconds": run.seconds,
+        "transfer": done.transfer,
+        "verified": done.verified,
+        "seconds": done.seconds,
     }
-    return StageOutcome((Output(name="disk", type=artifact.kind, value=value),), run.root, report)
+    output = Output(name="disk", type=artifact.kind, value=value)
+    return StageOutcome((output,), done.root, report)
 
 
 def _spec(job: StageContext, args: UploadArgs, source: Source, limits: TargetLimits) -> DiskSpec:

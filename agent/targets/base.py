@@ -5,9 +5,9 @@ One file a target. Everything is a coroutine but `put`, which carries the bytes 
 decides by error class (Retryable, NeedsOperator, Permanent).
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 from agent.targets.tags import Tagger
 from agent.threads import Stop
@@ -162,13 +162,66 @@ class TargetDisk(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class StoredPart:
+    """One acknowledged part of an archive.
+
+    Attributes:
+        number: From 1, ascending; numbers may be left out.
+        size: Bytes.
+        tag: What the service gave for it.
+    """
+
+    number: int
+    size: int
+    tag: str
+
+
+@runtime_checkable
+class ArchiveDisk(Protocol):
+    """One disk being written as an archive, from its beginning to its end, in parts that may be sent at once."""
+
+    resumed: bool
+    """True when parts that this job acknowledged earlier are still there."""
+    one_member: bool
+    """Whether the archive is one gzip member."""
+
+    def part_size(self, number: int) -> int:
+        """Return the least bytes of a part; only the last one may have fewer."""
+        ...
+
+    def put_part(self, number: int, data: bytes, stop: Stop) -> str:
+        """Send one part and return what the service gave for it; as `TargetDisk.put`. Idempotent, from threads."""
+        ...
+
+    async def seal(self, parts: Sequence[StoredPart], crc32c: int) -> None:
+        """Make the archive of its parts, ascending; raises if the service has another CRC-32C. May be called again."""
+        ...
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Return a range of the sealed archive."""
+        ...
+
+    async def reject(self) -> None:
+        """As `TargetDisk.reject`."""
+        ...
+
+    async def finish(self) -> Artifact:
+        """As `TargetDisk.finish`."""
+        ...
+
+    async def close(self) -> None:
+        """As `TargetDisk.close`."""
+        ...
+
+
 class DiskTarget(Protocol):
     """One kind of target, connected with one credential for one job."""
 
     kind: ClassVar[str]
     limits: TargetLimits
 
-    async def open(self, spec: DiskSpec, intents: IntentLog) -> TargetDisk:
+    async def open(self, spec: DiskSpec, intents: IntentLog) -> TargetDisk | ArchiveDisk:
         """Create the disk, or find the one that this job's intents name, ready for `put`.
 
         Raises:

@@ -6,7 +6,6 @@ Memory <= `inflight_max` chunks, whatever the disk's size. A chunk's receipt is 
 acknowledged. The first error ends the whole pump and is the error that the caller sees.
 """
 
-import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,10 +13,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
 
-from agent.errors import Retryable, Throttled, most_telling
+from agent.errors import Retryable, Throttled
 from agent.retry import Retrier
 from agent.targets.base import TargetDisk, TargetLimits
-from agent.threads import Pool, Stop, run_blocking, until_done
+from agent.threads import Pool, Stop, run_blocking
+from agent.transfer.crew import run_crew
 from agent.transfer.flow import At, held_back_by
 from agent.transfer.gate import Gate
 from agent.transfer.limiter import Limiter
@@ -28,11 +28,6 @@ from imaging.digest import DIGEST_BLOCK, DigestBuilder
 
 READERS = 2
 """Workers that read at a time: two hide a share's latency behind hashing; more only fight for the cores."""
-
-TICK_S = 0.05
-"""How often the loop notes what the workers finished: receipts and progress, some dozens at a time."""
-STALL_S = 1.0
-"""Without a finished chunk for so long, the pump says what it waits for, and goes on saying it."""
 
 
 class Receipts(Protocol):
@@ -82,6 +77,7 @@ class Pump:
         receipts: Finished chunks, across attempts; read once before anything else.
         progress: Called on the event loop while chunks get done, and once a second while none does.
         reads_whole: Whether the source is a server's, of which a chunk is read at once.
+        readers: Workers that read at a time.
     """
 
     source: BlockDevice
@@ -94,11 +90,12 @@ class Pump:
     retrier: Retrier
     progress: Callable[[PumpStats], None]
     reads_whole: bool = False
+    readers: int = READERS
     stats: PumpStats = field(default_factory=PumpStats)
 
     _stop: Stop = field(default_factory=Stop)
     _gate: Gate = field(init=False)
-    _reading: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(READERS))
+    _reading: threading.Semaphore = field(init=False)
     _workers: list[At] = field(init=False)
     _news: deque[Callable[[], None]] = field(default_factory=deque)
     _items: Iterator[Chunk | Gap] = field(init=False)
@@ -111,6 +108,7 @@ class Pump:
         self._gate = Gate(
             start=limits.inflight_start, most=limits.inflight_max, now=self.retrier.now
         )
+        self._reading = threading.Semaphore(self.readers)
         self._workers = [At.READING] * limits.inflight_max
         self._finished_cells = bytearray(-(-self.source.size // chunk))
         self._items = plan_chunks(self.source.extents(0, self.source.size), self.source.size, chunk)
@@ -130,44 +128,17 @@ class Pump:
         try:
             await run_blocking(pool, self._load_receipts, stop=self._stop)
             with self._stop.waking(self.abort):
-                await self._watch(pool)
+                works = [partial(self._work, number) for number in range(len(self._workers))]
+                await run_crew(pool, works, self._stop, note=self._note, stalled=self._stalled)
         finally:
             pool.close()
         self.stats.slow = None  # nothing waits any more, whatever the last chunk waited for
         self.progress(self.stats)
         return self.stats
 
-    async def _watch(self, pool: Pool) -> None:
-        """Start the workers and keep the books until they end; the first that fails, or a cancel, ends them all."""
-        ends: list[asyncio.Future[None]] = []
-        errors: list[BaseException] = []
-        quiet_s = 0.0
-        try:
-            for number in range(len(self._workers)):
-                worker = pool.executor.submit(self._work, number)
-                ends.append(asyncio.wrap_future(worker))
-            running = set(ends)
-            while running and not errors:
-                done, running = await asyncio.wait(
-                    running, timeout=TICK_S, return_when=asyncio.FIRST_EXCEPTION
-                )
-                errors = [error for end in done if (error := end.exception())]
-                quiet_s = 0.0 if self._note() else quiet_s + TICK_S
-                if quiet_s >= STALL_S:
-                    quiet_s = 0.0
-                    self.stats.slow = held_back_by(self._workers)
-                    self.progress(self.stats)
-        finally:
-            if any(not end.done() for end in ends):
-                self._stop.set()
-            for end in ends:
-                await until_done(end)
-            self._note()
-        errors += [
-            error for end in ends if (error := end.exception())
-        ]  # what the stop made of the others
-        if errors:
-            raise most_telling(errors)
+    def _stalled(self) -> None:
+        self.stats.slow = held_back_by(self._workers)
+        self.progress(self.stats)
 
     def _note(self) -> bool:
         """Put what the workers did into the books; return whether a chunk got done."""

@@ -1,0 +1,1 @@
+"""Google Cloud: tokens, storage, images, errors, and the target that uses them."""

@@ -1,0 +1,392 @@
+"""Target `gcp-image`: a disk as tar.gz into a bucket, in parallel parts, then a Compute Engine image of it.
+
+Begin a multipart upload -> parts, each with its CRC-32C -> complete, compare the service's CRC-32C of the object with
+ours -> read back -> images.insert -> the archive is deleted. Owner tags are the object's metadata and the image's
+labels. Images cannot be renamed, so `replace` is refused by name; `new-version` does what people want with it.
+"""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import aiohttp
+
+from agent.retry import Retrier
+from agent.secrets import Secret
+from agent.targets.base import (
+    Artifact,
+    DiskSpec,
+    Intent,
+    IntentLog,
+    StoredPart,
+    TargetLimits,
+)
+from agent.targets.errors import ChecksumRefused, DiskLost, TargetExists
+from agent.targets.gcp.compute import PUBLIC_COMPUTE, ComputeImages
+from agent.targets.gcp.gcs import PUBLIC_STORAGE, GcsBucket, GcsControl, encoded_crc
+from agent.targets.gcp.tokens import TokenSource, check_secret
+from agent.targets.http.sender import Sender
+from agent.targets.http.settings import HttpSettings, make_session
+from agent.targets.multipart import Multipart
+from agent.targets.naming import Found, choose_name
+from agent.targets.tags import Tagger
+from agent.threads import Stop
+from imaging.units import GiB, MiB, TiB
+from protocol.ops import GcpImage
+
+UPLOAD, OBJECT, IMAGE = "gcp.upload", "gcp.object", "gcp.image"
+FOLDER = "imageport"
+INFLIGHT_START, INFLIGHT_MAX = 4, 8
+_STATE = "imageport-state"
+_SESSIONS = 16
+_PART = 8 * MiB
+_GROWS_EVERY = 2000
+"""Parts of one size: 10,000 parts of 8 to 64 MiB are 368 GiB of archive, and small archives cost little memory."""
+_LARGEST = 64 * MiB
+
+
+class ArchiveUpload:
+    """One archive being written, and the image that it becomes."""
+
+    def __init__(
+        self,
+        target: "GcpImageTarget",
+        name: str,
+        spec: DiskSpec,
+        intents: IntentLog,
+        *,
+        upload: str,
+        resumed: bool,
+    ) -> None:
+        self._target = target
+        self._name = name
+        self._spec = spec
+        self._intents = intents
+        self._upload = upload
+        self._key = target.key(name, spec.tagger)
+        self._generation = ""
+        self.resumed = resumed
+        self.one_member = target.ref.gzip == "one-member"
+
+    def part_size(self, number: int) -> int:
+        """Grow with the archive."""
+        return min(_LARGEST, _PART << ((number - 1) // _GROWS_EVERY))
+
+    def put_part(self, number: int, data: bytes, stop: Stop) -> str:
+        """Send one part."""
+        if not self._upload:
+            msg = f"the archive {self._key} is complete and takes no more parts"
+            raise DiskLost(msg, name=self._key)
+        return self._target.multipart.put_part(self._key, self._upload, number, data, stop)
+
+    async def seal(self, parts: Sequence[StoredPart], crc32c: int) -> None:
+        """Complete the object; its CRC-32C, as the service computed it, has to be ours."""
+        target, intent = self._target, self._target.intent(OBJECT, self._name)
+        await self._intents.record(intent)
+        if self._upload:
+            try:
+                listed = [(part.number, part.tag) for part in parts]
+                await target.multipart.complete(self._key, self._upload, listed)
+            except DiskLost:
+                if await target.control.state(self._key) is None:
+                    raise  # not completed by a call whose answer was lost
+            self._upload = ""
+        state = await target.control.state(self._key)
+        if state is None:
+            msg = f"the archive {self._key} is gone"
+            raise DiskLost(msg, name=self._key)
+        await self._intents.created(intent, state.generation)
+        await self._intents.removed(target.intent(UPLOAD, self._name))
+        self._generation = state.generation
+        if state.crc32c != encoded_crc(crc32c) or state.size != sum(part.size for part in parts):
+            msg = (
+                f"{self._key}: the service holds {state.size} bytes with CRC-32C {state.crc32c}, sent were"
+                f" {sum(part.size for part in parts)} with {encoded_crc(crc32c)}"
+            )
+            raise ArchiveDiffers(msg)
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Read a range of this very generation."""
+        query = {"generation": self._generation} if self._generation else {}
+        return await self._target.multipart.read(self._key, offset, length, query)
+
+    async def reject(self) -> None:
+        """No image was made of it; the object's intent names it as left behind."""
+
+    async def finish(self) -> Artifact:
+        """Make the image, or find the one that an earlier attempt made; then delete the archive."""
+        target = self._target
+        image = await target.make_image(self._name, self._key, self._spec, self._intents)
+        properties: dict[str, str | int | bool] = {
+            "name": self._name,
+            "size": self._spec.padded_size,
+            "project": target.ref.project,
+            "archive": f"gs://{target.ref.bucket}/{self._key}",
+            "archive_kept": target.ref.keep_archive,
+            "service_checksum": "crc32c",
+            "image_id": str(image.get("id", "")),
+        }
+        if not target.ref.keep_archive:
+            await target.drop_archive(self._name, self._key, self._spec.tagger, self._intents)
+        path = f"projects/{target.ref.project}/global/images/{self._name}"
+        return Artifact(IMAGE, path, properties)
+
+    async def close(self) -> None:
+        """The sessions belong to the target."""
+
+
+class ArchiveDiffers(ChecksumRefused):
+    """The service's CRC-32C of the whole archive is not ours; each part's was."""
+
+    code = "gcp.archive-differs"
+    retryable = False
+    fix = "Delete the archive and send the job again; if it happens twice, look for a broken device on the path."
+
+
+class GcpImageTarget:
+    """One project and bucket, for one job."""
+
+    kind: ClassVar[str] = "gcp-image"
+    limits = TargetLimits(
+        chunk=_PART,
+        alignment=1,
+        granularity=1 * GiB,
+        min_size=1 * GiB,
+        max_size=64 * TiB,
+        inflight_start=INFLIGHT_START,
+        inflight_max=INFLIGHT_MAX,
+    )
+
+    def __init__(
+        self,
+        ref: GcpImage,
+        secret: dict[str, Secret],
+        *,
+        http: HttpSettings,
+        retrier: Retrier,
+        allowed: Callable[[str], bool],
+        now_ms: Callable[[], int],
+        clock: Callable[[], float],
+        files: dict[str, str],
+    ) -> None:
+        """Use one credential; no request is sent before `open`.
+
+        Raises:
+            CredentialRefused: The secret is none of the sets.
+        """
+        check_secret(secret)
+        self.ref = ref
+        self._http = http
+        self._retrier = retrier
+        tokens = TokenSource(secret, http, files, allowed, now_ms, clock)
+        endpoint = (ref.endpoint or PUBLIC_STORAGE).rstrip("/")
+        self._bucket = GcsBucket(endpoint, ref.bucket, tokens)
+        self.control = GcsControl(self._bucket, ref.project)
+        self._sender = Sender(http)
+        self._session: aiohttp.ClientSession | None = None
+        self._multipart: Multipart | None = None
+
+    # --- parts --------------------------------------------------------------------------------------------
+
+    @property
+    def multipart(self) -> Multipart:
+        """The uploads of the bucket."""
+        if self._multipart is None:
+            self._multipart = Multipart(self._bucket, self._opened(), self._sender)
+        return self._multipart
+
+    @property
+    def images(self) -> ComputeImages:
+        """The images of the project."""
+        endpoint = (self.ref.endpoint or PUBLIC_COMPUTE).rstrip("/")
+        return ComputeImages(
+            self._opened(), self.control, endpoint, self.ref.project, self._retrier
+        )
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = make_session(self._http, connections=_SESSIONS)
+        return self._session
+
+    def key(self, name: str, tagger: Tagger) -> str:
+        """Return the archive's name: a line of jobs never touches another line's."""
+        return f"{FOLDER}/{name}-{tagger.origin[:16]}.tar.gz"
+
+    def intent(self, kind: str, name: str) -> Intent:
+        """Return the intent of one object of the job."""
+        region = "global" if kind == IMAGE else self.ref.bucket
+        scope = {"provider": "gcp", "account": self.ref.project, "region": region}
+        return Intent(kind, scope, name)
+
+    # --- opening ------------------------------------------------------------------------------------------
+
+    async def open(self, spec: DiskSpec, intents: IntentLog) -> ArchiveUpload:
+        """Begin the archive, or go on with this line's own."""
+        await self._retrier.call(self.control.location)
+        choice = await choose_name(
+            self.ref.image,
+            spec.if_exists,
+            known=lambda name: any(
+                intents.known(self.intent(kind, name)) is not None
+                for kind in (UPLOAD, OBJECT, IMAGE)
+            ),
+            look=lambda name: self._look(name, spec.tagger),
+            can_replace=False,
+        )
+        name, key = choice.name, self.key(choice.name, spec.tagger)
+        upload = await self._known_upload(name, key, intents)
+        if upload or await self._is_complete(name, key, intents):
+            return ArchiveUpload(self, name, spec, intents, upload=upload, resumed=True)
+        upload = await self._begin(name, key, spec, intents)
+        return ArchiveUpload(self, name, spec, intents, upload=upload, resumed=False)
+
+    async def _known_upload(self, name: str, key: str, intents: IntentLog) -> str:
+        """Return the id of the upload that an earlier attempt began, if the service still has it."""
+        known = intents.known(self.intent(UPLOAD, name))
+        if not known:
+            return ""
+        try:
+            await self._retrier.call(lambda: self.multipart.parts(key, known))
+        except DiskLost:
+            return ""
+        return known
+
+    async def _is_complete(self, name: str, key: str, intents: IntentLog) -> bool:
+        """Whether an earlier attempt completed the archive, or even made the image of it."""
+        if intents.known(self.intent(IMAGE, name)) and await self.images.get(name) is not None:
+            return True
+        if intents.known(self.intent(OBJECT, name)) is None:
+            return False
+        return await self._retrier.call(lambda: self.control.state(key)) is not None
+
+    async def _begin(self, name: str, key: str, spec: DiskSpec, intents: IntentLog) -> str:
+        intent = self.intent(UPLOAD, name)
+        await intents.record(intent)
+        await self._abort_all(key)
+        tags = spec.tagger.tags(self.intent(OBJECT, name).scope, name)
+        headers = {
+            f"x-goog-meta-{tag}": value for tag, value in {**tags, _STATE: "writing"}.items()
+        }
+        headers["Content-Type"] = "application/gzip"
+        upload = await self._retrier.call(lambda: self.multipart.begin(key, headers))
+        await intents.created(intent, upload)
+        return upload
+
+    async def _look(self, name: str, tagger: Tagger) -> Found | None:
+        image = await self.images.get(name)
+        if image is None:
+            return None
+        ours = tagger.read(_labels(image), self.intent(IMAGE, name).scope, name) is not None
+        return Found(ours, final=True, where=f"image {self.ref.project}/{name}")
+
+    # --- the image ----------------------------------------------------------------------------------------
+
+    async def make_image(
+        self, name: str, key: str, spec: DiskSpec, intents: IntentLog
+    ) -> dict[str, Any]:
+        """Return the image of an archive, made now or by an earlier attempt."""
+        intent = self.intent(IMAGE, name)
+        await intents.record(intent)
+        image = await self.images.get(name)
+        if image is None:
+            with contextlib.suppress(TargetExists):  # by a call whose answer was lost
+                await self.images.insert(self._resource(name, key, spec))
+            image = await self.images.get(name)
+        if image is None or not spec.tagger.is_this_line(_labels(image), intent.scope, name):
+            msg = f"image {self.ref.project}/{name} is not the one that this job made"
+            raise DiskLost(msg, name=name)
+        await intents.created(intent, str(image.get("id", "")))
+        return image
+
+    def _resource(self, name: str, key: str, spec: DiskSpec) -> dict[str, Any]:
+        ref, intent = self.ref, self.intent(IMAGE, name)
+        labels = {**ref.labels, **spec.tagger.tags(intent.scope, name), _STATE: "final"}
+        resource: dict[str, Any] = {
+            "name": name,
+            "description": "imported by imageport",
+            "architecture": ref.architecture,
+            "labels": labels,
+            "rawDisk": {"source": f"{self._bucket.url}/{key}"},
+            "guestOsFeatures": [{"type": feature} for feature in features_of(ref)],
+        }
+        if ref.licenses:
+            resource["licenses"] = list(ref.licenses)
+        if ref.family:
+            resource["family"] = ref.family
+        if ref.storage_location:
+            resource["storageLocations"] = [ref.storage_location]
+        if ref.kms_key:
+            resource["imageEncryptionKey"] = {"kmsKeyName": ref.kms_key}
+        return resource
+
+    async def drop_archive(self, name: str, key: str, tagger: Tagger, intents: IntentLog) -> None:
+        """Delete the archive: the image does not need it."""
+        await self._delete_object(name, key, intents.known(self.intent(OBJECT, name)) or "", tagger)
+        await intents.removed(self.intent(OBJECT, name))
+
+    # --- deleting -----------------------------------------------------------------------------------------
+
+    async def discard(self, intent: Intent, object_id: str, tagger: Tagger) -> str | None:
+        """Delete one object of this line."""
+        key = self.key(intent.name, tagger)
+        if intent.kind == UPLOAD:
+            await self._abort_all(key)
+            return None
+        if intent.kind == OBJECT:
+            return await self._delete_object(intent.name, key, object_id, tagger)
+        image = await self.images.get(intent.name)
+        if image is None or (object_id and str(image.get("id", "")) != object_id):
+            return None
+        if not tagger.is_this_line(_labels(image), intent.scope, intent.name):
+            return f"image {self.ref.project}/{intent.name} carries other labels"
+        await self.images.delete(intent.name)
+        return None
+
+    async def _abort_all(self, key: str) -> None:
+        """Give up every upload of this key, which is this line's alone."""
+        for found, upload in await self._retrier.call(lambda: self.multipart.uploads(key)):
+            if found == key:
+                await self._give_up(key, upload)
+
+    async def _give_up(self, key: str, upload: str) -> None:
+        try:
+            await self._retrier.call(lambda: self.multipart.abort(key, upload))
+        except DiskLost:
+            return
+
+    async def _delete_object(
+        self, name: str, key: str, generation: str, tagger: Tagger
+    ) -> str | None:
+        state = await self._retrier.call(lambda: self.control.state(key))
+        if state is None:
+            return None
+        where = f"object gs://{self.ref.bucket}/{key}"
+        if not tagger.is_this_line(state.metadata, self.intent(OBJECT, name).scope, name):
+            return f"{where} carries another owner tag"
+        if generation and generation != state.generation:
+            return f"{where} is another object than the one created"
+        await self._retrier.call(lambda: self.control.delete(key, state.generation))
+        return None
+
+    async def close(self) -> None:
+        """Close the sessions."""
+        self._sender.close()
+        if self._session is not None:
+            await self._session.close()
+        self.control.close()
+
+
+def features_of(ref: GcpImage) -> list[str]:
+    """Return the guest OS features that the image announces."""
+    wanted = ["VIRTIO_SCSI_MULTIQUEUE"]
+    if ref.os_type == "Windows":
+        wanted += ["WINDOWS", "MULTI_IP_SUBNET"]
+    if ref.firmware == "uefi":
+        wanted.append("UEFI_COMPATIBLE")
+    if ref.gvnic:
+        wanted.append("GVNIC")
+    return list(dict.fromkeys([*wanted, *ref.features]))
+
+
+def _labels(image: dict[str, Any]) -> dict[str, str]:
+    return {str(key): str(value) for key, value in (image.get("labels") or {}).items()}

@@ -1,0 +1,61 @@
+"""Crew: worker threads under one TaskGroup-like roof: all of them end before `run` does, the first failure ends all.
+
+The loop keeps the books: it takes news from the workers some dozens of times a second, and says when nothing moves.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from agent.errors import most_telling
+from agent.threads import Pool, Stop, until_done
+
+TICK_S = 0.05
+"""How often the loop notes what the workers finished: receipts and progress, some dozens at a time."""
+STALL_S = 1.0
+"""Without anything done for so long, it says so, and goes on saying it."""
+
+
+async def run_crew(
+    pool: Pool,
+    works: Sequence[Callable[[], None]],
+    stop: Stop,
+    *,
+    note: Callable[[], bool],
+    stalled: Callable[[], None],
+) -> None:
+    """Run every work in a thread of `pool` and return when all have ended.
+
+    Args:
+        pool: With a thread for each work.
+        works: Each ends soon once `stop` is set.
+        stop: Set here when one fails or the caller is cancelled.
+        note: Takes the workers' news, on the loop; whether something got done.
+        stalled: Called on the loop, once for every STALL_S without.
+
+    Raises:
+        The first real failure, after all threads have left their work.
+    """
+    ends: list[asyncio.Future[None]] = []
+    errors: list[BaseException] = []
+    quiet_s = 0.0
+    try:
+        ends = [asyncio.wrap_future(pool.executor.submit(work)) for work in works]
+        running = set(ends)
+        while running and not errors:
+            done, running = await asyncio.wait(
+                running, timeout=TICK_S, return_when=asyncio.FIRST_EXCEPTION
+            )
+            errors = [error for end in done if (error := end.exception())]
+            quiet_s = 0.0 if note() else quiet_s + TICK_S
+            if quiet_s >= STALL_S:
+                quiet_s = 0.0
+                stalled()
+    finally:
+        if any(not end.done() for end in ends):
+            stop.set()
+        for end in ends:
+            await until_done(end)
+        note()
+    errors += [error for end in ends if (error := end.exception())]  # what the stop made of them
+    if errors:
+        raise most_telling(errors)
