@@ -28,7 +28,7 @@ from agent.targets.base import (
     TargetDisk,
     TargetLimits,
 )
-from agent.targets.errors import SizeUnsupported
+from agent.targets.errors import ContentDiffers, SizeUnsupported
 from agent.targets.tags import Tagger
 from agent.transfer.errors import VerifyMismatch
 from agent.transfer.verify import Verified
@@ -96,10 +96,14 @@ async def _send_and_prove(run: UploadRun, way: Way) -> _Done:
         await run.source.check_unchanged()
         await job.journal.flush()
         run.root = await run.source.run(run.digest.root)
+    try:
         await way.seal()
-    with run.step(VERIFY):
-        held = DIGEST_BLOCK * await run.source.run(run.digest.count_data)
-        verified = await _verify(run, way, expected_bytes=min(stats.done, held))
+        with run.step(VERIFY):
+            held = DIGEST_BLOCK * await run.source.run(run.digest.count_data)
+            verified = await _verify(run, way, expected_bytes=min(stats.done, held))
+    except (VerifyMismatch, ContentDiffers):
+        await _reject(run, way)
+        raise
     proof = None if verified is None else asdict(verified)
     return _Done(run.root, asdict(stats), proof, run.seconds)
 
@@ -128,11 +132,7 @@ async def _verify(run: UploadRun, way: Way, *, expected_bytes: int) -> Verified 
     if run.args.verify == "none":
         run.job.warn("upload.not-verified", "the disk was not read back (verify = none)")
         return None
-    try:
-        return await way.verify(expected_bytes=expected_bytes)
-    except VerifyMismatch:
-        await _reject(run, way)
-        raise
+    return await way.verify(expected_bytes=expected_bytes)
 
 
 async def _reject(run: UploadRun, way: Way) -> None:

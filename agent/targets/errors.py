@@ -107,6 +107,16 @@ class DiskLost(Permanent):
     fix = "Somebody deleted or changed the disk while it was written; send a new job."
 
 
+class ContentDiffers(Permanent):
+    """The service's own checksum of the whole disk is not the one of what was sent, though each write's was."""
+
+    code = "target.content-differs"
+    fix = (
+        "Send the job again with --retry (API: retry_of), which begins anew; if it happens twice, look for a broken "
+        "device on the path or ask the cloud with the request id above."
+    )
+
+
 class ChecksumRefused(Retryable):
     """The service found that the bytes changed on their way."""
 

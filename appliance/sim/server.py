@@ -95,6 +95,10 @@ class SimServer:
     async def stop(self) -> None:
         """Close every connection and stop listening."""
         if self._runner is not None:
+            server = self._runner.server
+            for connection in server.connections if server is not None else ():
+                if connection.transport is not None:
+                    connection.transport.abort()  # TLS would wait for a client's goodbye
             await self._runner.cleanup()
             self._runner = None
 

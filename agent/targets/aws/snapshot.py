@@ -39,7 +39,7 @@ from agent.targets.aws.register import RegisterImage
 from agent.targets.aws.sigv4 import Signer
 from agent.targets.aws.swap import InstanceSwap, remove
 from agent.targets.base import Artifact, Checksum, DiskSpec, Intent, IntentLog, TargetLimits
-from agent.targets.errors import DiskLost, SizeDiffers
+from agent.targets.errors import ContentDiffers, DiskLost, SizeDiffers, TargetRefused
 from agent.targets.http.sender import Sender
 from agent.targets.http.settings import HttpSettings, make_session
 from agent.targets.naming import Found, choose_name
@@ -115,15 +115,19 @@ class SnapshotDisk:
             return
         count, checksum = await self._target.blocking(lambda: linear_checksum(digest))
         control, snapshot = self._building.control, self._building.snapshot
-        await control.call(
-            "ebs",
-            "complete_snapshot",
-            SnapshotId=snapshot,
-            ChangedBlocksCount=count,
-            Checksum=checksum,
-            ChecksumAlgorithm="SHA256",
-            ChecksumAggregationMethod="LINEAR",
-        )
+        try:
+            await control.call(
+                "ebs",
+                "complete_snapshot",
+                SnapshotId=snapshot,
+                ChangedBlocksCount=count,
+                Checksum=checksum,
+                ChecksumAlgorithm="SHA256",
+                ChecksumAggregationMethod="LINEAR",
+            )
+        except TargetRefused as err:  # nothing else can be wrong with this call
+            msg = f"{snapshot}: the service does not hold the {count} blocks that were sent: {err}"
+            raise ContentDiffers(msg, **err.fields) from err
 
         async def completed() -> bool | None:
             found = await self._building.inventory.get(SNAPSHOT, snapshot)

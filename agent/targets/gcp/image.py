@@ -21,7 +21,7 @@ from agent.targets.base import (
     StoredPart,
     TargetLimits,
 )
-from agent.targets.errors import ChecksumRefused, DiskLost, TargetExists
+from agent.targets.errors import ContentDiffers, DiskLost, TargetExists
 from agent.targets.gcp.compute import PUBLIC_COMPUTE, ComputeImages
 from agent.targets.gcp.gcs import PUBLIC_STORAGE, GcsBucket, GcsControl, encoded_crc
 from agent.targets.gcp.tokens import TokenSource, check_secret
@@ -103,7 +103,7 @@ class ArchiveUpload:
                 f"{self._key}: the service holds {state.size} bytes with CRC-32C {state.crc32c}, sent were"
                 f" {sum(part.size for part in parts)} with {encoded_crc(crc32c)}"
             )
-            raise ArchiveDiffers(msg)
+            raise ContentDiffers(msg)
 
     async def read(self, offset: int, length: int) -> bytes:
         """Read a range of this very generation."""
@@ -133,14 +133,6 @@ class ArchiveUpload:
 
     async def close(self) -> None:
         """The sessions belong to the target."""
-
-
-class ArchiveDiffers(ChecksumRefused):
-    """The service's CRC-32C of the whole archive is not ours; each part's was."""
-
-    code = "gcp.archive-differs"
-    retryable = False
-    fix = "Delete the archive and send the job again; if it happens twice, look for a broken device on the path."
 
 
 class GcpImageTarget:
