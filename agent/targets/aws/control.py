@@ -11,7 +11,7 @@ from agent.retry import Retrier
 from agent.targets.aws.credentials import AwsAccess, client_options, make_session
 from agent.targets.aws.failures import sdk_failure
 from agent.targets.aws.sigv4 import Keys
-from agent.targets.errors import CredentialRefused
+from agent.targets.errors import CredentialRefused, TargetUnavailable
 from agent.threads import Pool, run_blocking
 
 T = TypeVar("T")
@@ -36,8 +36,12 @@ class AwsControl:
         self._clients: dict[str, Any] = {}
         self._keys: tuple[float, Keys] | None = None
 
-    async def call(self, service: str, action: str, **params: Any) -> dict[str, Any]:
+    async def call(
+        self, service: str, action: str, *, needs: tuple[str, ...] = (), **params: Any
+    ) -> dict[str, Any]:
         """Call one idempotent action ("ec2", "describe_images") and return its answer; retried by class.
+
+        `needs` are keys that the answer must hold: of a JSON answer that was cut off botocore makes an empty one.
 
         Raises:
             AgentError: By class; names service and action.
@@ -49,6 +53,9 @@ class AwsControl:
                 answer: dict[str, Any] = getattr(self._client(service), action)(**params)
             except _errors() as err:
                 raise sdk_failure(err, what=what) from err
+            if missing := [key for key in needs if key not in answer]:
+                msg = f"{what}: the answer holds no {', '.join(missing)}"
+                raise TargetUnavailable(msg)
             return answer
 
         return await self._retrier.call(lambda: run_blocking(self._pool, once))
@@ -128,8 +135,9 @@ class AwsControl:
 
 def _errors() -> tuple[type[Exception], ...]:
     from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415 - loaded with boto3 only
+    from botocore.parsers import ResponseParserError  # noqa: PLC0415
 
-    return (BotoCoreError, ClientError)
+    return (BotoCoreError, ClientError, ResponseParserError)
 
 
 def _register_signer() -> None:

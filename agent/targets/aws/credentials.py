@@ -146,6 +146,13 @@ def _base(secret: dict[str, Secret], access: AwsAccess) -> Any:
     return None
 
 
+class _Forgetful(dict[str, Any]):
+    """botocore's cache of role credentials, without memory: ours renews when a service refuses, not by the clock."""
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        """Keep nothing."""
+
+
 def _assumed(core: Any, access: AwsAccess, source: Any) -> Any:
     from botocore import credentials as sdk  # noqa: PLC0415 - loaded with boto3 only
 
@@ -158,6 +165,7 @@ def _assumed(core: Any, access: AwsAccess, source: Any) -> Any:
         source,
         secret["role_arn"].reveal(),
         extra_args=extra,
+        cache=_Forgetful(),
     )
     return sdk.DeferredRefreshableCredentials(
         refresh_using=fetcher.fetch_credentials,

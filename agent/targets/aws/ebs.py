@@ -11,13 +11,15 @@ import math
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
 from yarl import URL
 
-from agent.errors import AgentError
+from agent.errors import AgentError, first_failure
+from agent.retry import Retrier
 from agent.targets.aws.control import AwsControl
 from agent.targets.aws.failures import failure
 from agent.targets.aws.sigv4 import Keys, Signer, encode_query
@@ -52,6 +54,7 @@ class EbsWire:
         now_ms: Signed time.
         clock: Monotonic seconds.
         unseen_until: Until then the service may not know the snapshot yet.
+        retrier: For the blocks of a read.
     """
 
     control: AwsControl
@@ -63,6 +66,7 @@ class EbsWire:
     now_ms: Callable[[], int]
     clock: Callable[[], float]
     unseen_until: float
+    retrier: Retrier
     _pool: Pool = field(default_factory=lambda: Pool("aws-keys", 1))
     _tokens: dict[int, dict[int, str]] = field(default_factory=dict)
     """First block of a page -> block -> token; the last pages only."""
@@ -122,14 +126,19 @@ class EbsWire:
             yield Extent(cursor, end - cursor, Kind.HOLE)
 
     async def read(self, offset: int, buffer: memoryview) -> None:
-        """Fill `buffer`; its blocks are asked for at once. What was never written reads as zeros."""
+        """Fill `buffer`; its blocks are asked for at once. What was never written reads as zeros.
+
+        Each block is tried again by itself: of eight, one would nearly always fail on a bad day.
+        """
         first, last = offset // BLOCK, (offset + len(buffer) - 1) // BLOCK
         try:
             async with asyncio.TaskGroup() as group:
                 for index in range(first, last + 1):
-                    group.create_task(self._read_block(index, offset, buffer))
+                    group.create_task(
+                        self.retrier.call(partial(self._read_block, index, offset, buffer))
+                    )
         except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from failures
+            raise first_failure(failures) from failures
 
     async def _read_block(self, index: int, offset: int, buffer: memoryview) -> None:
         start = max(offset, index * BLOCK)

@@ -134,6 +134,6 @@ def sdk_failure(err: Exception, *, what: str) -> AgentError:
         ),
         ((sdk.NoRegionError, sdk.InvalidRegionError, sdk.UnknownRegionError), RegionUnknown),
         ((sdk.ParamValidationError, sdk.ValidationError), TargetRefused),
-        ((sdk.HTTPClientError, sdk.ConnectionError, sdk.BotoCoreError), TargetUnavailable),
     )  # fmt: skip
-    return next(kind(text) for classes, kind in rules if isinstance(err, classes))
+    kinds = (kind for classes, kind in rules if isinstance(err, classes))
+    return next(kinds, TargetUnavailable)(text)  # nothing fits an answer that is garbage

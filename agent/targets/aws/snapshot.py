@@ -124,6 +124,7 @@ class SnapshotDisk:
                 Checksum=checksum,
                 ChecksumAlgorithm="SHA256",
                 ChecksumAggregationMethod="LINEAR",
+                needs=("Status",),
             )
         except TargetRefused as err:  # nothing else can be wrong with this call
             msg = f"{snapshot}: the service does not hold the {count} blocks that were sent: {err}"
@@ -208,6 +209,7 @@ class AwsSnapshotTarget:
         strategy_of(ref)
         self._ref = ref
         self._http = http
+        self._retrier = retrier
         self._now_ms = now_ms
         self._clock = clock
         access = AwsAccess(secret, ref.region, http, ref.endpoint, config_file, now_ms)
@@ -315,7 +317,9 @@ class AwsSnapshotTarget:
             request["Encrypted"] = True
         if ref.kms_key:
             request["KmsKeyArn"] = ref.kms_key
-        made = await self._control.call("ebs", "start_snapshot", **request)
+        made = await self._control.call(
+            "ebs", "start_snapshot", needs=("SnapshotId", "StartTime"), **request
+        )
         await intents.created(intent, str(made["SnapshotId"]))
         return {**made, "State": "pending"}
 
@@ -350,6 +354,7 @@ class AwsSnapshotTarget:
             self._now_ms,
             self._clock,
             self._clock() + max(0.0, UNSEEN_S - max(0.0, age_s)),
+            self._retrier,
         )
         return SnapshotDisk(self, building, wire, resource, resumed=resumed)
 

@@ -254,13 +254,17 @@ class GcpImageTarget:
     async def _begin(self, name: str, key: str, spec: DiskSpec, intents: IntentLog) -> str:
         intent = self.intent(UPLOAD, name)
         await intents.record(intent)
-        await self._abort_all(key)
         tags = spec.tagger.tags(self.intent(OBJECT, name).scope, name)
         headers = {
             f"x-goog-meta-{tag}": value for tag, value in {**tags, _STATE: "writing"}.items()
         }
         headers["Content-Type"] = "application/gzip"
-        upload = await self._retrier.call(lambda: self.multipart.begin(key, headers))
+
+        async def begin() -> str:
+            await self._abort_all(key)  # also one whose answer was lost, just now
+            return await self.multipart.begin(key, headers)
+
+        upload = await self._retrier.call(begin)
         await intents.created(intent, upload)
         return upload
 

@@ -108,7 +108,7 @@ class XmlPlane:
         if told and told[1] != crc:
             message = f"The CRC32C you specified did not match what we computed: {crc}."
             raise Refusal(400, "BadDigest", message)
-        stored = b"" if "lose-write" in call.marks else data
+        stored = bytes(len(data)) if "lose-write" in call.marks else data
         if "flip-stored" in call.marks:
             middle = len(data) // 2
             stored = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
