@@ -30,14 +30,14 @@ help: ## list the targets
 
 # --- set-up --------------------------------------------------------------------------------------
 
-# What `imageport demo` needs: the package with its Azure target, and Samba if it can be had.
+# What `imageport demo` needs: the package with its cloud targets, and Samba if it can be had.
 $(RUNTIME): $(SETUP_FILES)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "set-up: Python 3.11 or newer is needed; make PYTHON=...")'
 	@start=$$(date +%s) \
 	&& { $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || scripts/system_packages must "the virtual environment" python3-venv; } \
 	&& { test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); } \
 	&& $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt pip \
-	&& $(BIN)/python -m pip install -qq -c constraints.txt -e '.[relay-fast,azure]' \
+	&& $(BIN)/python -m pip install -qq -c constraints.txt -e '.[relay-fast,azure,aws,gcp]' \
 	&& scripts/system_packages may "a real SMB server" $(APT_DEMO) \
 	&& touch $@ && echo "set-up: runtime ready in $$(( $$(date +%s) - start )) s"
 

@@ -39,7 +39,9 @@ async def run_crew(
     errors: list[BaseException] = []
     quiet_s = 0.0
     try:
-        ends = [asyncio.wrap_future(pool.executor.submit(work)) for work in works]
+        for work in works:  # one by one: if a thread cannot be had, those before it are ended
+            worker = pool.executor.submit(work)
+            ends.append(asyncio.wrap_future(worker))
         running = set(ends)
         while running and not errors:
             done, running = await asyncio.wait(

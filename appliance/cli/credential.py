@@ -5,6 +5,9 @@
 | smb | username, password_file; domain if the account has one |
 | azure-page-blob | account_key_file, or sas_file, or tenant_id, client_id, client_secret_file |
 | azure-disk | tenant_id, client_id, client_secret_file |
+| aws-snapshot | access_key_id, secret_access_key_file (+ session_token_file), or profile, or instance_role = "true"; |
+| | each with role_arn (+ external_id) if it assumes a role |
+| gcp-image | service_account_key_file, or appliance_credential, or instance = "true" |
 
 `X_file` names a file (from the spec's folder, or `-` for standard input) whose content is the secret X.
 Every key is held to this list before a file is read: what is sealed is seen by nobody until the appliance opens it.
@@ -16,11 +19,24 @@ from typing import Any
 from appliance.cli.inputs import STDIN, others_may_read, read_text
 from appliance.cli.speckeys import BadSpec, check_names
 
-PUBLIC = ("username", "domain", "tenant_id", "client_id")
-SECRETS = ("password_file", "account_key_file", "sas_file", "client_secret_file")
+PUBLIC = (
+    "username", "domain", "tenant_id", "client_id", "access_key_id", "profile", "instance_role", "role_arn",
+    "external_id", "appliance_credential", "instance",
+)  # fmt: skip
+SECRETS = (
+    "password_file", "account_key_file", "sas_file", "client_secret_file", "secret_access_key_file",
+    "session_token_file", "service_account_key_file",
+)  # fmt: skip
 HIDDEN = "[secret]"
 
 _PRINCIPAL = frozenset({"tenant_id", "client_id", "client_secret_file"})
+_AWS_KEYS = frozenset({"access_key_id", "secret_access_key_file"})
+_AWS = (
+    _AWS_KEYS,
+    _AWS_KEYS | {"session_token_file"},
+    frozenset({"profile"}),
+    frozenset({"instance_role"}),
+)
 _ACCEPTED = {
     "smb": (
         frozenset({"username", "password_file"}),
@@ -28,6 +44,20 @@ _ACCEPTED = {
     ),
     "azure-page-blob": (frozenset({"account_key_file"}), frozenset({"sas_file"}), _PRINCIPAL),
     "azure-disk": (_PRINCIPAL,),
+    "aws-snapshot": tuple(
+        base | role
+        for base in _AWS
+        for role in (
+            frozenset[str](),
+            frozenset({"role_arn"}),
+            frozenset({"role_arn", "external_id"}),
+        )
+    ),
+    "gcp-image": (
+        frozenset({"service_account_key_file"}),
+        frozenset({"appliance_credential"}),
+        frozenset({"instance"}),
+    ),
 }
 
 

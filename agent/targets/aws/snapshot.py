@@ -82,15 +82,8 @@ class SnapshotDisk:
     """One snapshot being written."""
 
     def __init__(
-        self,
-        target: "AwsSnapshotTarget",
-        building: Building,
-        wire: EbsWire,
-        resource: Resource,
-        *,
-        resumed: bool,
+        self, building: Building, wire: EbsWire, resource: Resource, *, resumed: bool
     ) -> None:
-        self._target = target
         self._building = building
         self._wire = wire
         self._sealed = resource.get("State") == "completed"
@@ -113,7 +106,7 @@ class SnapshotDisk:
         """Complete the snapshot: the service compares its digests of all blocks with ours."""
         if self._sealed:
             return
-        count, checksum = await self._target.blocking(lambda: linear_checksum(digest))
+        count, checksum = await self._building.control.blocking(lambda: linear_checksum(digest))
         control, snapshot = self._building.control, self._building.snapshot
         try:
             await control.call(
@@ -218,10 +211,6 @@ class AwsSnapshotTarget:
         self._sender = Sender(http)
         self._signer = Signer(ref.region, "ebs")
         self._session: aiohttp.ClientSession | None = None
-
-    async def blocking(self, work: Callable[[], tuple[int, str]]) -> tuple[int, str]:
-        """Run work on the digests off the loop."""
-        return await self._control.blocking(work)
 
     async def open(self, spec: DiskSpec, intents: IntentLog) -> SnapshotDisk:
         """Start the snapshot, or find this line's own."""
@@ -356,7 +345,7 @@ class AwsSnapshotTarget:
             self._clock() + max(0.0, UNSEEN_S - max(0.0, age_s)),
             self._retrier,
         )
-        return SnapshotDisk(self, building, wire, resource, resumed=resumed)
+        return SnapshotDisk(building, wire, resource, resumed=resumed)
 
     def _reading(self) -> aiohttp.ClientSession:
         """The session for reading back; made on first use, on the job's loop."""

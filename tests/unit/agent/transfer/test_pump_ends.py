@@ -9,6 +9,7 @@ import pytest
 
 from agent.errors import Cancelled, Permanent, Retryable
 from agent.threads import Pool
+from agent.transfer import crew
 from agent.transfer import pump as pump_module
 from agent.transfer.gate import Gate
 from agent.transfer.pump import Pump
@@ -202,8 +203,8 @@ class SlowDisk(MemoryDisk):
 
 @pytest.mark.parametrize("side", ["source", "target", "limit"])
 async def test_a_stalled_copy_names_the_side_that_it_waits_for(monkeypatch, side):
-    monkeypatch.setattr(pump_module, "TICK_S", 0.01)
-    monkeypatch.setattr(pump_module, "STALL_S", 0.01)
+    monkeypatch.setattr(crew, "TICK_S", 0.01)
+    monkeypatch.setattr(crew, "STALL_S", 0.01)
     gate, told = threading.Event(), []
 
     def progress(stats):

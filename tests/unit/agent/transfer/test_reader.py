@@ -82,8 +82,12 @@ def test_a_block_that_is_zero_only_at_its_start_is_sent():
 
 def test_the_services_checksum_is_made_of_the_span():
     dev, data = device((0, b"c" * DIGEST_BLOCK))
-    filled = fill(dev, (0, CHUNK), checksum=lambda view: hashlib.md5(view).hexdigest())
-    assert filled.spans[0].checksum == hashlib.md5(data[:DIGEST_BLOCK]).hexdigest()
+    filled = fill(
+        dev,
+        (0, CHUNK),
+        checksum=lambda view, digests: f"{hashlib.md5(view).hexdigest()}/{len(digests)}",
+    )
+    assert filled.spans[0].checksum == hashlib.md5(data[:DIGEST_BLOCK]).hexdigest() + "/32"
 
 
 def test_errors_of_the_device_go_up():
