@@ -34,7 +34,9 @@ class PlainBearer(SansIOHTTPPolicy[Any, Any]):
         request.http_request.headers["Authorization"] = self._header
 
 
-def compute_client(sim: AzureSim, token: str = "") -> ComputeManagementClient:
+def compute_client(
+    sim: AzureSim, token: str = "", *, verify: object = None
+) -> ComputeManagementClient:
     """Return the official client of the simulator's disks."""
     token = token or sim.token()
     return ComputeManagementClient(
@@ -45,6 +47,7 @@ def compute_client(sim: AzureSim, token: str = "") -> ComputeManagementClient:
         authentication_policy=PlainBearer(token),
         polling_interval=0,
         retry_total=0,
+        **({} if verify is None else {"connection_verify": str(verify)}),
     )
 
 

@@ -1,40 +1,16 @@
-"""The Azure simulator in a thread of its own, for tests that drive it by synchronous SDKs and by processes."""
+"""The Azure simulator in a thread of its own, and footers of fixed VHDs made by hand."""
 
-import asyncio
 import struct
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 from appliance.sim.azure import AzureSim
+from tests.support.simthread import running_sim
 
-START_SECONDS = 60.0
 
-
-@contextmanager
-def running_azure(**options: Any) -> Iterator[AzureSim]:
+def running_azure(**options: Any) -> AbstractContextManager[AzureSim]:
     """Run a simulator while the block runs."""
-    started = threading.Event()
-    found: dict[str, Any] = {}
-
-    async def serve() -> None:
-        try:
-            async with AzureSim(**options) as sim:
-                found.update(sim=sim, loop=asyncio.get_running_loop(), stop=asyncio.Event())
-                started.set()
-                await found["stop"].wait()
-        finally:
-            started.set()
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),), daemon=True)
-    thread.start()
-    assert started.wait(START_SECONDS)
-    try:
-        yield found["sim"]
-    finally:
-        found["loop"].call_soon_threadsafe(found["stop"].set)
-        thread.join(START_SECONDS)
+    return running_sim(AzureSim, **options)
 
 
 def vhd_footer(size: int, **changes: int | bytes) -> bytes:

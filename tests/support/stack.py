@@ -58,7 +58,7 @@ class Stack:
 
     def __init__(
         self, folder: Path, *, endpoints: tuple[str, ...] = ("*",), way: Way | None = None,
-        port: int = 0,
+        port: int = 0, cloud_ca: Path | None = None,
     ) -> None:  # fmt: skip
         """Make keys and configuration; nothing runs yet."""
         self.folder = folder / "stack"
@@ -71,7 +71,7 @@ class Stack:
         direct = f"{'https' if way else 'http'}://127.0.0.1:{self.port}"
         self.url = f"https://{way.host}:{self.port}" if way else direct
         self._rewrite_control_plane(direct)
-        self._write_agent(endpoints)
+        self._write_agent(endpoints, cloud_ca)
         self._processes = Processes(self.folder / "logs")
         self._starts = 0
 
@@ -298,9 +298,10 @@ class Stack:
         secret = self.keys / "proxy.secret"
         return f'proxy = "{self.way.proxy}"\nproxy_credentials_file = "{secret}"\n'
 
-    def _write_agent(self, endpoints: tuple[str, ...]) -> None:
+    def _write_agent(self, endpoints: tuple[str, ...], cloud_ca: Path | None) -> None:
         listed = ", ".join(f'"{endpoint}"' for endpoint in endpoints)
         path = f'ca_file = "{self.way.ca_file}"\n{self._proxy()}' if self.way else ""
+        uploads = f'ca_file = "{cloud_ca}"\n' if cloud_ca else path
         text = f"""\
 state_dir = "{self.folder / "state"}"
 [relay]
@@ -316,5 +317,5 @@ disks = "{self.share}"
 cloud = "{self.cloud}"
 [uploads]
 service_checksum = false
-{path}"""
+{uploads}"""
         (self.folder / "agent.toml").write_text(text)
