@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from queue import SimpleQueue
 from typing import Protocol
 
 from agent.errors import Retryable, Throttled
@@ -95,7 +96,8 @@ class Pump:
 
     _stop: Stop = field(default_factory=Stop)
     _gate: Gate = field(init=False)
-    _reading: threading.Semaphore = field(init=False)
+    _reading: "SimpleQueue[None]" = field(default_factory=SimpleQueue)
+    """A token for each worker that may read: in C, where a semaphore in Python costs 64 workers a core."""
     _workers: list[At] = field(init=False)
     _news: deque[Callable[[], None]] = field(default_factory=deque)
     _items: Iterator[Chunk | Gap] = field(init=False)
@@ -108,7 +110,8 @@ class Pump:
         self._gate = Gate(
             start=limits.inflight_start, most=limits.inflight_max, now=self.retrier.now
         )
-        self._reading = threading.Semaphore(self.readers)
+        for _ in range(self.readers):
+            self._reading.put(None)
         self._workers = [At.READING] * limits.inflight_max
         self._finished_cells = bytearray(-(-self.source.size // chunk))
         self._items = plan_chunks(self.source.extents(0, self.source.size), self.source.size, chunk)
@@ -180,13 +183,16 @@ class Pump:
     def _work(self, number: int) -> None:
         buffer = bytearray()
         while True:
-            with self._reading:
+            self._reading.get()
+            try:
                 self._stop.check()
                 chunk = self._next_chunk()
                 if chunk is None:
                     return
                 buffer = buffer or bytearray(self.chunk_size)
                 filled = self._read(chunk, buffer)
+            finally:
+                self._reading.put(None)
             with memoryview(buffer) as view:
                 for span in filled.spans:
                     self._put(number, chunk.offset, span, view)
