@@ -53,6 +53,12 @@ COMMANDS = (
     Command(
         "bundle", "appliance.cli.bundle", "collect facts for support, no secrets", extra="agent"
     ),
+    Command(
+        "permissions",
+        "appliance.cli.permissions",
+        "print the least role a cloud has to grant",
+        extra="agent",
+    ),
     Command("relay", "appliance.cli.relay", "run the relay", extra="relay"),
     Command("sim", "appliance.cli.sim", "run a strict simulator of a cloud", extra="agent"),
     Command("key", "appliance.cli.key", "make key files and sign key manifests"),

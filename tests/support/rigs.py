@@ -195,7 +195,8 @@ class AwsRig(Rig):
         state = self.sim.vault.state
         snapshots = [s.id for s in state.snapshots.values() if s.client_token]
         images = [i.id for i in state.images.values() if i.owner == "self"]
-        return [*snapshots, *images, *state.volumes, *state.instances]
+        running = [i.id for i in state.instances.values() if i.state != "terminated"]
+        return [*snapshots, *images, *state.volumes, *running]
 
     def wrong_credential(self) -> dict[str, str]:
         return {**self.sim.keys(), "secret_access_key": "wrong"}

@@ -156,6 +156,11 @@ class AzureSim(Simulator):
         self.vault.state.voided = sorted(self._voided)
         self.vault.save()
 
+    def set_permissions(self, granted: list[str] | None) -> None:
+        """Hold every caller of ARM to these actions; None grants everything."""
+        self.vault.state.granted = granted
+        self.vault.save()
+
     def make_sas(
         self, container: str, blob: str = "", *, permissions: str = "rw", ttl: float = 3600.0
     ) -> str:

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from appliance.sim.azure import rights
 from appliance.sim.azure.armrequest import read_access, read_disk, read_group, read_tags
 from appliance.sim.azure.disks import Disks
 from appliance.sim.azure.footer import FOOTER_SIZE
@@ -73,6 +74,9 @@ class ArmPlane:
                 "The api-version query parameter (?api-version=) is required.",
             )
         self._operations.settle(call.now)
+        state = self._vault.state
+        client = state.identity.client_id
+        rights.require(self.operation(call), state.granted, client=client, scope=call.path)
         path = unquote(call.path)
         subscription = path.split("/")[2] if path.count("/") > 1 else ""
         if subscription != self._vault.state.identity.subscription:
@@ -90,6 +94,8 @@ class ArmPlane:
         group = _GROUP.fullmatch(path)
         if group:
             return await self._group(call, group[2])
+        if rights.PERMISSIONS.fullmatch(path) and call.method == "GET":
+            return _json(200, rights.listed(self._vault.state.granted))
         found = _DISKS.fullmatch(path)
         if found is None:
             raise Refusal(404, "InvalidResourceType", f"{call.method} {path} is not simulated.")

@@ -99,6 +99,8 @@ class State(msgspec.Struct):
     blobs: dict[str, BlobRecord] = {}
     disks: dict[str, DiskRecord] = {}
     voided: list[str] = []
+    granted: list[str] | None = None
+    """Actions that every caller of ARM may do; None: all."""
     next_file: int = 1
 
 

@@ -106,6 +106,8 @@ class ComputePlane:
     async def _insert(self, asked: dict[str, Any], now: float) -> Reply:
         self._tokens.allow("compute.images.create", "the project")
         name = str(asked.get("name", ""))
+        if asked.get("labels"):
+            self._tokens.allow("compute.images.setLabels", name)
         _check(asked, name)
         if name in self._shelf.state.images:
             message = f"The resource 'projects/x/global/images/{name}' already exists"

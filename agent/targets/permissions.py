@@ -1,0 +1,112 @@
+"""What each cloud has to allow for each purpose: the least role, as data. Sends nothing.
+
+Not written from memory: tests/e2e/test_permissions.py runs every target with exactly these against its simulator, and
+again without each single one, which has to fail and name it.
+"""
+
+from dataclasses import dataclass
+
+AWS_STRATEGIES = ("register-image", "import-image", "instance-swap", "snapshot-only")
+PURPOSES = ("upload",)
+CLOUDS = ("azure", "aws", "gcp")
+
+_AWS_SNAPSHOT = (
+    "ebs:StartSnapshot",
+    "ebs:PutSnapshotBlock",
+    "ebs:CompleteSnapshot",
+    "ebs:ListSnapshotBlocks",
+    "ebs:GetSnapshotBlock",
+    "ec2:CreateTags",
+    "ec2:DescribeImages",
+    "ec2:DescribeSnapshots",
+)
+_AWS_IMAGE = {
+    "register-image": ("ec2:RegisterImage",),
+    "import-image": ("ec2:ImportImage", "ec2:DescribeImportImageTasks"),
+    "instance-swap": (
+        "ec2:RunInstances",
+        "ec2:DescribeInstances",
+        "ec2:TerminateInstances",
+        "ec2:CreateVolume",
+        "ec2:DescribeVolumes",
+        "ec2:CreateReplaceRootVolumeTask",
+        "ec2:DescribeReplaceRootVolumeTasks",
+        "ec2:CreateImage",
+    ),
+    "snapshot-only": (),
+}
+_AWS_UNDO = {
+    "register-image": ("ec2:DeregisterImage",),
+    "import-image": ("ec2:DeregisterImage", "ec2:CancelImportTask"),
+    "instance-swap": ("ec2:DeregisterImage", "ec2:DeleteVolume"),
+    "snapshot-only": (),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a principal may do.
+
+    Attributes:
+        cloud: Whose names these are.
+        needed: Used by every upload that goes well.
+        undo: Used to take back what a cancelled or failed job made, and by `sweep`.
+        passes: AWS: the service role that may be handed over ("vmimport"), "" for none.
+    """
+
+    cloud: str
+    needed: tuple[str, ...]
+    undo: tuple[str, ...]
+    passes: str = ""
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Both, sorted."""
+        return tuple(sorted({*self.needed, *self.undo}))
+
+
+AZURE_DISK = Role(
+    "azure",
+    needed=(
+        "Microsoft.Compute/disks/beginGetAccess/action",
+        "Microsoft.Compute/disks/endGetAccess/action",
+        "Microsoft.Compute/disks/read",
+        "Microsoft.Compute/disks/write",
+        "Microsoft.Compute/locations/diskOperations/read",
+    ),
+    undo=("Microsoft.Compute/disks/delete",),
+)
+GCP_IMAGE = Role(
+    "gcp",
+    needed=(
+        "compute.globalOperations.get",
+        "compute.images.create",
+        "compute.images.get",
+        "compute.images.setLabels",
+        "storage.buckets.get",
+        "storage.multipartUploads.create",
+        "storage.multipartUploads.list",
+        "storage.objects.create",
+        "storage.objects.delete",
+        "storage.objects.get",
+    ),
+    undo=(
+        "compute.images.delete",
+        "storage.multipartUploads.abort",
+        "storage.multipartUploads.listParts",
+    ),
+)
+
+
+def aws_role(strategy: str) -> Role:
+    """Return what `aws-snapshot` needs with a strategy; all strategies together for ""."""
+    names = (strategy,) if strategy else AWS_STRATEGIES
+    needed = {*_AWS_SNAPSHOT, *(action for name in names for action in _AWS_IMAGE[name])}
+    undo = {"ec2:DeleteSnapshot", *(action for name in names for action in _AWS_UNDO[name])}
+    passes = "vmimport" if "import-image" in names else ""
+    return Role("aws", tuple(sorted(needed)), tuple(sorted(undo)), passes)
+
+
+def role_of(cloud: str, *, strategy: str = "") -> Role:
+    """Return the role for uploads to a cloud."""
+    return {"azure": AZURE_DISK, "gcp": GCP_IMAGE, "aws": aws_role(strategy)}[cloud]

@@ -1,0 +1,176 @@
+"""`imageport permissions`: print the least role that a cloud has to grant, ready for its own tools. Sends nothing."""
+
+import argparse
+import json
+from collections.abc import Callable
+from typing import Any
+
+from agent.targets.permissions import AWS_STRATEGIES, CLOUDS, PURPOSES, Role, role_of
+from appliance.cli import output
+from appliance.cli.exits import BadUsage, Exit
+
+NAME = "imageport-upload"
+_LATER = ("prepare", "publish")
+FORMATS = {
+    "azure": ("json", "bicep", "terraform"),
+    "aws": ("json", "terraform"),
+    "gcp": ("json", "terraform"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's arguments."""
+    parser.add_argument("cloud", choices=CLOUDS, help="whose role")
+    parser.add_argument(
+        "--for",
+        dest="purposes",
+        default="upload",
+        metavar="PURPOSE[,...]",
+        help="what the role is for (default: upload; prepare and publish come with their stages)",
+    )
+    parser.add_argument(
+        "--format",
+        default="json",
+        choices=("json", "bicep", "terraform", "powercli"),
+        help="json is what the cloud's own command takes (default)",
+    )
+    parser.add_argument(
+        "--strategy",
+        choices=AWS_STRATEGIES,
+        default="",
+        help="aws: only what this strategy needs (default: all of them)",
+    )
+    parser.add_argument(
+        "--scope",
+        default="",
+        metavar="ID",
+        help="azure: the resource group's id; gcp: the project (default: a placeholder to fill in)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the role."""
+    for purpose in args.purposes.split(","):
+        if purpose in _LATER:
+            raise BadUsage(f"--for {purpose}: this release has no such stage yet; known: upload")
+        if purpose not in PURPOSES:
+            raise BadUsage(f"--for {purpose}: known are {', '.join((*PURPOSES, *_LATER))}")
+    if args.format not in FORMATS[args.cloud]:
+        known = ", ".join(FORMATS[args.cloud])
+        raise BadUsage(f"--format {args.format}: {args.cloud} has {known}")
+    if args.strategy and args.cloud != "aws":
+        raise BadUsage("--strategy is for aws")
+    role = role_of(args.cloud, strategy=args.strategy)
+    output.answer(_WRITERS[args.cloud, args.format](role, args.scope).rstrip("\n"))
+    return Exit.OK
+
+
+def aws_policy(role: Role) -> dict[str, Any]:
+    """Return the IAM policy document."""
+    statements: list[dict[str, Any]] = [
+        {"Sid": "Upload", "Effect": "Allow", "Action": list(role.all), "Resource": "*"}
+    ]
+    if role.passes:
+        statements.append(
+            {
+                "Sid": "Import",
+                "Effect": "Allow",
+                "Action": "iam:PassRole",
+                "Resource": f"arn:aws:iam::*:role/{role.passes}",
+            }
+        )
+    return {"Version": "2012-10-17", "Statement": statements}
+
+
+def _aws_json(role: Role, _scope: str) -> str:
+    return json.dumps(aws_policy(role), indent=2)
+
+
+def _aws_terraform(role: Role, _scope: str) -> str:
+    policy = json.dumps(aws_policy(role), indent=2)
+    return f'resource "aws_iam_policy" "imageport" {{\n  name   = "{NAME}"\n  policy = <<-EOT\n{policy}\n  EOT\n}}'
+
+
+def _azure_json(role: Role, scope: str) -> str:
+    definition = {
+        "Name": NAME,
+        "IsCustom": True,
+        "Description": "Upload disks with imageport.",
+        "Actions": list(role.all),
+        "NotActions": [],
+        "DataActions": [],
+        "NotDataActions": [],
+        "AssignableScopes": [scope or "/subscriptions/SUBSCRIPTION/resourceGroups/GROUP"],
+    }
+    return json.dumps(definition, indent=2)
+
+
+def _azure_bicep(role: Role, _scope: str) -> str:
+    actions = "\n".join(f"          '{action}'" for action in role.all)
+    return f"""\
+targetScope = 'resourceGroup'
+
+resource imageport 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {{
+  name: guid(resourceGroup().id, '{NAME}')
+  properties: {{
+    roleName: '{NAME}'
+    description: 'Upload disks with imageport.'
+    type: 'CustomRole'
+    assignableScopes: [
+      resourceGroup().id
+    ]
+    permissions: [
+      {{
+        actions: [
+{actions}
+        ]
+      }}
+    ]
+  }}
+}}"""
+
+
+def _azure_terraform(role: Role, scope: str) -> str:
+    where = f'"{scope}"' if scope else "azurerm_resource_group.images.id"
+    return f"""\
+resource "azurerm_role_definition" "imageport" {{
+  name  = "{NAME}"
+  scope = {where}
+  permissions {{
+    actions = [
+{_quoted(role)}
+    ]
+  }}
+}}"""
+
+
+def _gcp_json(role: Role, _scope: str) -> str:
+    made = {"title": NAME, "stage": "GA", "includedPermissions": list(role.all)}
+    return json.dumps(made, indent=2)
+
+
+def _gcp_terraform(role: Role, scope: str) -> str:
+    return f"""\
+resource "google_project_iam_custom_role" "imageport" {{
+  role_id     = "{NAME.replace("-", "_")}"
+  title       = "{NAME}"
+  project     = "{scope or "PROJECT"}"
+  permissions = [
+{_quoted(role)}
+  ]
+}}"""
+
+
+def _quoted(role: Role) -> str:
+    return "\n".join(f'      "{action}",' for action in role.all)
+
+
+_WRITERS: dict[tuple[str, str], Callable[[Role, str], str]] = {
+    ("aws", "json"): _aws_json,
+    ("aws", "terraform"): _aws_terraform,
+    ("azure", "json"): _azure_json,
+    ("azure", "bicep"): _azure_bicep,
+    ("azure", "terraform"): _azure_terraform,
+    ("gcp", "json"): _gcp_json,
+    ("gcp", "terraform"): _gcp_terraform,
+}

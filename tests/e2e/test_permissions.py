@@ -1,0 +1,83 @@
+"""The least roles: with exactly them every upload ends well and is undone; without any one, it fails and names it."""
+
+from pathlib import Path
+
+import pytest
+
+from agent.errors import AgentError
+from agent.retry import RetryPolicy
+from agent.stages import plugins
+from agent.stages.upload import UploadStage
+from agent.targets.aws import building
+from agent.targets.gcp import compute
+from agent.targets.permissions import AWS_STRATEGIES, AZURE_DISK, GCP_IMAGE, Role, aws_role
+from appliance.cli.permissions import aws_policy
+from tests.support.aws_jobs import AwsJobs
+from tests.support.job_store import MemoryJobStore
+from tests.support.rigs import AwsRig, Rig, running
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(building, "POLL_S", 0.01)
+    monkeypatch.setattr(compute, "POLL_S", 0.01)
+    monkeypatch.setattr(
+        plugins, "RetryPolicy", lambda: RetryPolicy(base_s=0.01, cap_s=0.05, patience_s=10.0)
+    )
+
+
+def grant(rig: Rig, role: Role, *, without: str = "") -> None:
+    actions = [action for action in role.all if action != without]
+    if rig.kind == "aws-snapshot":
+        policy = aws_policy(Role("aws", tuple(actions), ()))
+        rig.sim.set_policy(policy)
+    else:
+        rig.sim.set_permissions(actions)
+
+
+def job(rig: Rig, strategy: str, **options):
+    if not isinstance(rig, AwsRig):
+        return rig.job(**options)
+    jobs = AwsJobs(rig.sim, rig.share, rig.ca_file)
+    linux = strategy in ("register-image", "snapshot-only")
+    target = {"strategy": strategy, "os_type": "Linux" if linux else "Windows"}
+    if strategy == "instance-swap":
+        target["swap"] = jobs.swap()
+    return jobs.snapshot_job(target=target, **options)
+
+
+CASES = {
+    "azure-disk": ("azure-disk", "", AZURE_DISK),
+    "gcp-image": ("gcp-image", "", GCP_IMAGE),
+    **{f"aws-{name}": ("aws-snapshot", name, aws_role(name)) for name in AWS_STRATEGIES},
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+async def test_the_least_role_is_enough_and_nothing_of_it_is_too_much(
+    case: tuple[str, str, Role], tmp_path: Path
+) -> None:
+    kind, strategy, role = case
+    async with running(kind, tmp_path) as rig:
+        store = MemoryJobStore()
+        grant(rig, role)
+        await UploadStage().run(job(rig, strategy, store=store))
+        assert await UploadStage().clean_up(job(rig, strategy, store=store)) == []
+        assert rig.left() == []
+        for number, action in enumerate(role.needed):
+            grant(rig, role, without=action)
+            store = MemoryJobStore()
+            with pytest.raises(AgentError) as caught:
+                await UploadStage().run(job(rig, strategy, store=store, origin=f"{number:032x}"))
+            assert caught.value.code == "target.forbidden", (action, str(caught.value))
+            assert action in str(caught.value)
+            grant(rig, role)
+            assert (
+                await UploadStage().clean_up(
+                    job(rig, strategy, store=store, origin=f"{number:032x}")
+                )
+                == []
+            )
+            assert rig.left() == [], action
