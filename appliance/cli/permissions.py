@@ -8,6 +8,7 @@ from typing import Any
 from agent.targets.permissions import AWS_STRATEGIES, CLOUDS, PURPOSES, Role, role_of
 from appliance.cli import output
 from appliance.cli.exits import BadUsage, Exit
+from appliance.cli.helppage import show_examples
 
 NAME = "imageport-upload"
 _LATER = ("prepare", "publish")
@@ -20,19 +21,25 @@ FORMATS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's arguments."""
+    show_examples(
+        parser,
+        "imageport permissions azure --format bicep > role.bicep",
+        "imageport permissions aws --strategy instance-swap > policy.json",
+        "imageport permissions gcp --scope my-project --format terraform",
+    )
     parser.add_argument("cloud", choices=CLOUDS, help="whose role")
     parser.add_argument(
         "--for",
         dest="purposes",
         default="upload",
         metavar="PURPOSE[,...]",
-        help="what the role is for (default: upload; prepare and publish come with their stages)",
+        help="what the role is for; prepare and publish come with their stages (default: upload)",
     )
     parser.add_argument(
         "--format",
         default="json",
         choices=("json", "bicep", "terraform", "powercli"),
-        help="json is what the cloud's own command takes (default)",
+        help="json is what the cloud's own command takes (default: json)",
     )
     parser.add_argument(
         "--strategy",

@@ -193,7 +193,8 @@ class AwsRig(Rig):
 
     def left(self) -> list[str]:
         state = self.sim.vault.state
-        snapshots = [s.id for s in state.snapshots.values() if s.client_token]
+        stock = {i.snapshot for i in state.images.values() if i.owner == "amazon"}
+        snapshots = [snapshot for snapshot in state.snapshots if snapshot not in stock]
         images = [i.id for i in state.images.values() if i.owner == "self"]
         running = [i.id for i in state.instances.values() if i.state != "terminated"]
         return [*snapshots, *images, *state.volumes, *running]

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from agent.errors import Permanent
 from agent.targets.aws.building import BYOL, WINDOWS, Building, StrategyRefused, wait_for
-from agent.targets.aws.inventory import IMAGE, IMPORT, specification
+from agent.targets.aws.inventory import IMAGE, IMPORT, snapshots_of, specification
 from agent.targets.base import Artifact
 from protocol.ops import AwsSnapshot
 
@@ -60,9 +60,9 @@ class ImportImage:
         image_id = await self._wait(building, task_id)
         await intents.record(building.intent(IMAGE))
         await intents.created(building.intent(IMAGE), image_id)
-        await building.inventory.tag([image_id], building.tags())
-        await intents.removed(building.intent(IMPORT))  # it ended
         image = await building.wait_for_image(image_id)
+        await building.inventory.tag([image_id, *snapshots_of(image)], building.tags())
+        await intents.removed(building.intent(IMPORT))  # it ended
         usage = BYOL if ref.license == "byol" else WINDOWS
         edited = "AWS VM Import changed drivers, registry and services inside the guest"
         return await building.artifact(image, usage, strategy=self.name, edited=edited)

@@ -104,6 +104,12 @@ def tags_of(resource: Resource) -> dict[str, str]:
     return {str(tag["Key"]): str(tag.get("Value", "")) for tag in resource.get("Tags", [])}
 
 
+def snapshots_of(image: Resource) -> list[str]:
+    """Return the snapshots behind an AMI."""
+    mappings = image.get("BlockDeviceMappings", [])
+    return [str(m["Ebs"]["SnapshotId"]) for m in mappings if m.get("Ebs", {}).get("SnapshotId")]
+
+
 def tag_list(tags: dict[str, str]) -> list[dict[str, str]]:
     """Return tags as the service takes them."""
     return [{"Key": key, "Value": value} for key, value in tags.items()]

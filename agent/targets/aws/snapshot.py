@@ -18,12 +18,12 @@ from agent.secrets import Secret
 from agent.targets.aws.building import Building, Strategy, wait_for
 from agent.targets.aws.control import AwsControl
 from agent.targets.aws.credentials import AwsAccess, check_secret
+from agent.targets.aws.discarding import Discarder
 from agent.targets.aws.ebs import BLOCK, UNSEEN_S, EbsWire, linear_checksum, volume_gib
 from agent.targets.aws.importing import ImportImage
 from agent.targets.aws.inventory import (
     FINAL,
     IMAGE,
-    IMPORT,
     SNAPSHOT,
     STATE,
     UNVERIFIED,
@@ -37,7 +37,7 @@ from agent.targets.aws.inventory import (
 )
 from agent.targets.aws.register import RegisterImage
 from agent.targets.aws.sigv4 import Signer
-from agent.targets.aws.swap import InstanceSwap, remove
+from agent.targets.aws.swap import InstanceSwap
 from agent.targets.base import Artifact, Checksum, DiskSpec, Intent, IntentLog, TargetLimits
 from agent.targets.errors import ContentDiffers, DiskLost, SizeDiffers, TargetRefused
 from agent.targets.http.sender import Sender
@@ -236,19 +236,7 @@ class AwsSnapshotTarget:
 
     async def discard(self, intent: Intent, object_id: str, tagger: Tagger) -> str | None:
         """Delete one object of this line that nothing uses."""
-        if intent.kind == IMPORT:
-            return await self._cancel_import(object_id)
-        if object_id:
-            resource = await self._inventory.get(intent.kind, object_id)
-        else:
-            resource = await self._inventory.of_line(intent, tagger)
-        if resource is None:
-            return None
-        found = id_of(intent.kind, resource)
-        where = f"{intent.kind.removeprefix('aws.')} {found} in {self._ref.region}"
-        if not tagger.is_this_line(tags_of(resource), intent.scope, intent.name):
-            return f"{where} carries another owner tag"
-        return await self._delete(intent.kind, found, where)
+        return await Discarder(self._control, self._inventory, tagger).discard(intent, object_id)
 
     async def close(self) -> None:
         """Close the sessions."""
@@ -282,7 +270,9 @@ class AwsSnapshotTarget:
         for snapshot in await self._inventory.named(SNAPSHOT, name):
             tags = tags_of(snapshot)
             if tagger.read(tags, scope, name) is not None and tags.get(STATE) != FINAL:
-                await self._delete(SNAPSHOT, id_of(SNAPSHOT, snapshot), name)
+                await self._control.call(
+                    "ec2", "delete_snapshot", SnapshotId=id_of(SNAPSHOT, snapshot)
+                )
 
     # --- making -------------------------------------------------------------------------------------------
 
@@ -352,32 +342,6 @@ class AwsSnapshotTarget:
         if self._session is None:
             self._session = make_session(self._http, connections=_READERS)
         return self._session
-
-    # --- deleting -----------------------------------------------------------------------------------------
-
-    async def _delete(self, kind: str, object_id: str, where: str) -> str | None:
-        if kind == IMAGE:
-            await self._control.call("ec2", "deregister_image", ImageId=object_id)
-        elif kind == SNAPSHOT:
-            users = await self._users(object_id)
-            if users:
-                return f"{where} is used by {users}"
-            await self._control.call("ec2", "delete_snapshot", SnapshotId=object_id)
-        else:
-            await remove(self._control, self._inventory, kind, object_id)
-        return None
-
-    async def _users(self, snapshot: str) -> str:
-        filters = [{"Name": "block-device-mapping.snapshot-id", "Values": [snapshot]}]
-        answer = await self._control.call(
-            "ec2", "describe_images", Owners=["self"], Filters=filters
-        )
-        return ", ".join(str(image["ImageId"]) for image in answer.get("Images", []))
-
-    async def _cancel_import(self, task: str) -> str | None:
-        if task:
-            await self._control.call("ec2", "cancel_import_task", ImportTaskId=task)
-        return None
 
 
 def _check(resource: Resource, intent: Intent, spec: DiskSpec) -> None:

@@ -7,11 +7,13 @@ are deleted. The AMI keeps the instance's billing code, and nothing edits the gu
 from typing import Any, ClassVar
 
 from agent.targets.aws.building import WINDOWS, Building, StrategyRefused, require, wait_for
+from agent.targets.aws.control import AwsControl
 from agent.targets.aws.inventory import (
     IMAGE,
     INSTANCE,
     VOLUME,
     WRITING,
+    Inventory,
     Resource,
     id_of,
     specification,
@@ -168,11 +170,11 @@ def _volume_name(building: Building) -> str:
     return f"{building.name}-root"
 
 
-async def remove(control: Any, inventory: Any, kind: str, object_id: str) -> None:
+async def remove(control: AwsControl, inventory: Inventory, kind: str, object_id: str) -> None:
     """Delete an instance or a volume, and wait until it is gone."""
     if kind == INSTANCE:
         await control.call("ec2", "terminate_instances", InstanceIds=[object_id])
-    elif await inventory.get(kind, object_id) is not None:
+    elif await inventory.get(kind, object_id) is not None:  # an instance may have taken it along
         await control.call("ec2", "delete_volume", VolumeId=object_id)
 
     async def gone() -> bool | None:

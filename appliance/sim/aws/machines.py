@@ -233,8 +233,11 @@ class Machines:
 
     def _swap(self, task: Task) -> None:
         state, facts = self._vault.state, task.facts
-        instance, volume = state.instances[facts["instance"]], state.volumes[facts["volume"]]
-        old = state.volumes[facts["old"]]
+        instance, volume = state.instances[facts["instance"]], state.volumes.get(facts["volume"])
+        old = state.volumes.get(facts["old"])
+        if volume is None or old is None or instance.state != "running":
+            task.done, task.failed = True, "failed"
+            return
         old.instance, volume.instance = "", instance.id
         instance.root_volume = volume.id
         if facts["delete"] == "true":
@@ -246,7 +249,7 @@ class Machines:
         return {
             "replaceRootVolumeTaskId": task.id,
             "instanceId": task.facts["instance"],
-            "taskState": "succeeded" if task.done else "in-progress",
+            "taskState": task.failed or ("succeeded" if task.done else "in-progress"),
             "startTime": "2026-01-01T00:00:00Z",
             "deleteReplacedRootVolume": task.facts["delete"] == "true",
             "tagSet": tag_set(task.tags),
