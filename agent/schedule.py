@@ -24,6 +24,7 @@ from protocol.ops import (
     AzurePageBlob,
     GcpImage,
     LocalTarget,
+    PreflightArgs,
     UploadArgs,
     parse_args,
 )
@@ -93,7 +94,7 @@ def claim_of(command: Command) -> Claim:
         args = parse_args(command.op, command.args_v, command.args)
     except ProtocolError:  # of a newer release that was taken back: no stage here can run it either
         return ()
-    if not isinstance(args, UploadArgs):
+    if not isinstance(args, UploadArgs) or isinstance(args, PreflightArgs):
         return ()
     place: Claim
     match args.target:

@@ -197,6 +197,10 @@ class UploadArgs(Layout, frozen=True, kw_only=True):
     timeout_s: Annotated[int, msgspec.Meta(ge=60, le=30 * 24 * 3600)] = 7 * 24 * 3600
 
 
+class PreflightArgs(UploadArgs, frozen=True, kw_only=True):
+    """op `preflight`, args_v 1: what such an upload would do, need and cost; it touches nothing."""
+
+
 class CancelArgs(Layout, frozen=True, kw_only=True):
     """op `cancel`, args_v 1: end another command; carried out in its acceptance transaction."""
 
@@ -222,10 +226,13 @@ class SetLimitsArgs(Layout, frozen=True, kw_only=True):
     bandwidth: Annotated[int, msgspec.Meta(ge=64 * 1024, le=2**40)] | None = None
 
 
-OpArgs: TypeAlias = UploadArgs | CancelArgs | SweepArgs | DiagnosticsArgs | SetLimitsArgs
+OpArgs: TypeAlias = (
+    UploadArgs | PreflightArgs | CancelArgs | SweepArgs | DiagnosticsArgs | SetLimitsArgs
+)
 
 OPS: dict[tuple[str, int], type[OpArgs]] = {
     ("upload", 1): UploadArgs,
+    ("preflight", 1): PreflightArgs,
     ("cancel", 1): CancelArgs,
     ("sweep", 1): SweepArgs,
     ("diagnostics", 1): DiagnosticsArgs,

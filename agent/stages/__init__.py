@@ -9,6 +9,7 @@ __all__ = ["Services", "Stage", "StageContext", "StageOutcome", "load"]
 
 REGISTRY = {
     "upload": "agent.stages.upload",
+    "preflight": "agent.stages.preflight",
     "sweep": "agent.stages.sweep",
     "diagnostics": "agent.stages.diagnostics",
 }

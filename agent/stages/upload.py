@@ -31,6 +31,7 @@ from agent.targets.base import (
 from agent.targets.errors import ContentDiffers, SizeUnsupported
 from agent.targets.tags import Tagger
 from agent.transfer.errors import VerifyMismatch
+from agent.transfer.rates import note_rate
 from agent.transfer.verify import Verified
 from imaging.digest import DIGEST_BLOCK, DigestBuilder
 from imaging.units import round_up
@@ -45,12 +46,12 @@ class UploadStage:
 
     async def run(self, job: StageContext) -> StageOutcome:
         """Upload, or go on with it."""
-        args = _narrow(job)
+        args = narrow(job)
         async with _source(job, args) as source, _target(job, args) as target:
             _require_same_source(job, source)
             if (job.journal.load_checkpoint() or {}).get("rejected"):
                 await _discard(job, target)  # what cannot go is refused by `open`, by name
-            spec = _spec(job, args, source, target.limits)
+            spec = spec_for(job, args, source, target.limits)
             disk = await target.open(spec, job.journal)
             try:
                 with closing(DigestBuilder(source.image.size, folder=job.config.state)) as digest:
@@ -60,7 +61,7 @@ class UploadStage:
 
     async def clean_up(self, job: StageContext) -> list[str]:
         """Delete what this line of jobs created."""
-        async with _target(job, _narrow(job)) as target:
+        async with _target(job, narrow(job)) as target:
             return await _discard(job, target)
 
 
@@ -96,6 +97,9 @@ async def _send_and_prove(run: UploadRun, way: Way) -> _Done:
         await run.source.check_unchanged()
         await job.journal.flush()
         run.root = await run.source.run(run.digest.root)
+    note_rate(
+        job.config.state, run.target.kind, stats.sent, run.seconds[TRANSFER], now_ms=job.now_ms()
+    )
     try:
         await way.seal()
         with run.step(VERIFY):
@@ -180,7 +184,8 @@ def _outcome(run: UploadRun, done: _Done, artifact: Artifact) -> StageOutcome:
     return StageOutcome((output,), done.root, report)
 
 
-def _spec(job: StageContext, args: UploadArgs, source: Source, limits: TargetLimits) -> DiskSpec:
+def spec_for(job: StageContext, args: UploadArgs, source: Source, limits: TargetLimits) -> DiskSpec:
+    """Return the disk to make of a source; raises SizeUnsupported."""
     size = source.image.size
     padded = max(round_up(size, limits.granularity), round_up(limits.min_size, limits.granularity))
     if padded > limits.max_size:
@@ -196,7 +201,8 @@ def _tagger(job: StageContext) -> Tagger:
     return Tagger(job.tag_key, job.appliance, job.origin, job.attempt)
 
 
-def _narrow(job: StageContext) -> UploadArgs:
+def narrow(job: StageContext) -> UploadArgs:
+    """Return the arguments of an upload, or of a preflight for one."""
     if not isinstance(job.args, UploadArgs):
         raise UploadArgsExpected(f"the upload stage was given {type(job.args).__name__}")
     return job.args

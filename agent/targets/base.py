@@ -215,6 +215,23 @@ class ArchiveDisk(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Preflight:
+    """What a target would do with a disk, found out without creating anything.
+
+    Attributes:
+        name: Which name the disk would get.
+        objects: What would be created, in words for people, in order; "temporary" where it goes again.
+        missing: Permissions that the credential lacks, by the cloud's names.
+        unprobed: Permissions that the cloud offers no harmless way to ask for.
+    """
+
+    name: str
+    objects: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    unprobed: tuple[str, ...] = ()
+
+
 class DiskTarget(Protocol):
     """One kind of target, connected with one credential for one job."""
 
@@ -227,6 +244,14 @@ class DiskTarget(Protocol):
         Raises:
             Permanent `target.exists` when an object of that name is there and `if_exists` is fail;
             `target.size-differs`, `target.not-ours`, ... each with its own code.
+        """
+        ...
+
+    async def preflight(self, spec: DiskSpec) -> Preflight:
+        """Say what `open` to `finish` would do; creates, writes and deletes nothing.
+
+        Raises:
+            As `open`, for what would stop the job at once.
         """
         ...
 

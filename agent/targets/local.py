@@ -13,7 +13,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from agent.targets.base import Artifact, Checksum, DiskSpec, Intent, IntentLog, TargetLimits
+from agent.targets.base import (
+    Artifact,
+    Checksum,
+    DiskSpec,
+    Intent,
+    IntentLog,
+    Preflight,
+    TargetLimits,
+)
 from agent.targets.errors import (
     DiskLost,
     SizeDiffers,
@@ -134,6 +142,17 @@ class LocalTarget:
             return LocalDisk(self, name, meta, resumed=False)
         self._check(name, meta, spec, known)
         return LocalDisk(self, name, meta, resumed=True)
+
+    async def preflight(self, spec: DiskSpec) -> Preflight:
+        """Look which name is free."""
+        choice = await choose_name(
+            self._name,
+            spec.if_exists,
+            known=lambda _name: False,
+            look=lambda name: self._look(name, spec.tagger),
+            can_replace=True,
+        )
+        return Preflight(choice.name, (f"file {self.data_path(choice.name, final=True)}",))
 
     async def discard(self, intent: Intent, object_id: str, tagger: Tagger) -> str | None:
         """Delete an unfinished or finished disk of this line."""

@@ -11,8 +11,9 @@ import msgspec
 from appliance.cli import output
 from appliance.cli.exits import Exit
 from appliance.cli.helppage import add_verb
+from appliance.cli.imageplan import show_plan
 from appliance.cli.job import add_client_arguments, follow, whole_id, with_client
-from appliance.cli.spec import load_upload, without_secrets
+from appliance.cli.spec import load_upload
 from appliance.cli.speckeys import BadSpec, in_file
 from protocol.errors import BadField
 from protocol.jobspec import JobSpec, read_args
@@ -48,7 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which image, from where, to where (docs/jobspec.md); - is standard input",
     )
     upload.add_argument(
-        "--plan", action="store_true", help="show what would be ordered; send nothing"
+        "--plan",
+        action="store_true",
+        help="show what would be ordered, and what the appliance finds that it would make, need and cost",
+    )
+    upload.add_argument(
+        "--offline", action="store_true", help="with --plan: ask nobody, look at the spec only"
     )
     upload.add_argument(
         "--retry",
@@ -67,9 +73,8 @@ def run(args: argparse.Namespace) -> int:
     except BadSpec as err:
         raise in_file(args.spec, err) from err
     if args.plan:
-        return _plan(
-            spec if args.retry is None else {**spec, "retry_of": args.retry}, as_json=args.json
-        )
+        shown = spec if args.retry is None else {**spec, "retry_of": args.retry}
+        return show_plan(shown, args, order=spec)
 
     async def order(client: "Client", relay: "RelayClient") -> int:
         if args.retry is not None:
@@ -117,28 +122,3 @@ def _unsealed(args: dict[str, Any]) -> dict[str, Any]:
         else value
         for key, value in args.items()
     }
-
-
-def _one_line(value: object) -> str:
-    if not isinstance(value, dict):
-        return str(value)
-    return ", ".join(f"{key} {inner}" for key, inner in value.items() if key != "credential")
-
-
-def _plan(spec: dict[str, Any], *, as_json: bool) -> int:
-    shown = without_secrets(spec)
-    if as_json:
-        output.answer_json("image-plan/1", shown)
-        return Exit.OK
-    rows = [("appliance", str(shown["appliance"])), ("op", "upload")]
-    rows += [(name, _one_line(value)) for name, value in shown["args"].items()]
-    rows += [
-        (name, str(shown[name]))
-        for name in ("workflow", "valid_s", "start_by_s", "retry_of")
-        if name in shown
-    ]
-    output.answer_properties(rows)
-    output.note(
-        "nothing was sent (--plan); the appliance checks share, image and target when the job starts"
-    )
-    return Exit.OK

@@ -32,6 +32,7 @@ class Call:
         client: Peer address.
         length: Content-Length, None when the header is missing.
         now: Seconds since the epoch at which the request arrived.
+        repeated: The query again, with every value of each name.
         marks: What injected faults want done to the stored data (`Mark`).
     """
 
@@ -46,6 +47,7 @@ class Call:
     body: Body
     now: float
     marks: set[str] = field(default_factory=set)
+    repeated: Mapping[str, list[str]] = field(default_factory=dict)
 
     def header(self, name: str) -> str:
         """Return a header's value, "" when it is missing."""

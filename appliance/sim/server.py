@@ -133,6 +133,7 @@ class SimServer:
             length=request.content_length,
             body=_Body(request, self._body_most),
             now=self._clock(),
+            repeated={name: request.query.getall(name) for name in query},
         )
 
     async def _faulty(

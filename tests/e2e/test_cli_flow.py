@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import sqlite3
 import subprocess
 from collections.abc import Iterator
@@ -58,13 +59,42 @@ def test_an_upload_is_followed_to_its_end(stack: Stack) -> None:
     assert (stack.cloud / "one.raw").read_bytes() == (stack.share / "a.raw").read_bytes()
 
 
-def test_a_plan_sends_nothing(stack: Stack) -> None:
+def test_a_plan_makes_nothing_and_says_what_would_be(stack: Stack) -> None:
+    spec = write_spec(stack, disk="two")
+    done = cli(stack, "image", "upload", "--spec", spec, "--plan", "--json")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert shown["schema"] == "image-plan/1"
+    plan = shown["plan"]
+    assert plan["objects"] == [f"file {stack.cloud / 'two.raw'}"]
+    assert plan["problems"] == plan["missing"] == []
+    assert plan["bytes"] == (stack.share / "a.raw").stat().st_size
+    assert not list(stack.cloud.glob("two*"))
+    text = cli(stack, "image", "upload", "--spec", spec, "--plan").stdout
+    assert "creates:" in text
+    assert "sends:" in text
+
+
+def test_a_plan_offline_asks_nobody(stack: Stack) -> None:
     before = cli(stack, "job", "list", "--json").stdout
-    done = cli(
-        stack, "image", "upload", "--spec", write_spec(stack, disk="two"), "--plan", "--json"
-    )
-    assert json.loads(done.stdout)["schema"] == "image-plan/1"
+    spec = write_spec(stack, disk="two")
+    done = cli(stack, "image", "upload", "--spec", spec, "--plan", "--offline", "--json")
+    assert json.loads(done.stdout)["plan"] is None
     assert cli(stack, "job", "list", "--json").stdout == before
+
+
+def test_a_plan_names_what_would_stop_the_job(stack: Stack) -> None:
+    (stack.cloud / "taken.raw").write_bytes(b"x" * 512)
+    spec = write_spec(stack, disk="taken")
+    done = cli(stack, "image", "upload", "--spec", spec, "--plan")
+    assert done.returncode == 1
+    assert "target.exists" in done.stdout
+    assert "fix:" in done.stdout
+    gone = cli(
+        stack, "image", "upload", "--spec", write_spec(stack, disk="x", path="gone.raw"), "--plan"
+    )
+    assert gone.returncode == 1
+    assert "share.not-found" in gone.stdout
 
 
 def test_a_failed_job_says_code_and_fix_and_ends_with_one(stack: Stack) -> None:
@@ -82,7 +112,7 @@ def test_a_failed_job_is_retried_once_and_goes_on(stack: Stack) -> None:
     assert cli(stack, "job", "watch", failed).returncode == 1
     (stack.share / "later.raw").write_bytes(random.Random(3).randbytes(MiB))
     plan = cli(stack, "image", "upload", "--spec", spec, "--retry", failed[:9], "--plan")
-    assert f"retry_of:   {failed[:9]}" in plan.stdout
+    assert re.search(rf"retry_of: +{failed[:9]}\n", plan.stdout)
     done = cli(stack, "image", "upload", "--spec", spec, "--retry", failed[:9], "--watch")
     assert done.returncode == 0, done.stderr
     assert (stack.cloud / "later.raw").read_bytes() == (stack.share / "later.raw").read_bytes()

@@ -123,8 +123,10 @@ class Strategy(Protocol):
     """One way from a snapshot to an AMI."""
 
     name: ClassVar[str]
-    actions: ClassVar[tuple[str, ...]]
-    """IAM actions that it needs, beyond those of the snapshot."""
+
+    def objects(self, name: str) -> list[str]:
+        """Return what it would create, in words for people."""
+        ...
 
     def check(self, ref: AwsSnapshot) -> None:
         """Raise StrategyRefused if it cannot make what `ref` asks for."""

@@ -24,12 +24,10 @@ class ImportImage:
     """See the module."""
 
     name: ClassVar[str] = "import-image"
-    actions: ClassVar[tuple[str, ...]] = (
-        "ec2:ImportImage",
-        "ec2:DescribeImportImageTasks",
-        "ec2:CancelImportTask",
-        "ec2:DeregisterImage",
-    )
+
+    def objects(self, name: str) -> list[str]:
+        """See `Strategy`."""
+        return [f"import task {name} (temporary)", f"AMI {name}, with a snapshot of its own"]
 
     def check(self, ref: AwsSnapshot) -> None:
         """Windows, in a boot mode that VM Import takes."""

@@ -12,7 +12,10 @@ class RegisterImage:
     """See the module."""
 
     name: ClassVar[str] = "register-image"
-    actions: ClassVar[tuple[str, ...]] = ("ec2:RegisterImage", "ec2:DeregisterImage")
+
+    def objects(self, name: str) -> list[str]:
+        """See `Strategy`."""
+        return [f"AMI {name}"]
 
     def check(self, ref: AwsSnapshot) -> None:
         """Linux only."""

@@ -35,14 +35,24 @@ from agent.targets.aws.inventory import (
     specification,
     tags_of,
 )
+from agent.targets.aws.probing import lacking
 from agent.targets.aws.register import RegisterImage
 from agent.targets.aws.sigv4 import Signer
 from agent.targets.aws.swap import InstanceSwap
-from agent.targets.base import Artifact, Checksum, DiskSpec, Intent, IntentLog, TargetLimits
+from agent.targets.base import (
+    Artifact,
+    Checksum,
+    DiskSpec,
+    Intent,
+    IntentLog,
+    Preflight,
+    TargetLimits,
+)
 from agent.targets.errors import ContentDiffers, DiskLost, SizeDiffers, TargetRefused
 from agent.targets.http.sender import Sender
 from agent.targets.http.settings import HttpSettings, make_session
 from agent.targets.naming import Found, choose_name
+from agent.targets.permissions import aws_role
 from agent.targets.tags import Tagger
 from agent.threads import Stop
 from imaging.digest import DigestBuilder
@@ -233,6 +243,24 @@ class AwsSnapshotTarget:
             await self._drop_unfinished(name, scope, spec.tagger)
         resource = await self._start(spec, intents, intent, before=known or "")
         return await self._disk(spec, intents, intent, resource, resumed=False)
+
+    async def preflight(self, spec: DiskSpec) -> Preflight:
+        """Look which name is free, and try by dry runs what EC2 offers one for."""
+        scope = await self._scope()
+        choice = await choose_name(
+            self._ref.name,
+            spec.if_exists,
+            known=lambda _name: False,
+            look=lambda name: self._look(name, scope, spec.tagger),
+            can_replace=False,
+        )
+        strategy = strategy_of(self._ref)
+        role = aws_role(strategy.name if strategy else SNAPSHOT_ONLY)
+        missing, unprobed = await lacking(self._control, role, self._ref)
+        gib = volume_gib(spec.padded_size)
+        made = [f"EBS snapshot {choice.name} of {gib} GiB in {self._ref.region}"]
+        made += strategy.objects(choice.name) if strategy else []
+        return Preflight(choice.name, tuple(made), missing, unprobed)
 
     async def discard(self, intent: Intent, object_id: str, tagger: Tagger) -> str | None:
         """Delete one object of this line that nothing uses."""

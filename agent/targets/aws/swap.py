@@ -28,18 +28,14 @@ class InstanceSwap:
     """See the module."""
 
     name: ClassVar[str] = "instance-swap"
-    actions: ClassVar[tuple[str, ...]] = (
-        "ec2:RunInstances",
-        "ec2:DescribeInstances",
-        "ec2:TerminateInstances",
-        "ec2:CreateVolume",
-        "ec2:DescribeVolumes",
-        "ec2:DeleteVolume",
-        "ec2:CreateReplaceRootVolumeTask",
-        "ec2:DescribeReplaceRootVolumeTasks",
-        "ec2:CreateImage",
-        "ec2:DeregisterImage",
-    )
+
+    def objects(self, name: str) -> list[str]:
+        """See `Strategy`."""
+        return [
+            f"instance {name}-swap (temporary)",
+            f"volume {name}-root (temporary)",
+            f"AMI {name}, with a snapshot of its own",
+        ]
 
     def check(self, ref: AwsSnapshot) -> None:
         """Windows with AWS' licence, and something to launch."""

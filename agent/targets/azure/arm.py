@@ -6,8 +6,9 @@ drive the same simulator with that SDK, so both see the same service. API versio
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import aiohttp
@@ -21,6 +22,7 @@ from agent.targets.http.failures import CONNECTION_ERRORS, connection_failure, r
 
 PUBLIC_MANAGEMENT = "https://management.azure.com"
 API_VERSION = "2023-10-02"
+RBAC_VERSION = "2022-04-01"
 POLL_S = 2.0
 _MAX_ANSWER = 4 * 1024 * 1024
 
@@ -96,6 +98,14 @@ class ArmDisks:
             "POST", f"{self.resource_id(disk)}/endGetAccess", f"end access to disk {disk}", None
         )
 
+    async def lacking(self, actions: Sequence[str]) -> tuple[str, ...]:
+        """Return those of the actions that the principal does not have on the resource group (RBAC)."""
+        path = f"{self.group}/providers/Microsoft.Authorization/permissions"
+        url = f"{self.management}{path}?api-version={RBAC_VERSION}"
+        answer = await self._call("GET", url, "list the principal's permissions")
+        roles = [role for role in answer.body.get("value", []) if isinstance(role, dict)]
+        return tuple(action for action in actions if not any(_grants(r, action) for r in roles))
+
     async def _finish(
         self, method: str, path: str, what: str, body: dict[str, Any] | None
     ) -> dict[str, Any]:
@@ -155,6 +165,13 @@ class ArmDisks:
 
     def _url(self, path: str) -> str:
         return f"{self.management}{path}?api-version={API_VERSION}"
+
+
+def _grants(role: Mapping[str, Any], action: str) -> bool:
+    def named(key: str) -> bool:
+        return any(fnmatchcase(action.lower(), str(one).lower()) for one in role.get(key) or [])
+
+    return named("actions") and not named("notActions")
 
 
 def _checked(response: aiohttp.ClientResponse, text: bytes, what: str) -> _Answer:

@@ -19,7 +19,15 @@ from agent.targets.azure.connections import INFLIGHT_MAX, INFLIGHT_START, Connec
 from agent.targets.azure.credentials import Principal, TokenSource, read_credential
 from agent.targets.azure.footer import FOOTER_SIZE, footer_for
 from agent.targets.azure.pages import MAX_PAGE_WRITE, PAGE
-from agent.targets.base import Artifact, Checksum, DiskSpec, Intent, IntentLog, TargetLimits
+from agent.targets.base import (
+    Artifact,
+    Checksum,
+    DiskSpec,
+    Intent,
+    IntentLog,
+    Preflight,
+    TargetLimits,
+)
 from agent.targets.errors import (
     CredentialRefused,
     DiskLost,
@@ -29,6 +37,7 @@ from agent.targets.errors import (
 )
 from agent.targets.http.settings import HttpSettings
 from agent.targets.naming import Found, choose_name
+from agent.targets.permissions import AZURE_DISK
 from agent.targets.tags import Tagger
 from agent.threads import Stop
 from imaging.digest import DigestBuilder
@@ -245,6 +254,19 @@ class AzureDiskTarget:
             await self._remove(name, resource)
         resource = await self._create(name, spec, intents, intent)
         return ManagedDisk(self, name, spec, resource, resumed=False)
+
+    async def preflight(self, spec: DiskSpec) -> Preflight:
+        """Look which name is free, and ask which actions the principal has on the resource group."""
+        choice = await choose_name(
+            self._ref.disk,
+            spec.if_exists,
+            known=lambda _name: False,
+            look=lambda name: self._look(name, spec.tagger),
+            can_replace=False,
+        )
+        lacking = await self.disks.lacking(AZURE_DISK.all)
+        made = f"managed disk {self._ref.resource_group}/{choice.name} ({self._ref.sku}, {self._ref.location})"
+        return Preflight(choice.name, (made,), missing=lacking)
 
     async def mark(self, name: str, spec: DiskSpec, state: str) -> dict[str, Any]:
         """Set owner tags and state, and return the resource."""

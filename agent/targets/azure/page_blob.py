@@ -30,7 +30,15 @@ from agent.targets.azure.credentials import (
 from agent.targets.azure.footer import FOOTER_SIZE, footer_for
 from agent.targets.azure.pages import MAX_PAGE_WRITE, PAGE
 from agent.targets.azure.sdk import COPY_POLL_S, BlobControl, BlobState, sdk_credential
-from agent.targets.base import Artifact, Checksum, DiskSpec, Intent, IntentLog, TargetLimits
+from agent.targets.base import (
+    Artifact,
+    Checksum,
+    DiskSpec,
+    Intent,
+    IntentLog,
+    Preflight,
+    TargetLimits,
+)
 from agent.targets.errors import DiskLost, SizeDiffers
 from agent.targets.http.settings import HttpSettings
 from agent.targets.naming import Found, choose_name
@@ -220,6 +228,19 @@ class PageBlobTarget:
             return PageBlobDisk(self, place, spec, state, resumed=False)
         _check(state, known or "", spec, place.work)
         return PageBlobDisk(self, place, spec, state, resumed=True)
+
+    async def preflight(self, spec: DiskSpec) -> Preflight:
+        """Look which name is free; a storage account tells nobody what else a credential may do."""
+        choice = await choose_name(
+            self._ref.blob,
+            spec.if_exists,
+            known=lambda _name: False,
+            look=lambda name: self._look(name, spec.tagger),
+            can_replace=True,
+        )
+        made = f"page blob {self._ref.container}/{choice.name} of {spec.padded_size + FOOTER_SIZE} bytes"
+        unprobed = ("Microsoft.Storage/storageAccounts/blobServices/containers/blobs/write",)
+        return Preflight(choice.name, (made,), unprobed=unprobed)
 
     async def make_final(self, place: _Place, spec: DiskSpec) -> BlobState:
         """Swap (server-side copy, then the work blob goes) and mark final; each step may have happened before."""

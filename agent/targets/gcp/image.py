@@ -6,7 +6,7 @@ labels. Images cannot be renamed, so `replace` is refused by name; `new-version`
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import aiohttp
@@ -14,125 +14,30 @@ import aiohttp
 from agent.retry import Retrier
 from agent.secrets import Secret
 from agent.targets.base import (
-    Artifact,
     DiskSpec,
     Intent,
     IntentLog,
-    StoredPart,
+    Preflight,
     TargetLimits,
 )
-from agent.targets.errors import ContentDiffers, DiskLost, TargetExists
+from agent.targets.errors import DiskLost, TargetExists
+from agent.targets.gcp.archive import IMAGE, OBJECT, PART, UPLOAD, ArchiveUpload
 from agent.targets.gcp.compute import PUBLIC_COMPUTE, ComputeImages
-from agent.targets.gcp.gcs import PUBLIC_STORAGE, GcsBucket, GcsControl, encoded_crc
+from agent.targets.gcp.gcs import PUBLIC_STORAGE, GcsBucket, GcsControl
 from agent.targets.gcp.tokens import TokenSource, check_secret
 from agent.targets.http.sender import Sender
 from agent.targets.http.settings import HttpSettings, make_session
 from agent.targets.multipart import Multipart
 from agent.targets.naming import Found, choose_name
+from agent.targets.permissions import GCP_IMAGE
 from agent.targets.tags import Tagger
-from agent.threads import Stop
-from imaging.units import GiB, MiB, TiB
+from imaging.units import GiB, TiB
 from protocol.ops import GcpImage
 
-UPLOAD, OBJECT, IMAGE = "gcp.upload", "gcp.object", "gcp.image"
 FOLDER = "imageport"
 INFLIGHT_START, INFLIGHT_MAX = 4, 8
 _STATE = "imageport-state"
 _SESSIONS = 16
-_PART = 8 * MiB
-_GROWS_EVERY = 2000
-"""Parts of one size: 10,000 parts of 8 to 64 MiB are 368 GiB of archive, and small archives cost little memory."""
-_LARGEST = 64 * MiB
-
-
-class ArchiveUpload:
-    """One archive being written, and the image that it becomes."""
-
-    def __init__(
-        self,
-        target: "GcpImageTarget",
-        name: str,
-        spec: DiskSpec,
-        intents: IntentLog,
-        *,
-        upload: str,
-        resumed: bool,
-    ) -> None:
-        self._target = target
-        self._name = name
-        self._spec = spec
-        self._intents = intents
-        self._upload = upload
-        self._key = target.key(name, spec.tagger)
-        self._generation = ""
-        self.resumed = resumed
-        self.one_member = target.ref.gzip == "one-member"
-
-    def part_size(self, number: int) -> int:
-        """Grow with the archive."""
-        return min(_LARGEST, _PART << ((number - 1) // _GROWS_EVERY))
-
-    def put_part(self, number: int, data: bytes, stop: Stop) -> str:
-        """Send one part."""
-        if not self._upload:
-            msg = f"the archive {self._key} is complete and takes no more parts"
-            raise DiskLost(msg, name=self._key)
-        return self._target.multipart.put_part(self._key, self._upload, number, data, stop)
-
-    async def seal(self, parts: Sequence[StoredPart], crc32c: int) -> None:
-        """Complete the object; its CRC-32C, as the service computed it, has to be ours."""
-        target, intent = self._target, self._target.intent(OBJECT, self._name)
-        await self._intents.record(intent)
-        if self._upload:
-            try:
-                listed = [(part.number, part.tag) for part in parts]
-                await target.multipart.complete(self._key, self._upload, listed)
-            except DiskLost:
-                if await target.control.state(self._key) is None:
-                    raise  # not completed by a call whose answer was lost
-            self._upload = ""
-        state = await target.control.state(self._key)
-        if state is None:
-            msg = f"the archive {self._key} is gone"
-            raise DiskLost(msg, name=self._key)
-        await self._intents.created(intent, state.generation)
-        await self._intents.removed(target.intent(UPLOAD, self._name))
-        self._generation = state.generation
-        if state.crc32c != encoded_crc(crc32c) or state.size != sum(part.size for part in parts):
-            msg = (
-                f"{self._key}: the service holds {state.size} bytes with CRC-32C {state.crc32c}, sent were"
-                f" {sum(part.size for part in parts)} with {encoded_crc(crc32c)}"
-            )
-            raise ContentDiffers(msg)
-
-    async def read(self, offset: int, length: int) -> bytes:
-        """Read a range of this very generation."""
-        query = {"generation": self._generation} if self._generation else {}
-        return await self._target.multipart.read(self._key, offset, length, query)
-
-    async def reject(self) -> None:
-        """No image was made of it; the object's intent names it as left behind."""
-
-    async def finish(self) -> Artifact:
-        """Make the image, or find the one that an earlier attempt made; then delete the archive."""
-        target = self._target
-        image = await target.make_image(self._name, self._key, self._spec, self._intents)
-        properties: dict[str, str | int | bool] = {
-            "name": self._name,
-            "size": self._spec.padded_size,
-            "project": target.ref.project,
-            "archive": f"gs://{target.ref.bucket}/{self._key}",
-            "archive_kept": target.ref.keep_archive,
-            "service_checksum": "crc32c",
-            "image_id": str(image.get("id", "")),
-        }
-        if not target.ref.keep_archive:
-            await target.drop_archive(self._name, self._key, self._spec.tagger, self._intents)
-        path = f"projects/{target.ref.project}/global/images/{self._name}"
-        return Artifact(IMAGE, path, properties)
-
-    async def close(self) -> None:
-        """The sessions belong to the target."""
 
 
 class GcpImageTarget:
@@ -140,7 +45,7 @@ class GcpImageTarget:
 
     kind: ClassVar[str] = "gcp-image"
     limits = TargetLimits(
-        chunk=_PART,
+        chunk=PART,
         alignment=1,
         granularity=1 * GiB,
         min_size=1 * GiB,
@@ -321,6 +226,32 @@ class GcpImageTarget:
         await intents.removed(self.intent(OBJECT, name))
 
     # --- deleting -----------------------------------------------------------------------------------------
+
+    async def preflight(self, spec: DiskSpec) -> Preflight:
+        """Look which name is free, and ask project and bucket for the permissions."""
+        await self._retrier.call(self.control.location)
+        choice = await choose_name(
+            self.ref.image,
+            spec.if_exists,
+            known=lambda _name: False,
+            look=lambda name: self._look(name, spec.tagger),
+            can_replace=False,
+        )
+        wanted = GCP_IMAGE.all
+        stored = [one for one in wanted if one.startswith("storage.")]
+        project = [one for one in wanted if not one.startswith("storage.")]
+        granted = {
+            *await self._retrier.call(lambda: self.control.permissions(stored)),
+            *await self.images.permissions(project),
+        }
+        kept = "" if self.ref.keep_archive else " (temporary)"
+        key = self.key(choice.name, spec.tagger)
+        made = (
+            f"archive gs://{self.ref.bucket}/{key}{kept}",
+            f"image {self.ref.project}/{choice.name} of {spec.padded_size // GiB} GiB",
+        )
+        missing = tuple(one for one in wanted if one not in granted)
+        return Preflight(choice.name, made, missing)
 
     async def discard(self, intent: Intent, object_id: str, tagger: Tagger) -> str | None:
         """Delete one object of this line."""

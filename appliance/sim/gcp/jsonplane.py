@@ -70,7 +70,7 @@ class JsonPlane:
 
     def _test(self, call: Call, bucket: str, _key: str) -> Reply:
         self._shelf.bucket(bucket)
-        wanted = call.query.get("permissions", "").split(",")
+        wanted = call.repeated.get("permissions", [])
         return json_reply(200, {"permissions": self._tokens.granted(wanted)})
 
     def _list(self, call: Call, bucket: str, _key: str) -> Reply:

@@ -16,6 +16,7 @@ from protocol.ops import (
     LocalShare,
     LocalTarget,
     OpArgs,
+    PreflightArgs,
     SetLimitsArgs,
     SmbShare,
     SweepArgs,
@@ -31,6 +32,9 @@ UPLOAD = UploadArgs(
 )
 SAMPLES: dict[str, OpArgs] = {
     "upload": UPLOAD,
+    "preflight": PreflightArgs(
+        **{name: getattr(UPLOAD, name) for name in UPLOAD.__struct_fields__}
+    ),
     "cancel": CancelArgs(id=b"I" * 16, digest=b"d" * 32),
     "sweep": SweepArgs(apply=True),
     "diagnostics": DiagnosticsArgs(checks=("relay", "clock")),

@@ -1,0 +1,109 @@
+"""ArchiveUpload: one archive on its way into a bucket, and the image that it becomes; an `ArchiveDisk`."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from agent.targets.base import Artifact, DiskSpec, IntentLog, StoredPart
+from agent.targets.errors import ContentDiffers, DiskLost
+from agent.targets.gcp.gcs import encoded_crc
+from agent.threads import Stop
+from imaging.units import MiB
+
+if TYPE_CHECKING:
+    from agent.targets.gcp.image import GcpImageTarget
+
+UPLOAD, OBJECT, IMAGE = "gcp.upload", "gcp.object", "gcp.image"
+PART = 8 * MiB
+_GROWS_EVERY = 2000
+"""Parts of one size: 10,000 parts of 8 to 64 MiB are 368 GiB of archive, and small archives cost little memory."""
+_LARGEST = 64 * MiB
+
+
+class ArchiveUpload:
+    """One archive being written, and the image that it becomes."""
+
+    def __init__(
+        self,
+        target: "GcpImageTarget",
+        name: str,
+        spec: DiskSpec,
+        intents: IntentLog,
+        *,
+        upload: str,
+        resumed: bool,
+    ) -> None:
+        self._target = target
+        self._name = name
+        self._spec = spec
+        self._intents = intents
+        self._upload = upload
+        self._key = target.key(name, spec.tagger)
+        self._generation = ""
+        self.resumed = resumed
+        self.one_member = target.ref.gzip == "one-member"
+
+    def part_size(self, number: int) -> int:
+        """Grow with the archive."""
+        return min(_LARGEST, PART << ((number - 1) // _GROWS_EVERY))
+
+    def put_part(self, number: int, data: bytes, stop: Stop) -> str:
+        """Send one part."""
+        if not self._upload:
+            msg = f"the archive {self._key} is complete and takes no more parts"
+            raise DiskLost(msg, name=self._key)
+        return self._target.multipart.put_part(self._key, self._upload, number, data, stop)
+
+    async def seal(self, parts: Sequence[StoredPart], crc32c: int) -> None:
+        """Complete the object; its CRC-32C, as the service computed it, has to be ours."""
+        target, intent = self._target, self._target.intent(OBJECT, self._name)
+        await self._intents.record(intent)
+        if self._upload:
+            try:
+                listed = [(part.number, part.tag) for part in parts]
+                await target.multipart.complete(self._key, self._upload, listed)
+            except DiskLost:
+                if await target.control.state(self._key) is None:
+                    raise  # not completed by a call whose answer was lost
+            self._upload = ""
+        state = await target.control.state(self._key)
+        if state is None:
+            msg = f"the archive {self._key} is gone"
+            raise DiskLost(msg, name=self._key)
+        await self._intents.created(intent, state.generation)
+        await self._intents.removed(target.intent(UPLOAD, self._name))
+        self._generation = state.generation
+        if state.crc32c != encoded_crc(crc32c) or state.size != sum(part.size for part in parts):
+            msg = (
+                f"{self._key}: the service holds {state.size} bytes with CRC-32C {state.crc32c}, sent were"
+                f" {sum(part.size for part in parts)} with {encoded_crc(crc32c)}"
+            )
+            raise ContentDiffers(msg)
+
+    async def read(self, offset: int, length: int) -> bytes:
+        """Read a range of this very generation."""
+        query = {"generation": self._generation} if self._generation else {}
+        return await self._target.multipart.read(self._key, offset, length, query)
+
+    async def reject(self) -> None:
+        """No image was made of it; the object's intent names it as left behind."""
+
+    async def finish(self) -> Artifact:
+        """Make the image, or find the one that an earlier attempt made; then delete the archive."""
+        target = self._target
+        image = await target.make_image(self._name, self._key, self._spec, self._intents)
+        properties: dict[str, str | int | bool] = {
+            "name": self._name,
+            "size": self._spec.padded_size,
+            "project": target.ref.project,
+            "archive": f"gs://{target.ref.bucket}/{self._key}",
+            "archive_kept": target.ref.keep_archive,
+            "service_checksum": "crc32c",
+            "image_id": str(image.get("id", "")),
+        }
+        if not target.ref.keep_archive:
+            await target.drop_archive(self._name, self._key, self._spec.tagger, self._intents)
+        path = f"projects/{target.ref.project}/global/images/{self._name}"
+        return Artifact(IMAGE, path, properties)
+
+    async def close(self) -> None:
+        """The sessions belong to the target."""
