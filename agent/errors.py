@@ -83,6 +83,13 @@ class Cancelled(AgentError):
     fix = "Nothing is wrong: order the job again, or retry it, when it is wanted."
 
 
+class TooSlow(Retryable):
+    """A request took longer than the service, or we, wait: the next ones carry less."""
+
+    code = "target.too-slow"
+    fix = "Nothing to do: requests become smaller by themselves. If it lasts, look at the link's upload bandwidth."
+
+
 class Throttled(Retryable):
     """The service asks us to slow down; concurrency is cut before the next try."""
 

@@ -28,6 +28,7 @@ class TargetLimits:
         granularity: The disk's size is rounded up to a multiple of this (padding reads as zeros).
         min_size / max_size: Bounds of the padded size.
         inflight_start / inflight_max: Puts in flight at the beginning and at most.
+        least_put: Bytes of one `put` on the thinnest link, a multiple of `alignment`; `chunk` where it takes no other.
     """
 
     chunk: int
@@ -37,6 +38,7 @@ class TargetLimits:
     max_size: int
     inflight_start: int
     inflight_max: int
+    least_put: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from uuid import UUID
 
 import google_crc32c
 
-from agent.errors import Retryable, Throttled
+from agent.errors import Retryable, Throttled, TooSlow
 from agent.retry import Retrier
 from agent.targets.base import ArchiveDisk, TargetLimits
 from agent.threads import Pool, Stop, run_blocking
@@ -228,7 +228,7 @@ class Packer:
             self._limited += more
 
     def _failed(self, err: Retryable) -> None:
-        if isinstance(err, Throttled):
+        if isinstance(err, Throttled | TooSlow):
             self._gate.throttled()
         self._news.append(self._retried)
 

@@ -14,7 +14,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Protocol
 
-from agent.errors import Retryable, Throttled
+from agent.errors import Retryable, Throttled, TooSlow
 from agent.retry import Retrier
 from agent.targets.base import TargetDisk, TargetLimits
 from agent.threads import Pool, Stop, run_blocking
@@ -24,6 +24,7 @@ from agent.transfer.gate import Gate
 from agent.transfer.limiter import Limiter
 from agent.transfer.plan import Chunk, Gap, plan_chunks
 from agent.transfer.reader import FilledChunk, Span, fill_chunk
+from agent.transfer.sizer import Sizer
 from imaging.device import BlockDevice
 from imaging.digest import DIGEST_BLOCK, DigestBuilder
 
@@ -96,6 +97,7 @@ class Pump:
 
     _stop: Stop = field(default_factory=Stop)
     _gate: Gate = field(init=False)
+    _sizer: Sizer = field(init=False)
     _reading: "SimpleQueue[None]" = field(default_factory=SimpleQueue)
     """A token for each worker that may read: in C, where a semaphore in Python costs 64 workers a core."""
     _workers: list[At] = field(init=False)
@@ -110,6 +112,8 @@ class Pump:
         self._gate = Gate(
             start=limits.inflight_start, most=limits.inflight_max, now=self.retrier.now
         )
+        least = limits.least_put or limits.chunk
+        self._sizer = Sizer(least=least, most=limits.chunk, now=self.retrier.now)
         for _ in range(self.readers):
             self._reading.put(None)
         self._workers = [At.READING] * limits.inflight_max
@@ -226,19 +230,42 @@ class Pump:
         return filled
 
     def _put(self, number: int, base: int, span: Span, view: memoryview) -> None:
-        offset, data = base + span.start, view[span.start : span.start + span.length]
+        """Send a span in as many requests as the link wants."""
+        done = 0
+        while done < span.length:
+            length = min(self._sizer.size, span.length - done)
+            start = span.start + done
+            checksum = span.checksum
+            if length < span.length and checksum is not None:
+                compute = self.disk.checksum
+                checksum = compute(view[start : start + length], b"") if compute else None
+            if self._put_piece(number, base + start, view[start : start + length], checksum):
+                done += length
 
-        def once() -> None:
+    def _put_piece(self, number: int, offset: int, data: memoryview, checksum: str | None) -> bool:
+        """Send one request until it succeeds; False if it has to be cut smaller first."""
+        size = len(data)
+
+        def once() -> bool:
             self._workers[number] = At.LIMITED
-            self.limiter.take(len(data), self._stop)
+            self.limiter.take(size, self._stop)
             self._workers[number] = At.WRITING
+            if size > self._sizer.size:
+                return False
             with self._gate.slot(self._stop):
-                self.disk.put(offset, data, span.checksum, self._stop)
+                began = self.retrier.now()
+                self.disk.put(offset, data, checksum, self._stop)
+            self._sizer.took(self.retrier.now() - began, size)
+            return True
 
-        self.retrier.call_blocking(once, self._stop, failed=self._failed)
-        self._gate.succeeded()
+        sent = self.retrier.call_blocking(once, self._stop, failed=self._failed)
+        if sent:
+            self._gate.succeeded()
+        return sent
 
     def _failed(self, err: Retryable) -> None:
-        if isinstance(err, Throttled):
+        if isinstance(err, Throttled | TooSlow):
             self._gate.throttled()
+        if isinstance(err, TooSlow):
+            self._sizer.timed_out()
         self._news.append(self._retried)

@@ -71,6 +71,8 @@ class Throttle(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     mib_per_second: float = 0
     op: str = "*.put-*"
     retry_after: int | None = None
+    body_seconds: float = 0
+    """A body that takes longer to arrive is given up with the service's time-out."""
 
 
 class FaultPlan(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -133,6 +135,11 @@ class FaultEngine:
         if fault.every and seen % fault.every:
             return False
         return fault.probability >= 1.0 or self._dice.random() < fault.probability
+
+    def patience(self, op: str) -> float | None:
+        """Return the seconds that a request of this operation may take, None without limit."""
+        limit = self.plan.throttle
+        return limit.body_seconds if limit.body_seconds and fnmatchcase(op, limit.op) else None
 
     def throttled(self, *, op: str, length: int, now: float) -> bool:
         """Say whether a request of `length` body bytes is over the limit; counts it when it is not."""

@@ -21,6 +21,11 @@ BODY_MOST = 8 << 20
 """Larger bodies are refused before they are read, whatever the operation."""
 
 
+def azure_slow(_operation: str) -> Refusal:
+    """Return how Azure says that a body came too slowly."""
+    return Refusal(500, "OperationTimedOut", "Operation could not be completed in time.")
+
+
 def azure_busy(_operation: str) -> Refusal:
     """Return how Azure says that it is too much."""
     return Refusal(503, "ServerBusy", "The server is busy.")
@@ -59,6 +64,7 @@ class SimServer:
         expire: Called by the faults `expire-sas` and `expire-credentials`.
         clock: Seconds since the epoch.
         busy: How the service says that an operation is over the plan's limit.
+        slow: How it says that a body took too long.
         body_most: Bytes of a body; more is refused before it is read.
     """
 
@@ -71,6 +77,7 @@ class SimServer:
         expire: Callable[[], None],
         clock: Callable[[], float],
         busy: Callable[[str], Refusal] = azure_busy,
+        slow: Callable[[str], Refusal] = azure_slow,
         body_most: int = BODY_MOST,
     ) -> None:
         self._route = route
@@ -78,6 +85,7 @@ class SimServer:
         self._expire = expire
         self._clock = clock
         self._busy = busy
+        self._slow = slow
         self._body_most = body_most
         self.engine = FaultEngine(plan)
         self._runner: web.ServerRunner | None = None
@@ -178,7 +186,10 @@ class SimServer:
 
     async def _answer(self, call: Call, plane: Plane, operation: str) -> Reply:
         try:
-            return await plane.answer(call)
+            async with asyncio.timeout(self.engine.patience(operation)):
+                return await plane.answer(call)
+        except TimeoutError:
+            return self._refused(call, plane, operation, self._slow(operation))
         except Refusal as refusal:
             return self._refused(call, plane, operation, refusal)
         except ConnectionError:

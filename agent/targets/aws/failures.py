@@ -6,7 +6,7 @@ Decides on codes, never on text. Sources: "Error codes for the Amazon EC2 API", 
 from collections.abc import Mapping
 from typing import Any
 
-from agent.errors import AgentError, Retryable, Throttled
+from agent.errors import AgentError, Retryable, Throttled, TooSlow
 from agent.targets.errors import (
     AccessForbidden,
     ChecksumRefused,
@@ -29,6 +29,7 @@ _CLASSES: dict[type[AgentError], frozenset[str]] = {
             "BandwidthLimitExceeded", "ConcurrentLimitExceededException",
         }
     ),
+    TooSlow: frozenset({"WRITE_REQUEST_TIMEOUT", "RequestTimeout"}),
     ClockRefused: frozenset({"RequestExpired", "RequestTimeTooSkewed", "InvalidSignatureException"}),
     CredentialRefused: frozenset(
         {
@@ -51,8 +52,8 @@ _CLASSES: dict[type[AgentError], frozenset[str]] = {
     ChecksumRefused: frozenset({"BadDigest", "XAmzContentSHA256Mismatch", "INVALID_BLOCK"}),
     TargetUnavailable: frozenset(
         {
-            "CONFLICTING_BLOCK_UPDATE", "WRITE_REQUEST_TIMEOUT", "InternalError", "Unavailable",
-            "InternalServerException", "ServiceUnavailable", "ConflictException", "RequestTimeout",
+            "CONFLICTING_BLOCK_UPDATE", "InternalError", "Unavailable",
+            "InternalServerException", "ServiceUnavailable", "ConflictException",
         }
     ),
     DiskLost: frozenset({"ResourceNotFoundException", "SNAPSHOT_NOT_FOUND", "InvalidSnapshot.NotFound"}),

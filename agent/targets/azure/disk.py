@@ -18,7 +18,7 @@ from agent.targets.azure.arm import PUBLIC_MANAGEMENT, ArmDisks
 from agent.targets.azure.connections import INFLIGHT_MAX, INFLIGHT_START, Connections
 from agent.targets.azure.credentials import Principal, TokenSource, read_credential
 from agent.targets.azure.footer import FOOTER_SIZE, footer_for
-from agent.targets.azure.pages import MAX_PAGE_WRITE, PAGE
+from agent.targets.azure.pages import LEAST_PAGE_WRITE, MAX_PAGE_WRITE, PAGE
 from agent.targets.base import (
     Artifact,
     Checksum,
@@ -183,6 +183,7 @@ class AzureDiskTarget:
         max_size=MAX_UPLOAD - FOOTER_SIZE,
         inflight_start=INFLIGHT_START,
         inflight_max=INFLIGHT_MAX,
+        least_put=LEAST_PAGE_WRITE,
     )
 
     def __init__(

@@ -6,7 +6,7 @@ ARM "Common error codes"; and what users met (500 OperationTimedOut under load i
 
 from collections.abc import Mapping
 
-from agent.errors import AgentError, Retryable, Throttled
+from agent.errors import AgentError, Retryable, Throttled, TooSlow
 from agent.targets.errors import (
     AccessForbidden,
     ChecksumRefused,
@@ -18,9 +18,8 @@ from agent.targets.errors import (
 )
 from agent.targets.http.failures import ProxyRefused, retry_after
 
-_THROTTLED = frozenset(
-    {"ServerBusy", "OperationTimedOut", "TooManyRequests", "AccountBeingCreated"}
-)
+_THROTTLED = frozenset({"ServerBusy", "TooManyRequests", "AccountBeingCreated"})
+_TOO_SLOW = frozenset({"OperationTimedOut", "RequestTimeout"})
 _CHECKSUM = frozenset({"Md5Mismatch", "Crc64Mismatch"})
 _MISSING = frozenset({"ContainerNotFound", "ResourceGroupNotFound", "ContainerBeingDeleted"})
 CREDENTIAL_CODES = frozenset(
@@ -57,12 +56,13 @@ def failure(
 def _class_of(status: int, code: str) -> type[AgentError]:
     rules: tuple[tuple[bool, type[AgentError]], ...] = (
         (status in (429, 503) or code in _THROTTLED, Throttled),
+        (code in _TOO_SLOW or status == 408, TooSlow),
         (code in _CHECKSUM, ChecksumRefused),
         (status == 401 or code in CREDENTIAL_CODES, CredentialRefused),
         (status == 403, AccessForbidden),
         (status == 404 and code in _MISSING, TargetNotFound),
         (status == 404, DiskLost),
         (status == 407, ProxyRefused),
-        (status == 408 or status >= 500, TargetUnavailable),
+        (status >= 500, TargetUnavailable),
     )
     return next((class_ for matches, class_ in rules if matches), TargetRefused)

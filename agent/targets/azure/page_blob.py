@@ -28,7 +28,7 @@ from agent.targets.azure.credentials import (
     read_credential,
 )
 from agent.targets.azure.footer import FOOTER_SIZE, footer_for
-from agent.targets.azure.pages import MAX_PAGE_WRITE, PAGE
+from agent.targets.azure.pages import LEAST_PAGE_WRITE, MAX_PAGE_WRITE, PAGE
 from agent.targets.azure.sdk import COPY_POLL_S, BlobControl, BlobState, sdk_credential
 from agent.targets.base import (
     Artifact,
@@ -140,6 +140,7 @@ class PageBlobTarget:
         max_size=8 * TiB - 512,
         inflight_start=INFLIGHT_START,
         inflight_max=INFLIGHT_MAX,
+        least_put=LEAST_PAGE_WRITE,
     )
 
     def __init__(

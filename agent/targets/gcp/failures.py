@@ -7,7 +7,7 @@ Decides on status and code, never on text. Sources: "HTTP status and error codes
 from collections.abc import Mapping
 from typing import Any
 
-from agent.errors import AgentError, Retryable, Throttled
+from agent.errors import AgentError, Retryable, Throttled, TooSlow
 from agent.targets.errors import (
     AccessForbidden,
     ChecksumRefused,
@@ -29,7 +29,7 @@ _BY_CODE: dict[str, type[AgentError]] = {
     "NoSuchKey": DiskLost,
     "NoSuchUpload": DiskLost,
     "QUOTA_EXCEEDED": QuotaExceeded,
-    "RequestTimeout": TargetUnavailable,
+    "RequestTimeout": TooSlow,
     "SlowDown": Throttled,
     "alreadyExists": TargetExists,
     "quotaExceeded": QuotaExceeded,

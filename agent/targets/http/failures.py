@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import aiohttp
 
-from agent.errors import AgentError, NeedsOperator
+from agent.errors import AgentError, NeedsOperator, TooSlow
 from agent.targets.errors import TargetRefused, TargetUnavailable
 from agent.targets.http.sender import BadRequest, ProxyRefusal
 
@@ -44,9 +44,8 @@ def connection_failure(err: Exception, *, what: str) -> AgentError:
         return _proxy(err.status, f"{what}: the proxy: HTTP {err.status} {err.message}")
     if isinstance(err, aiohttp.ClientSSLError | ssl.SSLError) and _is_certificate(err):
         return TlsRefused(f"{what}: {err}")
-    return TargetUnavailable(
-        f"{what}: {type(err).__name__}: {err}" if str(err) else f"{what}: {type(err).__name__}"
-    )
+    text = f"{what}: {type(err).__name__}: {err}" if str(err) else f"{what}: {type(err).__name__}"
+    return TooSlow(text) if isinstance(err, TimeoutError) else TargetUnavailable(text)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
