@@ -13,7 +13,7 @@ from agent.config import AgentConfig
 from agent.journal import inbox, jobs, results
 from agent.journal.jobs import Job
 from agent.journal.results import Author, Ending
-from agent.journal.state import BANDWIDTH, set_value, store_state
+from agent.journal.state import limits_key, set_value, store_state
 from agent.policy import forbidden
 from agent.trust import Trust
 from protocol.acceptor import (
@@ -53,7 +53,7 @@ class Effects:
         stop: Digests of running jobs that a cancel reached.
         queued: Jobs may be startable.
         results: Results were made.
-        limits: `set-limits` was carried out; `bandwidth` is the new value.
+        limits: What `set-limits` orders said, in order.
         counts: Verdicts by code.
     """
 
@@ -65,8 +65,7 @@ class Effects:
     stop: list[bytes] = field(default_factory=list)
     queued: bool = False
     results: bool = False
-    limits: bool = False
-    bandwidth: int | None = None
+    limits: list[SetLimitsArgs] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
 
@@ -205,8 +204,8 @@ class Acceptance:
             found = self._cancel(args)
             outputs = (Output(name="cancel", type="cancel", value={"found": found}),)
         elif isinstance(args, SetLimitsArgs):
-            set_value(self._conn, BANDWIDTH, args.bandwidth or 0)
-            self._effects.limits, self._effects.bandwidth = True, args.bandwidth
+            set_value(self._conn, limits_key(args.job), command.args)
+            self._effects.limits.append(args)
         self._finish(jobs.move(self._conn, job, JobEvent.SUCCEED), Ending(outputs=outputs))
 
     def _cancel(self, args: CancelArgs) -> str:

@@ -14,6 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -26,7 +27,7 @@ from agent.journal import leftovers
 from agent.journal.jobs import recent
 from agent.journal.leftovers import Leftover
 from agent.journal.results import Author
-from agent.journal.state import BANDWIDTH, counters, get_value
+from agent.journal.state import counters, get_value, limits_key
 from agent.journal.store import Journal
 from agent.orders import Orders, load_orders
 from agent.private import require_private
@@ -38,7 +39,7 @@ from agent.stages import Services, load
 from agent.stages.base import Stage
 from agent.stages.services import Checks
 from agent.stages.sweep import Sweeper
-from agent.transfer.limiter import Limiter
+from agent.transfer.pacing import EVERY_S, Limits, Pacing, limits_in
 from agent.trust import Clocks, Trust
 from protocol.clock import SignedClock
 
@@ -75,6 +76,7 @@ class App:
                 group.create_task(self.session.run())
                 group.create_task(self._run_jobs())
                 group.create_task(self._housekeep())
+                group.create_task(self._pace())
                 group.create_task(self._watchdog())
                 self.notifier.ready("starting")
         except* _StopAsked:
@@ -103,6 +105,12 @@ class App:
             async with asyncio.timeout(self.config.limits.drain_s):
                 await self.session.caught_up.wait()
         await self.runner.run()
+
+    async def _pace(self) -> None:
+        """Let the time of day change the bandwidth limits."""
+        while True:
+            await asyncio.sleep(EVERY_S)
+            self.runner.pacing.apply()
 
     async def _housekeep(self) -> None:
         while True:
@@ -141,7 +149,7 @@ class App:
             "signed_time": trust.clock.now(boot_s=trust.clocks.boot()),
             "floor": trust.clock.floor,
             "wall": int(trust.clocks.wall() * 1000),
-            "bandwidth": self.runner.limiter.rate,
+            "bandwidth": self.runner.pacing.limiter.rate,
             "running": [entry.job.id.hex() for entry in self.runner.running.values()],
             "counters": await self.journal.commit(counters, essential=True),
         }
@@ -219,7 +227,7 @@ async def build(
             config,
             me.keys,
             lambda op: stages(op, services),
-            Limiter(await _bandwidth(journal, config), now=trust.clocks.mono),
+            await _pacing(journal, config, trust),
             session.emit,
             session.results_changed,
         )
@@ -278,9 +286,18 @@ def _services(journal: Journal, checks: Checks | None) -> Services:
     return Services(find, mark_removed, checks)
 
 
-async def _bandwidth(journal: Journal, config: AgentConfig) -> int | None:
-    stored = await journal.commit(lambda conn: get_value(conn, BANDWIDTH), essential=True)
-    return (stored or None) if isinstance(stored, int) else config.limits.bandwidth
+async def _pacing(journal: Journal, config: AgentConfig, trust: Trust) -> Pacing:
+    """Return the bandwidth limits: of the last `set-limits`, else the configuration's."""
+
+    def moment() -> datetime:
+        return datetime.fromtimestamp(trust.outside_ms() / 1000, UTC).astimezone()
+
+    key = limits_key(None)
+    stored = await journal.commit(lambda conn: get_value(conn, key), essential=True)
+    limits = Limits(config.limits.bandwidth, config.limits.windows)
+    return Pacing(
+        limits_in(stored) if isinstance(stored, bytes) else limits, moment, trust.clocks.mono
+    )
 
 
 def _path(session: Session) -> dict[str, str]:

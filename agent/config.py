@@ -17,6 +17,7 @@ import msgspec
 
 from agent.errors import Permanent
 from imaging.units import KiB, MiB
+from protocol.ops import LimitWindow
 
 CONF_D = Path("/etc/imageport/conf.d")
 FOLDERS = (Path("/usr/lib/imageport/conf.d"), CONF_D)
@@ -132,6 +133,9 @@ class LimitsConfig(_Section, frozen=True, kw_only=True):
     slots: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
     # Bytes a second of all uploads together until a `set-limits` says otherwise. Default: no limit.
     bandwidth: Annotated[int, msgspec.Meta(ge=64 * KiB, le=2**40)] | None = None
+    # Times of day with another bandwidth: { days = ["mon"], begin = "08:00", end = "18:00", bandwidth = 5242880 }, in
+    # local time, the first that holds wins; without bandwidth there is no limit in it. Default: none.
+    windows: tuple[LimitWindow, ...] = ()
     # Seconds that a stage may take to clean up after a cancel before what is left is only named.
     clean_up_s: Annotated[float, msgspec.Meta(ge=1, le=600)] = 60.0
     # Seconds after a start in which a waiting cancel may arrive before jobs resume (PROTOCOL 5).

@@ -24,6 +24,7 @@ from agent.journal import jobs
 from agent.journal.job import JobJournal
 from agent.journal.jobs import Job
 from agent.journal.results import Ending
+from agent.journal.state import get_value, limits_key
 from agent.journal.writer import Transaction
 from agent.orders import Orders
 from agent.progress import Meter
@@ -31,9 +32,10 @@ from agent.schedule import Candidate, Claim, Verdict, claim_at, judge_start, key
 from agent.secrets import reader
 from agent.stages.base import Stage, StageContext
 from agent.transfer.limiter import Limiter
+from agent.transfer.pacing import Limits, Pacing, limits_in
 from protocol.jobs import EventBody, JobEvent, State
 from protocol.messages import Command
-from protocol.ops import parse_args
+from protocol.ops import UploadArgs, parse_args
 from protocol.outcomes import Step, on_revoked
 from protocol.verdicts import explained
 
@@ -80,7 +82,7 @@ class Runner:
         config: Slots and limits.
         keys: To open sealed secrets and to tag objects.
         stages: op -> stage.
-        limiter: The agent's bandwidth limit.
+        pacing: The bandwidth limits.
         emit: Events towards the channel.
         results_changed: Called when a result was made.
         running: digest -> job that holds a slot.
@@ -90,7 +92,7 @@ class Runner:
     config: AgentConfig
     keys: Keys
     stages: Callable[[str], Stage | None]
-    limiter: Limiter
+    pacing: Pacing
     emit: Emit
     results_changed: Callable[[], None]
     running: dict[bytes, Running] = field(default_factory=dict)
@@ -120,8 +122,8 @@ class Runner:
         """Carry out what a durable batch of orders means for running jobs."""
         for digest in effects.stop:
             self.stop(digest)
-        if effects.limits:
-            self.limiter.set_rate(effects.bandwidth)
+        for ordered in effects.limits:
+            self.pacing.set(ordered.job, Limits(ordered.bandwidth, ordered.windows))
         if effects.results:
             self.results_changed()
         self.kick()
@@ -233,7 +235,7 @@ class Runner:
         return begun.command
 
     async def _carry_out(self, entry: Running, command: Command) -> None:
-        job, began = entry.job, self._mono()
+        job = entry.job
         self._log.info("job started", attempt=job.attempt, resumed=entry.resumed)
         stage = self.stages(job.op)
         if stage is None:
@@ -242,7 +244,13 @@ class Runner:
             )
             return
         part = await self.orders.journal.job(job, now_ms=self.orders.trust.now_ms)
-        context = self._context(entry, command, part)
+        with self.pacing.job(job.id, await self._limits(job, command)) as limiter:
+            await self._attempt(entry, self._context(entry, command, part, limiter), stage, part)
+
+    async def _attempt(
+        self, entry: Running, context: StageContext, stage: Stage, part: JobJournal
+    ) -> None:
+        job, began = entry.job, self._mono()
         event, ending = JobEvent.STOPPED, Ending()
         if job.state is not State.CANCELLING:
             self._say(entry, State.RUNNING)
@@ -265,7 +273,18 @@ class Runner:
         report["timings"] = {"attempt_s": round(self._mono() - began, 3)}
         await self._end(entry, event, replace(ending, report=report))
 
-    def _context(self, entry: Running, command: Command, part: JobJournal) -> StageContext:
+    async def _limits(self, job: Job, command: Command) -> Limits:
+        """Return a job's own bandwidth limit: of the last `set-limits` for it, else of its order."""
+        key = limits_key(job.id)
+        stored = await self._commit(lambda conn: get_value(conn, key))
+        if isinstance(stored, bytes):
+            return limits_in(stored)
+        args = parse_args(command.op, command.args_v, command.args)
+        return Limits(args.bandwidth if isinstance(args, UploadArgs) else None)
+
+    def _context(
+        self, entry: Running, command: Command, part: JobJournal, limiter: Limiter
+    ) -> StageContext:
         orders, job, author = self.orders, entry.job, self.orders.author
         args = parse_args(command.op, command.args_v, command.args)
         meter, mono = entry.meter, self._mono
@@ -294,7 +313,7 @@ class Runner:
             ),
             progress=progress,
             warn=entry.attempt.warn,
-            limiter=self.limiter,
+            limiter=limiter,
             stop=entry.attempt.flag,
             now_ms=orders.trust.outside_ms,
             clock=mono,

@@ -220,10 +220,31 @@ class DiagnosticsArgs(Layout, frozen=True, kw_only=True):
     checks: Annotated[tuple[IdText, ...], msgspec.Meta(max_length=64)] = ()
 
 
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+TimeOfDay = Annotated[str, msgspec.Meta(pattern=r"^(?:[01][0-9]|2[0-3]):[0-5][0-9]\Z|^24:00\Z")]
+
+
+class LimitWindow(Layout, frozen=True, kw_only=True):
+    """A time of day with another bandwidth, in the appliance's local time; `begin` after `end` goes over midnight."""
+
+    days: Annotated[
+        tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...],
+        msgspec.Meta(max_length=7),
+    ] = ()
+    """Days on which it begins; none: every day."""
+    begin: TimeOfDay
+    end: TimeOfDay
+    bandwidth: Annotated[int, msgspec.Meta(ge=64 * 1024, le=2**40)] | None = None
+    """None: no limit in this window."""
+
+
 class SetLimitsArgs(Layout, frozen=True, kw_only=True):
-    """op `set-limits`, args_v 1: change the appliance's bandwidth limit now. None lifts it."""
+    """op `set-limits`, args_v 1: change the bandwidth limit of the appliance, or of one job, now. None lifts it."""
 
     bandwidth: Annotated[int, msgspec.Meta(ge=64 * 1024, le=2**40)] | None = None
+    windows: Annotated[tuple[LimitWindow, ...], msgspec.Meta(max_length=32)] = ()
+    job: Bytes16 | None = None
+    """The command of a job that runs or will run; None: the appliance."""
 
 
 OpArgs: TypeAlias = (

@@ -3,7 +3,7 @@
 | table | one row per | erased |
 |---|---|---|
 | state | only one: `protocol.inbox.InboxState` | never |
-| meta | named value: time floor, key manifest, record, bandwidth | never |
+| meta | named value: time floor, key manifest, record, limits | never |
 | inbox | consumed command, by (epoch, seq) | envelope when final (secrets), row beyond the last 10,000 |
 | jobs | consumed command, by digest | with its confirmed result |
 | receipts | acknowledged range of a line of retries | when the line succeeded or was cancelled |

@@ -9,8 +9,8 @@ FLOOR = "floor"
 MANIFEST = "manifest"
 RECORD = "record"
 RECORD_SERIAL = "record_serial"
-BANDWIDTH = "bandwidth"
-"""Bytes a second of the last `set-limits`; 0: lifted; never set: the configuration's."""
+LIMITS = "limits"
+"""Args of the last `set-limits`; `limits/<job>`: of the last one for a job; never set: the configuration's."""
 LINK = "link"
 
 Value = int | str | bytes | None
@@ -53,6 +53,11 @@ def get_value(conn: sqlite3.Connection, key: str) -> Value:
     """Return a named value, None if it was never set."""
     row = conn.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
     return row[0] if row else None
+
+
+def limits_key(job: bytes | None) -> str:
+    """Return the name of the limits of a job (by its command's id), or of the appliance."""
+    return LIMITS if job is None else f"{LIMITS}/{job.hex()}"
 
 
 def set_value(conn: sqlite3.Connection, key: str, value: Value) -> None:

@@ -37,7 +37,7 @@ class ArchiveWay:
             padded_size=run.spec.padded_size,
             digest=run.digest,
             receipts=run.job.journal,
-            limiter=run.limiter(),
+            limiter=run.job.limiter,
             retrier=make_retrier(run.job),
             progress=lambda stats: run.report(total, stats),
             row=self._row,

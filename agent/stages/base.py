@@ -50,7 +50,7 @@ class StageContext:
         secret: Opens the command's sealed fields on demand ("source.credential"); {} if there is none.
         progress: Reports how far the job is.
         warn: Adds (code, message) to the report; the job goes on.
-        limiter: The agent's one bandwidth limit, shared by all jobs; `set-limits` changes it while they run.
+        limiter: The job's own bandwidth limit, below the agent's; `set-limits` and the time of day change it meanwhile.
         stop: Set when the stage must end; worker threads look at it for every chunk.
         now_ms: Best guess of the time outside, ms UTC: signed time and the time since, else this machine's clock.
         clock: Monotonic seconds.

@@ -36,7 +36,7 @@ class BlockWay:
             limits=limits,
             digest=run.digest,
             receipts=run.job.journal,
-            limiter=run.limiter(),
+            limiter=run.job.limiter,
             retrier=make_retrier(run.job),
             progress=lambda stats: run.report(total, stats),
             reads_whole=run.source.is_remote,

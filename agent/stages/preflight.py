@@ -62,7 +62,7 @@ async def _plan(
     except AgentError as err:
         problems.append({"code": err.code, "message": str(err), "fix": err.fix})
     rate = last_rate(job.config.state, target.kind)
-    limits = [one for one in (args.bandwidth, job.limiter.rate) if one is not None]
+    limits = [one for one in (args.bandwidth, job.limiter.lowest) if one is not None]
     effective = min([*limits, *([rate] if rate else [])], default=None)
     read_back = {"full": data, "sample": min(data, MOST_SAMPLED), "none": 0}[args.verify]
     cost = estimate(target.kind, data=data, padded=spec.padded_size, read_back=read_back)

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 from agent.stages.base import StageContext
 from agent.stages.source import Source
 from agent.targets.base import DiskSpec, DiskTarget
-from agent.transfer.limiter import Limiter
 from agent.transfer.pump import PumpStats
 from agent.transfer.verify import Verified
 from imaging.digest import DigestBuilder
@@ -44,10 +43,6 @@ class UploadRun:
             yield
         finally:
             self.seconds[name] = round(self.job.clock() - began, 3)
-
-    def limiter(self) -> Limiter:
-        """Return the job's own bandwidth limit, below the agent's."""
-        return Limiter(self.args.bandwidth, now=self.job.clock, parent=self.job.limiter)
 
     def report(self, total: int, stats: PumpStats) -> None:
         """Tell how far the transfer is."""

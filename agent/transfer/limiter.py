@@ -39,6 +39,12 @@ class Limiter:
         """Bytes a second, None without limit."""
         return self._rate
 
+    @property
+    def lowest(self) -> int | None:
+        """The rate that holds with those above it, None without limit."""
+        above = self._parent.lowest if isinstance(self._parent, Limiter) else None
+        return min((one for one in (self._rate, above) if one is not None), default=None)
+
     def set_rate(self, bytes_per_s: int | None) -> None:
         """Change the limit; waiting callers see it within a quarter of a second."""
         with self._lock:

@@ -40,6 +40,12 @@ COMMANDS = (
     ),
     Command("image", "appliance.cli.image", "order what happens to an image", extra="relay"),
     Command("job", "appliance.cli.job", "list, follow and cancel jobs", extra="relay"),
+    Command(
+        "limits",
+        "appliance.cli.limits",
+        "change bandwidth limits, now and by the time of day",
+        extra="relay",
+    ),
     Command("disk", "appliance.cli.disk", "look into disk images and compute digests"),
     Command("share", "appliance.cli.share", "list a share, copy from and to it", extra="agent"),
     Command("agent", "appliance.cli.agent", "run the agent", extra="agent"),

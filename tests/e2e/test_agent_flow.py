@@ -208,9 +208,9 @@ async def test_limits_take_effect_at_acceptance_and_survive_a_restart(tmp_path: 
             order = double.line.order("set-limits", SetLimitsArgs(bandwidth=1_000_000))
             await double.push(order)
             assert (await double.result(order[0])).status == "succeeded"
-            assert app.runner.limiter.rate == 1_000_000
+            assert app.runner.pacing.limiter.rate == 1_000_000
         async with agent(config, stage) as app:
-            assert app.runner.limiter.rate == 1_000_000
+            assert app.runner.pacing.limiter.rate == 1_000_000
 
 
 @pytest.mark.parametrize(

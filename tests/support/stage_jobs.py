@@ -70,7 +70,7 @@ def make_job(
             (step, done, total)
         ),
         warn=lambda code, message: seen.warnings.append((code, message)),
-        limiter=Limiter(None, now=time.monotonic),
+        limiter=Limiter(getattr(args, "bandwidth", None), now=time.monotonic),
         stop=threading.Event(),
         now_ms=now_ms or (lambda: time.time_ns() // 10**6),
         clock=time.monotonic,

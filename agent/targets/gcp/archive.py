@@ -1,16 +1,16 @@
 """ArchiveUpload: one archive on its way into a bucket, and the image that it becomes; an `ArchiveDisk`."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-from agent.targets.base import Artifact, DiskSpec, IntentLog, StoredPart
+from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog, StoredPart
 from agent.targets.errors import ContentDiffers, DiskLost
-from agent.targets.gcp.gcs import encoded_crc
+from agent.targets.gcp.gcs import GcsControl, encoded_crc
+from agent.targets.multipart import Multipart
+from agent.targets.tags import Tagger
 from agent.threads import Stop
 from imaging.units import MiB
-
-if TYPE_CHECKING:
-    from agent.targets.gcp.image import GcpImageTarget
+from protocol.ops import GcpImage
 
 UPLOAD, OBJECT, IMAGE = "gcp.upload", "gcp.object", "gcp.image"
 PART = 8 * MiB
@@ -19,12 +19,42 @@ _GROWS_EVERY = 2000
 _LARGEST = 64 * MiB
 
 
+class Project(Protocol):
+    """What an archive needs of its target."""
+
+    ref: GcpImage
+    control: GcsControl
+
+    @property
+    def multipart(self) -> Multipart:
+        """The uploads of the bucket."""
+        ...
+
+    def key(self, name: str, tagger: Tagger) -> str:
+        """Return the archive's name."""
+        ...
+
+    def intent(self, kind: str, name: str) -> Intent:
+        """Return the intent of one object of the job."""
+        ...
+
+    async def make_image(
+        self, name: str, key: str, spec: DiskSpec, intents: IntentLog
+    ) -> dict[str, Any]:
+        """Return the image of an archive, made now or by an earlier attempt."""
+        ...
+
+    async def drop_archive(self, name: str, key: str, tagger: Tagger, intents: IntentLog) -> None:
+        """Delete the archive."""
+        ...
+
+
 class ArchiveUpload:
     """One archive being written, and the image that it becomes."""
 
     def __init__(
         self,
-        target: "GcpImageTarget",
+        target: Project,
         name: str,
         spec: DiskSpec,
         intents: IntentLog,

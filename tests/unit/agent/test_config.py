@@ -71,7 +71,10 @@ def test_a_mistake_is_an_error_that_names_its_file(tmp_path: Path, text: str) ->
         ({"slots": 2}, "before the first section; it belongs in [limits]"),
         ({"relay": {"urll": "https://x"}}, "in [relay]; did you mean url?"),
         ({"relays": {}}, "before the first section; did you mean relay?"),
-        ({"limits": {"qqq": 1}}, "in [limits]; known: slots, bandwidth, clean_up_s, drain_s"),
+        (
+            {"limits": {"qqq": 1}},
+            "in [limits]; known: slots, bandwidth, windows, clean_up_s, drain_s",
+        ),
         ({"shares": {"smb": {"fs01": {"sign": "on"}}}}, "`$.shares.smb[...]`"),
     ],
     ids=["section", "top", "typo", "section-typo", "nothing-near", "deep"],
