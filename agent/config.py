@@ -72,6 +72,14 @@ class PolicyConfig(_Section, frozen=True, kw_only=True):
         "https://*.blob.storage.azure.net",
         "https://management.azure.com",
         "https://login.microsoftonline.com",
+        "https://*.blob.core.usgovcloudapi.net",
+        "https://*.blob.storage.usgovcloudapi.net",
+        "https://management.usgovcloudapi.net",
+        "https://login.microsoftonline.us",
+        "https://*.blob.core.chinacloudapi.cn",
+        "https://*.blob.storage.chinacloudapi.cn",
+        "https://management.chinacloudapi.cn",
+        "https://login.chinacloudapi.cn",
         "https://*.amazonaws.com",
         "https://*.amazonaws.com.cn",
         "https://*.googleapis.com",
@@ -121,6 +129,8 @@ class UploadsConfig(_Section, frozen=True, kw_only=True):
     # name = "/absolute/file": the appliance's own Google credentials (a key, workload identity federation) that jobs
     # may name. Default: none.
     gcp_credentials: dict[Name, Folder] = {}
+    # The federated token of Azure workload identity, renewed by whoever writes it. Default none.
+    azure_token_file: Folder | None = None
     # Send a CRC-64 with every write, which the service checks. Costs 0.7 CPU seconds a GiB; TLS protects the bytes on
     # their way as well, and the read-back proves them in the end. Default: on.
     service_checksum: bool = True

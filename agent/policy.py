@@ -74,7 +74,8 @@ def target_rule(target: TargetRef, config: AgentConfig) -> str | None:
             )
             return None if allowed else TARGET_FORBIDDEN
         case AzureDisk():
-            urls = [url for url in (target.management, target.authority) if url is not None]
+            given = (target.management, target.authority)
+            urls = [url for url in given if url is not None]
             allowed = all(endpoint_allowed(url, config) for url in urls) and _matches(
                 target.subscription, config.policy.subscriptions
             )

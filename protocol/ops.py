@@ -60,11 +60,15 @@ class AzurePageBlob(Layout, frozen=True, kw_only=True, tag_field="kind", tag="az
     credential: Sealed | None = None
 
 
-class AzureDisk(Layout, frozen=True, kw_only=True, tag_field="kind", tag="azure-disk"):
-    """A managed disk by direct upload. Secret "target.credential": msgpack {tenant_id, client_id, client_secret}.
+ArmId = Annotated[str, msgspec.Meta(pattern=r"^/subscriptions/[^\s?#]{1,1000}\Z")]
 
-    `management` is the ARM endpoint, `authority` the token endpoint; both have Azure's public cloud as default at the
-    agent, and only endpoints that the appliance's configuration allows are used.
+
+class AzureDisk(Layout, frozen=True, kw_only=True, tag_field="kind", tag="azure-disk"):
+    """A managed disk by direct upload. Secret "target.credential": msgpack {tenant_id, client_id} with
+    client_secret or certificate (PEM, key included), or {managed_identity}, or {workload_identity}.
+
+    `management` is the ARM endpoint, `authority` the token endpoint; both follow from `cloud` unless given, and only
+    endpoints that the appliance's configuration allows are used.
     """
 
     subscription: Plain
@@ -75,7 +79,15 @@ class AzureDisk(Layout, frozen=True, kw_only=True, tag_field="kind", tag="azure-
     generation: Literal["V1", "V2"] = "V2"
     sku: Literal[
         "Standard_LRS", "StandardSSD_LRS", "Premium_LRS", "StandardSSD_ZRS", "Premium_ZRS"
-    ] = "StandardSSD_LRS"
+    ] = "Premium_LRS"
+    security_type: Literal["Standard", "TrustedLaunch"] = "Standard"
+    zones: Annotated[tuple[Literal["1", "2", "3"], ...], msgspec.Meta(max_length=3)] = ()
+    disk_encryption_set: ArmId | None = None
+    disk_access: ArmId | None = None
+    """Private endpoints only, through this DiskAccess."""
+    entra_upload: bool = False
+    """Pages need a token of the principal beside the SAS (dataAccessAuthMode)."""
+    cloud: Literal["public", "us-government", "china"] = "public"
     tags: Annotated[
         dict[Plain, Annotated[str, msgspec.Meta(max_length=256)]], msgspec.Meta(max_length=40)
     ] = msgspec.field(default_factory=dict)

@@ -107,6 +107,7 @@ def _page_blob(ref: AzurePageBlob, job: StageContext) -> DiskTarget:
         now_ms=job.now_ms,
         clock=job.clock,
         checksums=job.config.uploads.service_checksum,
+        token_file=job.config.uploads.azure_token_file,
     )
 
 
@@ -121,6 +122,7 @@ def _managed_disk(ref: AzureDisk, job: StageContext) -> DiskTarget:
         allowed=lambda url: endpoint_allowed(url, job.config),
         now_ms=job.now_ms,
         checksums=job.config.uploads.service_checksum,
+        token_file=job.config.uploads.azure_token_file,
     )
 
 

@@ -3,8 +3,8 @@
 | kind | keys |
 |---|---|
 | smb | username, password_file; domain if the account has one |
-| azure-page-blob | account_key_file, or sas_file, or tenant_id, client_id, client_secret_file |
-| azure-disk | tenant_id, client_id, client_secret_file |
+| azure-page-blob | account_key_file, or sas_file, or what azure-disk takes |
+| azure-disk | tenant_id, client_id, client_secret_file or certificate_file or workload_identity; or managed_identity |
 | aws-snapshot | access_key_id, secret_access_key_file (+ session_token_file), or profile, or instance_role = "true"; |
 | | each with role_arn (+ external_id) if it assumes a role |
 | gcp-image | service_account_key_file, or appliance_credential, or instance = "true" |
@@ -20,16 +20,21 @@ from appliance.cli.inputs import STDIN, others_may_read, read_text
 from appliance.cli.speckeys import BadSpec, check_names
 
 PUBLIC = (
-    "username", "domain", "tenant_id", "client_id", "access_key_id", "profile", "instance_role", "role_arn",
-    "external_id", "appliance_credential", "instance",
+    "username", "domain", "tenant_id", "client_id", "access_key_id", "profile", "instance_role",
+    "managed_identity", "workload_identity", "role_arn", "external_id", "appliance_credential", "instance",
 )  # fmt: skip
 SECRETS = (
     "password_file", "account_key_file", "sas_file", "client_secret_file", "secret_access_key_file",
-    "session_token_file", "service_account_key_file",
+    "session_token_file", "service_account_key_file", "certificate_file",
 )  # fmt: skip
 HIDDEN = "[secret]"
 
-_PRINCIPAL = frozenset({"tenant_id", "client_id", "client_secret_file"})
+_ENTRA = (
+    frozenset({"tenant_id", "client_id", "client_secret_file"}),
+    frozenset({"tenant_id", "client_id", "certificate_file"}),
+    frozenset({"tenant_id", "client_id", "workload_identity"}),
+    frozenset({"managed_identity"}),
+)
 _AWS_KEYS = frozenset({"access_key_id", "secret_access_key_file"})
 _AWS = (
     _AWS_KEYS,
@@ -42,8 +47,8 @@ _ACCEPTED = {
         frozenset({"username", "password_file"}),
         frozenset({"username", "password_file", "domain"}),
     ),
-    "azure-page-blob": (frozenset({"account_key_file"}), frozenset({"sas_file"}), _PRINCIPAL),
-    "azure-disk": (_PRINCIPAL,),
+    "azure-page-blob": (frozenset({"account_key_file"}), frozenset({"sas_file"}), *_ENTRA),
+    "azure-disk": _ENTRA,
     "aws-snapshot": tuple(
         base | role
         for base in _AWS

@@ -15,12 +15,11 @@ import aiohttp
 
 from agent.errors import AgentError
 from agent.retry import Retrier
-from agent.targets.azure.credentials import TokenSource
+from agent.targets.azure.entra import TokenSource
 from agent.targets.azure.failures import failure
 from agent.targets.errors import DiskLost, TargetRefused, TargetUnavailable
 from agent.targets.http.failures import CONNECTION_ERRORS, connection_failure, retry_after
 
-PUBLIC_MANAGEMENT = "https://management.azure.com"
 API_VERSION = "2023-10-02"
 RBAC_VERSION = "2022-04-01"
 POLL_S = 2.0
@@ -42,6 +41,7 @@ class ArmDisks:
         session: Owned by the target.
         tokens: Of the job's principal.
         management: ARM endpoint without a slash at its end.
+        audience: Of its tokens.
         group: `/subscriptions/<id>/resourceGroups/<name>`.
         retrier: For failing and throttled calls; each of them is idempotent.
     """
@@ -49,6 +49,7 @@ class ArmDisks:
     session: aiohttp.ClientSession
     tokens: TokenSource
     management: str
+    audience: str
     group: str
     retrier: Retrier
 
@@ -149,7 +150,7 @@ class ArmDisks:
                 f"{what}: the service points to {url.split('?')[0]}, which is not {self.management}"
             )
             raise TargetRefused(msg)
-        token = await self.tokens.token(f"{PUBLIC_MANAGEMENT}/.default")
+        token = await self.tokens.token(f"{self.audience}/.default")
         try:
             async with self.session.request(
                 method,

@@ -7,20 +7,19 @@ Tokens come from azure-identity.
 | account_key | shared key of the storage account; the agent makes itself SAS of one hour for the one blob |
 | sas | a ready SAS query; cannot be renewed here |
 | tenant_id, client_id, client_secret | a service principal (Microsoft Entra) |
+| tenant_id, client_id, certificate | the same by a certificate: PEM, its key included |
+| managed_identity | of the Azure VM that the appliance runs on: a client id, or "system" |
+| tenant_id, client_id, workload_identity | by the federated token in a file that the appliance's configuration names |
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-from agent.errors import AgentError
 from agent.secrets import Secret
-from agent.targets.errors import CredentialRefused, TargetUnavailable
-from agent.targets.http.failures import TlsRefused
-from agent.targets.http.settings import HttpSettings, proxy_with_auth
+from agent.targets.azure.entra import Principal, TokenSource
+from agent.targets.errors import CredentialRefused
 
-PUBLIC_AUTHORITY = "https://login.microsoftonline.com"
 STORAGE_SCOPE = "https://storage.azure.com/.default"
 SAS_LIFE_S = 3600
 _EARLY_S = 600
@@ -43,95 +42,39 @@ class GivenSas:
     query: Secret
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """A service principal."""
-
-    tenant_id: str
-    client_id: str
-    client_secret: Secret
-
-
 Credential = AccountKey | GivenSas | Principal
+
+_PROOFS = {
+    "client_secret": "secret",
+    "certificate": "certificate",
+    "workload_identity": "workload",
+}
 
 
 def read_credential(secret: dict[str, Secret]) -> Credential:
     """Return the credential that an opened secret describes.
 
     Raises:
-        CredentialRefused: Its keys are none of the three sets; values are never shown.
+        CredentialRefused: Its keys are none of the sets; values are never shown.
     """
     keys = frozenset(secret)
     if keys == {"account_key"}:
         return AccountKey(secret["account_key"])
     if keys == {"sas"}:
         return GivenSas(Secret(secret["sas"].reveal().lstrip("?")))
-    if keys == {"tenant_id", "client_id", "client_secret"}:
-        tenant, client = secret["tenant_id"].reveal(), secret["client_id"].reveal()
-        return Principal(tenant, client, secret["client_secret"])
+    for name, kind in _PROOFS.items():
+        if keys == {"tenant_id", "client_id", name}:
+            tenant, client = secret["tenant_id"].reveal(), secret["client_id"].reveal()
+            return Principal(kind, tenant, client, secret[name])
+    if keys == {"managed_identity"}:
+        client = secret["managed_identity"].reveal()
+        return Principal("managed", "", "" if client == "system" else client)
     found = ", ".join(sorted(keys)) or "nothing"
-    msg = f"the target's credential holds {found}; expected account_key, sas, or tenant_id + client_id + client_secret"
+    msg = (
+        f"the target's credential holds {found}; expected account_key, sas, managed_identity, or tenant_id + client_id"
+        " + one of client_secret, certificate, workload_identity"
+    )
     raise CredentialRefused(msg)
-
-
-class TokenSource:
-    """Bearer tokens of one service principal; azure-identity caches and renews them."""
-
-    def __init__(self, principal: Principal, settings: HttpSettings, authority: str | None) -> None:
-        self._principal = principal
-        self._settings = settings
-        self._authority = authority or PUBLIC_AUTHORITY
-        self._credential: Any = None
-
-    async def token(self, scope: str) -> str:
-        """Return a valid access token.
-
-        Raises:
-            CredentialRefused: The principal is not accepted.
-            TargetUnavailable: The authority did not answer.
-        """
-        from azure.core.exceptions import ClientAuthenticationError, ServiceRequestError  # noqa: PLC0415 - 0.4 s to import
-
-        try:
-            token = await self._made().get_token(scope)
-        except ClientAuthenticationError as err:
-            msg = f"{self._authority} does not accept client {self._principal.client_id}: {_first_line(err)}"
-            raise CredentialRefused(msg) from err
-        except ServiceRequestError as err:
-            raise self._unreachable(err) from err
-        text: str = token.token
-        return text
-
-    async def close(self) -> None:
-        """Close the SDK's session."""
-        if self._credential is not None:
-            await self._credential.close()
-
-    def _made(self) -> Any:
-        if self._credential is None:
-            from azure.identity.aio import ClientSecretCredential  # noqa: PLC0415 - 0.4 s to import
-
-            options: dict[str, Any] = {}
-            if self._settings.ca_file:
-                options["connection_verify"] = self._settings.ca_file
-            proxy = proxy_with_auth(self._settings)
-            if proxy:
-                options["proxies"] = {"https": proxy, "http": proxy}
-            self._credential = ClientSecretCredential(
-                self._principal.tenant_id,
-                self._principal.client_id,
-                self._principal.client_secret.reveal(),
-                authority=self._authority,
-                disable_instance_discovery=self._authority != PUBLIC_AUTHORITY,
-                **options,
-            )
-        return self._credential
-
-    def _unreachable(self, err: Exception) -> AgentError:
-        msg = f"{self._authority}: {_first_line(err)}"
-        return (
-            TlsRefused(msg) if "CERTIFICATE_VERIFY_FAILED" in str(err) else TargetUnavailable(msg)
-        )
 
 
 @dataclass(slots=True)
@@ -219,7 +162,3 @@ def blob_sas(
         expiry=now + timedelta(seconds=SAS_LIFE_S + number),
     )
     return query, float(SAS_LIFE_S)
-
-
-def _first_line(err: Exception) -> str:
-    return str(err).split("\n", maxsplit=1)[0][:500]

@@ -14,9 +14,12 @@ from urllib.parse import urlsplit
 from agent.errors import AgentError
 from agent.retry import Retrier
 from agent.secrets import Secret
-from agent.targets.azure.arm import PUBLIC_MANAGEMENT, ArmDisks
+from agent.targets.azure.arm import ArmDisks
+from agent.targets.azure.clouds import CLOUDS
 from agent.targets.azure.connections import INFLIGHT_MAX, INFLIGHT_START, Connections
-from agent.targets.azure.credentials import Principal, TokenSource, read_credential
+from agent.targets.azure.credentials import read_credential
+from agent.targets.azure.diskresource import disk_resource
+from agent.targets.azure.entra import Principal, TokenSource
 from agent.targets.azure.footer import FOOTER_SIZE, footer_for
 from agent.targets.azure.pages import LEAST_PAGE_WRITE, MAX_PAGE_WRITE, PAGE
 from agent.targets.base import (
@@ -76,7 +79,7 @@ class SasFromArm:
                 )
                 self._target.check_endpoint(url)
                 self._url = Secret(url)
-            return self._url.reveal(), {}
+            return self._url.reveal(), await self._target.proof()
 
     async def refused(self, error: CredentialRefused) -> None:  # noqa: ARG002 - a new SAS is tried first
         """Forget it, so that the next request asks for another one."""
@@ -196,6 +199,7 @@ class AzureDiskTarget:
         allowed: Callable[[str], bool],
         now_ms: Callable[[], int],
         checksums: bool = True,
+        token_file: str | None = None,
     ) -> None:
         """Use one service principal; no request is sent before `open`.
 
@@ -206,20 +210,36 @@ class AzureDiskTarget:
         """
         credential = read_credential(secret)
         if not isinstance(credential, Principal):
-            raise CredentialRefused("a managed disk needs tenant_id, client_id and client_secret")
+            raise CredentialRefused(
+                "a managed disk needs an Entra identity: expected tenant_id + client_id + client_secret, certificate or"
+                " workload_identity, or managed_identity"
+            )
         self._ref = ref
         self._retrier = retrier
         self._allowed = allowed
         self.now_ms = now_ms
-        self._tokens = TokenSource(credential, http, ref.authority)
+        cloud = CLOUDS[ref.cloud]
+        self.disk_scope = f"{cloud.disk_audience}.default"
+        self.tokens = TokenSource(
+            credential, http, ref.authority or cloud.authority, token_file=token_file
+        )
         self.connections = Connections(http, checksums)
 
     @property
     def disks(self) -> ArmDisks:
         """The control plane."""
         group = f"/subscriptions/{self._ref.subscription}/resourceGroups/{self._ref.resource_group}"
-        management = (self._ref.management or PUBLIC_MANAGEMENT).rstrip("/")
-        return ArmDisks(self.connections.session, self._tokens, management, group, self._retrier)
+        cloud = CLOUDS[self._ref.cloud]
+        management = (self._ref.management or cloud.management).rstrip("/")
+        audience = cloud.management
+        session = self.connections.session
+        return ArmDisks(session, self.tokens, management, audience, group, self._retrier)
+
+    async def proof(self) -> dict[str, str]:
+        """Return what a page request needs beside its SAS: the principal's token, if the disk wants it."""
+        if not self._ref.entra_upload:
+            return {}
+        return {"Authorization": f"Bearer {await self.tokens.token(self.disk_scope)}"}
 
     def check_endpoint(self, url: str) -> None:
         """Raise EndpointForbidden unless the site's policy allows the host of a SAS."""
@@ -299,7 +319,7 @@ class AzureDiskTarget:
 
     async def close(self) -> None:
         """Close the sessions."""
-        await self._tokens.close()
+        await self.tokens.close()
         await self.connections.close()
 
     async def _remove(self, name: str, resource: dict[str, Any]) -> None:
@@ -324,19 +344,9 @@ class AzureDiskTarget:
         self, name: str, spec: DiskSpec, intents: IntentLog, intent: Intent
     ) -> dict[str, Any]:
         await intents.record(intent)
-        resource = {
-            "location": self._ref.location,
-            "sku": {"name": self._ref.sku},
-            "tags": self._tags(name, spec, "writing"),
-            "properties": {
-                "osType": self._ref.os_type,
-                "hyperVGeneration": self._ref.generation,
-                "creationData": {
-                    "createOption": "Upload",
-                    "uploadSizeBytes": spec.padded_size + FOOTER_SIZE,
-                },
-            },
-        }
+        resource = disk_resource(
+            self._ref, spec.padded_size + FOOTER_SIZE, self._tags(name, spec, "writing")
+        )
         await self.disks.create(name, resource)
         made = await self.must(name)
         await intents.created(intent, _unique_id(made))

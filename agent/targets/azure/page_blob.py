@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 
 from agent.secrets import Secret
 from agent.targets.azure.authorizer import Authorizer
+from agent.targets.azure.clouds import CLOUDS
 from agent.targets.azure.connections import INFLIGHT_MAX, INFLIGHT_START, Connections
 from agent.targets.azure.credentials import (
     STORAGE_SCOPE,
@@ -21,12 +22,11 @@ from agent.targets.azure.credentials import (
     Credential,
     FixedSas,
     GivenSas,
-    Principal,
     SasAuthorizer,
-    TokenSource,
     blob_sas,
     read_credential,
 )
+from agent.targets.azure.entra import Principal, TokenSource
 from agent.targets.azure.footer import FOOTER_SIZE, footer_for
 from agent.targets.azure.pages import LEAST_PAGE_WRITE, MAX_PAGE_WRITE, PAGE
 from agent.targets.azure.sdk import COPY_POLL_S, BlobControl, BlobState, sdk_credential
@@ -152,6 +152,7 @@ class PageBlobTarget:
         now_ms: Callable[[], int],
         clock: Callable[[], float],
         checksums: bool = True,
+        token_file: str | None = None,
     ) -> None:
         """Use one credential; no request is sent before `open`.
 
@@ -165,7 +166,7 @@ class PageBlobTarget:
         self._clock = clock
         self._account = _account_of(self._endpoint)
         self._tokens = (
-            TokenSource(self._credential, http, None)
+            TokenSource(self._credential, http, CLOUDS["public"].authority, token_file=token_file)
             if isinstance(self._credential, Principal)
             else None
         )

@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import aiohttp
 
 from agent.errors import AgentError
-from agent.targets.azure.credentials import AccountKey, Credential, GivenSas, TokenSource
+from agent.targets.azure.credentials import AccountKey, Credential, GivenSas
+from agent.targets.azure.entra import TokenSource
 from agent.targets.azure.failures import failure
 from agent.targets.errors import DiskLost, TargetRefused, TargetUnavailable
 from agent.targets.http.failures import TlsRefused

@@ -12,6 +12,7 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -117,9 +118,7 @@ class TokenSource:
         return self._credentials
 
     def _make(self) -> Any:
-        import google.auth  # noqa: PLC0415 - 0.2 s to import
-        from google.auth import compute_engine  # noqa: PLC0415
-        from google.oauth2 import service_account  # noqa: PLC0415
+        from google.auth import compute_engine  # noqa: PLC0415 - 0.2 s to import
 
         if "instance" in self.secret:
             return compute_engine.Credentials()
@@ -128,18 +127,47 @@ class TokenSource:
             if name not in self.files:
                 msg = f"the appliance has no [uploads.gcp_credentials] {name}"
                 raise CredentialRefused(msg)
-            found, _ = google.auth.load_credentials_from_file(self.files[name], scopes=[SCOPE])
-            return found
+            return _from_file(Path(self.files[name]))
         info = _key_of(self.secret["service_account_key"])
         if not self.allowed(info["token_uri"]):
             msg = f"[policy] endpoints do not allow the key's token_uri on {urlsplit(info['token_uri']).hostname}"
             raise EndpointForbidden(msg)
+        return _service_account(info)
+
+
+def _service_account(info: dict[str, Any]) -> Any:
+    from google.oauth2 import service_account  # noqa: PLC0415 - 0.2 s to import
+
+    try:
+        return service_account.Credentials.from_service_account_info(info, scopes=[SCOPE])
+    except ValueError as err:
+        raise CredentialRefused(
+            "service_account_key holds a private key that cannot be read"
+        ) from err
+
+
+def _from_file(path: Path) -> Any:
+    """Return the credential of one of the appliance's own files, by the kinds that are known here."""
+    from google.auth import aws, identity_pool  # noqa: PLC0415 - 0.2 s to import
+
+    try:
+        info = json.loads(path.read_text())
+        kind = info["type"]
+        source = info.get("credential_source", {})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as err:
+        msg = f"{path} is no Google credential: {err}"
+        raise CredentialRefused(msg) from err
+    if kind == "service_account":
+        return _service_account(info)
+    if kind == "external_account" and "executable" not in source:
+        maker = aws if "environment_id" in source else identity_pool
         try:
-            return service_account.Credentials.from_service_account_info(info, scopes=[SCOPE])
+            return maker.Credentials.from_info(info, scopes=[SCOPE])
         except ValueError as err:
-            raise CredentialRefused(
-                "service_account_key holds a private key that cannot be read"
-            ) from err
+            msg = f"{path}: {err}"
+            raise CredentialRefused(msg) from err
+    msg = f"{path} is of type {kind}; expected service_account, or external_account without an executable"
+    raise CredentialRefused(msg)
 
 
 def _key_of(secret: Secret) -> dict[str, str]:

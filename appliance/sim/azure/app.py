@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
 from appliance.sim.admin import PREFIX as ADMIN_PREFIX
 from appliance.sim.admin import AdminPlane
 from appliance.sim.azure import diskplane
@@ -90,7 +92,7 @@ class AzureSim(Simulator):
         self._account_plane = AccountPlane(
             self.vault, access, self.stats, copy_seconds=self._lro_seconds
         )
-        self._disk_plane = DiskPlane(self.vault, self._voided, self.stats)
+        self._disk_plane = DiskPlane(self.vault, self._voided, self.stats, self._tokens)
         operations = Operations(self._lro_seconds)
         self._arm = ArmPlane(self.vault, self.disks, self._tokens, operations, self._retry_after)
         self._admin = AdminPlane(self, azure_controls(self.vault, self.disks, self._tokens))
@@ -160,6 +162,10 @@ class AzureSim(Simulator):
         """Hold every caller of ARM to these actions; None grants everything."""
         self.vault.state.granted = granted
         self.vault.save()
+
+    def trust_certificate(self, key: RSAPublicKey) -> None:
+        """Take client assertions that this key signed, instead of the client's secret."""
+        self._tokens.certificate_keys = [key]
 
     def make_sas(
         self, container: str, blob: str = "", *, permissions: str = "rw", ttl: float = 3600.0

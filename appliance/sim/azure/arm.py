@@ -245,6 +245,7 @@ class ArmPlane:
             properties["osType"] = disk.os_type
         if disk.generation:
             properties["hyperVGeneration"] = disk.generation
+        properties |= disk.more
         shape = {
             "id": f"{path}/{disk.name}",
             "name": disk.name,

@@ -1,7 +1,7 @@
 """Bodies of the ARM requests that the simulator takes: read, checked, everything unknown refused by name."""
 
 import re
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -30,12 +30,25 @@ class _Creation(_Model):
     upload_size_bytes: int | None = None
 
 
+class _Security(_Model):
+    security_type: Literal["TrustedLaunch"]
+
+
+class _Encryption(_Model):
+    type: Literal["EncryptionAtRestWithPlatformKey", "EncryptionAtRestWithCustomerKey"]
+    disk_encryption_set_id: str = ""
+
+
 class _Properties(_Model):
     creation_data: _Creation
     os_type: Literal["", "Windows", "Linux"] = ""
     hyper_v_generation: Literal["", "V1", "V2"] = msgspec.field(default="", name="hyperVGeneration")
     network_access_policy: str = "AllowAll"
     public_network_access: str = "Enabled"
+    disk_access_id: str = ""
+    data_access_auth_mode: Literal["None", "AzureActiveDirectory"] = "None"
+    security_profile: _Security | None = None
+    encryption: _Encryption | None = None
 
 
 class _Disk(_Model):
@@ -98,9 +111,47 @@ def read_disk(body: bytes) -> NewDisk:
         upload_size=_upload_size(wanted.properties.creation_data),
         os_type=wanted.properties.os_type,
         generation=wanted.properties.hyper_v_generation,
-        zones=wanted.zones,
+        zones=_zones(wanted.zones, wanted.sku.name),
         tags=_checked_tags(wanted.tags),
+        more=_more(wanted.properties),
     )
+
+
+def _zones(zones: list[str], sku: str) -> list[str]:
+    if any(zone not in ("1", "2", "3") for zone in zones):
+        raise _invalid("zones", zones, "1, 2 or 3")
+    if zones and sku.endswith("_ZRS"):
+        raise _invalid("zones", zones, f"{sku} disks are in all zones")
+    return zones
+
+
+def _more(wanted: _Properties) -> dict[str, Any]:
+    """Return the further properties as the answer shows them, checked against each other."""
+    more: dict[str, Any] = {"dataAccessAuthMode": wanted.data_access_auth_mode}
+    if wanted.security_profile is not None:
+        if wanted.hyper_v_generation != "V2":
+            raise _invalid("securityProfile", "TrustedLaunch", "only for hyperVGeneration V2")
+        more["securityProfile"] = {"securityType": wanted.security_profile.security_type}
+    encryption = wanted.encryption
+    if encryption is not None:
+        customer = encryption.type == "EncryptionAtRestWithCustomerKey"
+        if customer != bool(encryption.disk_encryption_set_id):
+            raise _invalid(
+                "encryption", encryption.type, "it and diskEncryptionSetId belong together"
+            )
+        more["encryption"] = {
+            "type": encryption.type,
+            "diskEncryptionSetId": encryption.disk_encryption_set_id,
+        }
+    if (wanted.network_access_policy == "AllowPrivate") != bool(wanted.disk_access_id):
+        raise _invalid(
+            "networkAccessPolicy", wanted.network_access_policy, "AllowPrivate needs diskAccessId"
+        )
+    if wanted.disk_access_id:
+        more["networkAccessPolicy"] = "AllowPrivate"
+        more["diskAccessId"] = wanted.disk_access_id
+        more["publicNetworkAccess"] = wanted.public_network_access
+    return more
 
 
 def _location(text: str) -> str:

@@ -10,6 +10,7 @@ from appliance.sim.azure.access import permission_mismatch
 from appliance.sim.azure.conditions import CONDITION_HEADERS, invalid_header
 from appliance.sim.azure.sas import Resource, SasVerifier, refuse_authentication
 from appliance.sim.azure.state import DiskRecord
+from appliance.sim.azure.tokens import DISK, TokenPlane
 from appliance.sim.azure.vault import PageBlob, Vault
 from appliance.sim.call import Call, Refusal, Reply
 from appliance.sim.stats import Stats
@@ -26,10 +27,11 @@ _OPERATIONS = {
 class DiskPlane:
     """The page operations on all disks that have an open access."""
 
-    def __init__(self, vault: Vault, voided: set[str], stats: Stats) -> None:
+    def __init__(self, vault: Vault, voided: set[str], stats: Stats, tokens: TokenPlane) -> None:
         self._vault = vault
         self._voided = voided
         self._stats = stats
+        self._tokens = tokens
         self.known: set[str] = set()
 
     def operation(self, call: Call) -> str:
@@ -69,7 +71,9 @@ class DiskPlane:
         raise Refusal(404, "ResourceNotFound", "The specified resource does not exist.")
 
     def _verify(self, call: Call, disk: DiskRecord) -> str:
-        if call.header("Authorization"):
+        if disk.more.get("dataAccessAuthMode") == "AzureActiveDirectory":
+            self._tokens.check(call, DISK)
+        elif call.header("Authorization"):
             raise refuse_authentication("A disk takes the SAS alone, no Authorization header.")
         if "sig" not in call.query or "si" not in call.query:
             raise refuse_authentication("A disk is reached by the SAS of beginGetAccess only.")

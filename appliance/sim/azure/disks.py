@@ -7,7 +7,8 @@ disk in ActiveUpload, without access, to be deleted. From memory only: a second 
 import re
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from appliance.sim.azure.footer import FOOTER_SIZE, footer_problem
 from appliance.sim.azure.sas import service_sas
@@ -45,6 +46,7 @@ class NewDisk:
     generation: str
     zones: list[str]
     tags: dict[str, str]
+    more: dict[str, Any] = field(default_factory=dict)
 
 
 class Disks:
@@ -103,6 +105,7 @@ class Disks:
             generation=wanted.generation,
             zones=wanted.zones,
             tags=wanted.tags,
+            more=wanted.more,
         )
         key = self.key(group, name)
         self._vault.disks[key] = blob
@@ -117,12 +120,12 @@ class Disks:
             "osType": (old.os_type, wanted.os_type),
             "hyperVGeneration": (old.generation, wanted.generation),
         }
-        for field, (before, after) in fixed.items():
+        for name, (before, after) in fixed.items():
             if before != after:
                 raise Refusal(
                     409,
                     "PropertyChangeNotAllowed",
-                    f"Changing property 'disk.{field}' is not allowed.",
+                    f"Changing property 'disk.{name}' is not allowed.",
                 )
         old.tags = wanted.tags
         self._vault.save()

@@ -7,6 +7,7 @@ Page writes do not touch it (`appliance.sim.store` records them).
 import secrets
 from base64 import b64encode
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -88,6 +89,7 @@ class DiskRecord(msgspec.Struct):
     provisioning: str = "Updating"
     policies: dict[str, Policy] = {}
     managed_by: str = ""
+    more: dict[str, Any] = {}
 
 
 class State(msgspec.Struct):

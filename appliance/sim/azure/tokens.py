@@ -10,12 +10,17 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from appliance.sim.azure.sas import same
 from appliance.sim.azure.state import Identity
 from appliance.sim.call import Call, Refusal, Reply
 
 MANAGEMENT = "https://management.azure.com"
+DISK = "https://disk.azure.com"
+"""Audience of the tokens that direct upload takes beside a SAS."""
 STORAGE = "https://storage.azure.com"
 _MANAGEMENT_ALIASES = (MANAGEMENT, "https://management.core.windows.net")
 
@@ -28,6 +33,7 @@ class TokenPlane:
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
         self.base_url = ""
+        self.certificate_keys: list[rsa.RSAPublicKey] = []
 
     def operation(self, call: Call) -> str:
         """Name the operation."""
@@ -68,11 +74,28 @@ class TokenPlane:
             raise Refusal(
                 400, "unauthorized_client", "AADSTS700016: Application not found in the directory."
             )
-        if not same(form.get("client_secret", ""), self._identity.client_secret):
+        if "client_assertion" in form and self.certificate_keys:
+            self._check_assertion(form["client_assertion"], now)
+        elif not same(form.get("client_secret", ""), self._identity.client_secret):
             raise Refusal(401, "invalid_client", "AADSTS7000215: Invalid client secret provided.")
         audience = self.audience(form.get("scope", ""))
         token = self.issue(audience, now=now, lifetime=LIFETIME)
         return {"token_type": "Bearer", "expires_in": LIFETIME, "access_token": token}
+
+    def _check_assertion(self, assertion: str, now: float) -> None:
+        """Check a JWT that a certificate signed (RFC 7523): by the key that was trusted, for this client, of now."""
+        try:
+            head, payload, signature = assertion.split(".")
+            claims = msgspec.json.decode(_unb64(payload))
+            ps = padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.DIGEST_LENGTH)
+            pad = ps if msgspec.json.decode(_unb64(head))["alg"] == "PS256" else padding.PKCS1v15()
+            for key in self.certificate_keys:
+                key.verify(_unb64(signature), f"{head}.{payload}".encode(), pad, hashes.SHA256())
+        except (ValueError, KeyError, InvalidSignature, msgspec.DecodeError) as err:
+            message = f"AADSTS700027: The certificate's signature cannot be verified: {err}."
+            raise Refusal(401, "invalid_client", message) from err
+        if claims.get("sub") != self._identity.client_id or now >= claims.get("exp", 0):
+            raise Refusal(401, "invalid_client", "AADSTS700024: The assertion is not valid now.")
 
     def audience(self, scope: str) -> str:
         """Return the audience of a `resource/.default` scope."""
@@ -80,6 +103,8 @@ class TokenPlane:
             resource = word.removesuffix("/.default").rstrip("/")
             if resource in (*_MANAGEMENT_ALIASES, self.base_url):
                 return MANAGEMENT
+            if resource == DISK:
+                return DISK
             if resource == STORAGE or resource == f"{self.base_url}/{self._identity.account}":
                 return STORAGE
         raise Refusal(
@@ -138,6 +163,10 @@ def _unauthorized(code: str, message: str) -> Refusal:
         message,
         headers={"WWW-Authenticate": f'Bearer error="invalid_token", code="{code}"'},
     )
+
+
+def _unb64(text: str) -> bytes:
+    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def _b64(data: bytes) -> str:
