@@ -245,9 +245,8 @@ class GcpImageTarget:
             *await self.images.permissions(project),
         }
         kept = "" if self.ref.keep_archive else " (temporary)"
-        key = self.key(choice.name, spec.tagger)
         made = (
-            f"archive gs://{self.ref.bucket}/{key}{kept}",
+            f"archive gs://{self.ref.bucket}/{FOLDER}/{choice.name}-JOB.tar.gz{kept}",
             f"image {self.ref.project}/{choice.name} of {spec.padded_size // GiB} GiB",
         )
         missing = tuple(one for one in wanted if one not in granted)
