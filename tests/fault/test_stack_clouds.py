@@ -24,7 +24,7 @@ SIZE = 160 * MiB
 BANDWIDTH = 32 * MiB
 KILL_AT = 96 * MiB
 AGAIN = {"azure-disk": 64 * MiB + 512, "aws-snapshot": 56 * MiB, "gcp-image": 64 * MiB}
-"""Bytes that may be sent twice: one second of journal (32 MiB at this limit) and what was in flight. Far below KILL_AT."""
+"""Bytes that may be sent twice: a second of journal (32 MiB at this limit) and what was in flight; below KILL_AT."""
 
 
 class Cloud:
