@@ -154,5 +154,5 @@ async def test_a_credential_of_another_shape_names_the_right_ones(
 ) -> None:
     async with running(kind, tmp_path) as rig:
         with pytest.raises(AgentError, match="expected") as caught:
-            await run(rig, credential={"pasword": "hunter2"})
+            await run(rig, credential={"passphrase": "hunter2"})
         assert "hunter2" not in str(caught.value)
