@@ -20,7 +20,6 @@ from agent.targets.base import (
     Intent,
     IntentLog,
     Preflight,
-    TargetLimits,
 )
 from agent.targets.errors import (
     DiskLost,
@@ -29,13 +28,13 @@ from agent.targets.errors import (
     TargetNotFound,
     TargetRefused,
 )
+from agent.targets.limits import RULES
 from agent.targets.naming import Found, choose_name
 from agent.targets.tags import Tagger
 from agent.threads import Stop
 from imaging.digest import DigestBuilder
 from imaging.extent import Extent
 from imaging.filedev import FileDevice
-from imaging.units import MiB, TiB
 
 KIND = "local.disk"
 
@@ -101,15 +100,7 @@ class LocalTarget:
     """One folder."""
 
     kind: ClassVar[str] = "local"
-    limits = TargetLimits(
-        chunk=4 * MiB,
-        alignment=512,
-        granularity=512,
-        min_size=512,
-        max_size=64 * TiB,
-        inflight_start=4,
-        inflight_max=8,
-    )
+    limits = RULES["local"].transfer
 
     def __init__(self, folder: Path, name: str) -> None:
         """Use `folder`; `name` is the disk to make.

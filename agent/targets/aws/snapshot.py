@@ -46,23 +46,20 @@ from agent.targets.base import (
     Intent,
     IntentLog,
     Preflight,
-    TargetLimits,
 )
 from agent.targets.errors import ContentDiffers, DiskLost, SizeDiffers, TargetRefused
 from agent.targets.http.sender import Sender
 from agent.targets.http.settings import HttpSettings, make_session
+from agent.targets.limits import RULES
 from agent.targets.naming import Found, choose_name
 from agent.targets.permissions import aws_role
 from agent.targets.tags import Tagger
 from agent.threads import Stop
 from imaging.digest import DigestBuilder
 from imaging.extent import Extent
-from imaging.units import GiB, TiB
 from protocol.ops import AwsSnapshot
 
-INFLIGHT_START, INFLIGHT_MAX = 16, 64
-"""Puts at a time: AWS reckons with 100 ms a put, so 64 are 320 MiB/s."""
-TIMEOUT_MIN = 4320
+TIMEOUT_MIN = (RULES["aws-snapshot"].unfinished_s or 0) // 60
 """The longest that AWS keeps an unfinished snapshot after its last block: a job may be resumed for three days."""
 _READERS = 16
 
@@ -182,15 +179,7 @@ class AwsSnapshotTarget:
     """One account and region, for one job."""
 
     kind: ClassVar[str] = "aws-snapshot"
-    limits = TargetLimits(
-        chunk=BLOCK,
-        alignment=BLOCK,
-        granularity=1 * GiB,
-        min_size=1 * GiB,
-        max_size=64 * TiB,
-        inflight_start=INFLIGHT_START,
-        inflight_max=INFLIGHT_MAX,
-    )
+    limits = RULES["aws-snapshot"].transfer
 
     def __init__(
         self,

@@ -16,12 +16,11 @@ from agent.retry import Retrier
 from agent.secrets import Secret
 from agent.targets.azure.arm import ArmDisks
 from agent.targets.azure.clouds import CLOUDS
-from agent.targets.azure.connections import INFLIGHT_MAX, INFLIGHT_START, Connections
+from agent.targets.azure.connections import Connections
 from agent.targets.azure.credentials import read_credential
 from agent.targets.azure.diskresource import disk_resource
 from agent.targets.azure.entra import Principal, TokenSource
 from agent.targets.azure.footer import FOOTER_SIZE, footer_for
-from agent.targets.azure.pages import LEAST_PAGE_WRITE, MAX_PAGE_WRITE, PAGE
 from agent.targets.base import (
     Artifact,
     Checksum,
@@ -29,7 +28,6 @@ from agent.targets.base import (
     Intent,
     IntentLog,
     Preflight,
-    TargetLimits,
 )
 from agent.targets.errors import (
     CredentialRefused,
@@ -39,21 +37,18 @@ from agent.targets.errors import (
     TargetExists,
 )
 from agent.targets.http.settings import HttpSettings
+from agent.targets.limits import RULES
 from agent.targets.naming import Found, choose_name
 from agent.targets.permissions import AZURE_DISK
 from agent.targets.tags import Tagger
 from agent.threads import Stop
 from imaging.digest import DigestBuilder
 from imaging.extent import Extent
-from imaging.units import MiB
 from protocol.ops import AzureDisk
 
 KIND = "azure.disk"
 ACCESS_S = 24 * 3600
 """SAS life: longer than most uploads, so that renewal is the exception; a renewed one continues the same upload."""
-MIN_UPLOAD = 20_972_032
-MAX_UPLOAD = 35_183_298_347_520
-"""Bounds of uploadSizeBytes, footer included (REST reference of Disks, CreationData)."""
 _STATE = "imageport-state"
 _UNVERIFIED = "unverified"
 """State of what failed verification."""
@@ -178,16 +173,7 @@ class AzureDiskTarget:
     """One resource group, for one job."""
 
     kind: ClassVar[str] = "azure-disk"
-    limits = TargetLimits(
-        chunk=MAX_PAGE_WRITE,
-        alignment=PAGE,
-        granularity=1 * MiB,
-        min_size=MIN_UPLOAD - FOOTER_SIZE,
-        max_size=MAX_UPLOAD - FOOTER_SIZE,
-        inflight_start=INFLIGHT_START,
-        inflight_max=INFLIGHT_MAX,
-        least_put=LEAST_PAGE_WRITE,
-    )
+    limits = RULES["azure-disk"].transfer
 
     def __init__(
         self,

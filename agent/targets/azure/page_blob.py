@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 from agent.secrets import Secret
 from agent.targets.azure.authorizer import Authorizer
 from agent.targets.azure.clouds import CLOUDS
-from agent.targets.azure.connections import INFLIGHT_MAX, INFLIGHT_START, Connections
+from agent.targets.azure.connections import Connections
 from agent.targets.azure.credentials import (
     STORAGE_SCOPE,
     AccountKey,
@@ -28,7 +28,6 @@ from agent.targets.azure.credentials import (
 )
 from agent.targets.azure.entra import Principal, TokenSource
 from agent.targets.azure.footer import FOOTER_SIZE, footer_for
-from agent.targets.azure.pages import LEAST_PAGE_WRITE, MAX_PAGE_WRITE, PAGE
 from agent.targets.azure.sdk import COPY_POLL_S, BlobControl, BlobState, sdk_credential
 from agent.targets.base import (
     Artifact,
@@ -37,16 +36,15 @@ from agent.targets.base import (
     Intent,
     IntentLog,
     Preflight,
-    TargetLimits,
 )
 from agent.targets.errors import DiskLost, SizeDiffers
 from agent.targets.http.settings import HttpSettings
+from agent.targets.limits import RULES
 from agent.targets.naming import Found, choose_name
 from agent.targets.tags import Tagger
 from agent.threads import Stop
 from imaging.digest import DigestBuilder
 from imaging.extent import Extent
-from imaging.units import MiB, TiB
 from protocol.ops import AzurePageBlob
 
 KIND = "azure.page-blob"
@@ -132,16 +130,7 @@ class PageBlobTarget:
     """One container of one account, for one job."""
 
     kind: ClassVar[str] = "azure-page-blob"
-    limits = TargetLimits(
-        chunk=MAX_PAGE_WRITE,
-        alignment=PAGE,
-        granularity=1 * MiB,
-        min_size=1 * MiB,
-        max_size=8 * TiB - 512,
-        inflight_start=INFLIGHT_START,
-        inflight_max=INFLIGHT_MAX,
-        least_put=LEAST_PAGE_WRITE,
-    )
+    limits = RULES["azure-page-blob"].transfer
 
     def __init__(
         self,

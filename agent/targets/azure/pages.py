@@ -22,13 +22,9 @@ from agent.targets.http.failures import CONNECTION_ERRORS, connection_failure
 from agent.targets.http.sender import SEND_ERRORS, Sender, StopFlag
 from agent.threads import Pool, Stop, run_blocking
 from imaging.extent import Extent, Kind
-from imaging.units import KiB, MiB
+from imaging.units import MiB
 
 API_VERSION = "2021-12-02"
-MAX_PAGE_WRITE = 4 * MiB
-LEAST_PAGE_WRITE = 64 * KiB
-"""On the thinnest links: 30 s for it are 2 KiB/s."""
-PAGE = 512
 CREATED = 201
 _MAX_XML = 16 * MiB
 _MAX_ERROR = 64 * 1024

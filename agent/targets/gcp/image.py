@@ -18,24 +18,23 @@ from agent.targets.base import (
     Intent,
     IntentLog,
     Preflight,
-    TargetLimits,
 )
 from agent.targets.errors import DiskLost, TargetExists
-from agent.targets.gcp.archive import IMAGE, OBJECT, PART, UPLOAD, ArchiveUpload
+from agent.targets.gcp.archive import IMAGE, OBJECT, UPLOAD, ArchiveUpload
 from agent.targets.gcp.compute import PUBLIC_COMPUTE, ComputeImages
 from agent.targets.gcp.gcs import PUBLIC_STORAGE, GcsBucket, GcsControl
 from agent.targets.gcp.tokens import TokenSource, check_secret
 from agent.targets.http.sender import Sender
 from agent.targets.http.settings import HttpSettings, make_session
+from agent.targets.limits import RULES
 from agent.targets.multipart import Multipart
 from agent.targets.naming import Found, choose_name
 from agent.targets.permissions import GCP_IMAGE
 from agent.targets.tags import Tagger
-from imaging.units import GiB, TiB
+from imaging.units import GiB
 from protocol.ops import GcpImage
 
 FOLDER = "imageport"
-INFLIGHT_START, INFLIGHT_MAX = 4, 8
 _STATE = "imageport-state"
 _SESSIONS = 16
 
@@ -44,15 +43,7 @@ class GcpImageTarget:
     """One project and bucket, for one job."""
 
     kind: ClassVar[str] = "gcp-image"
-    limits = TargetLimits(
-        chunk=PART,
-        alignment=1,
-        granularity=1 * GiB,
-        min_size=1 * GiB,
-        max_size=64 * TiB,
-        inflight_start=INFLIGHT_START,
-        inflight_max=INFLIGHT_MAX,
-    )
+    limits = RULES["gcp-image"].transfer
 
     def __init__(
         self,
