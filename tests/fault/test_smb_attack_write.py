@@ -77,8 +77,10 @@ def test_a_plain_answer_on_an_encrypted_session_is_refused_whatever_it_answers(
         head[0:4], head[4:6] = b"\xfeSMB", (64).to_bytes(2, "little")
         head[16] = 1
         answers = []
-        for command in COMMANDS.values():  # One of them is the one that was asked.
-            for message_id in range(number, number + 3):
+        for command in (
+            COMMANDS.values()
+        ):  # One of them is the one that was asked: a write of a MiB takes 16 numbers.
+            for message_id in range(number, number + 100):
                 head[12], head[24:32] = command, message_id.to_bytes(8, "little")
                 answers.append(bytes(head) + bytes(64))
         return answers
