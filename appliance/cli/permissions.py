@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,16 @@ from appliance.cli.helppage import show_examples
 
 NAME = "imageport-upload"
 _LATER = ("prepare", "publish")
+_GROUP = (
+    r"/subscriptions/[0-9a-fA-F-]{36}/resourceGroups/[A-Za-z0-9._()-]{1,90}",
+    "a resource group's id, /subscriptions/ID/resourceGroups/NAME",
+)
+_SCOPES = {
+    ("azure", "json"): _GROUP,
+    ("azure", "terraform"): _GROUP,
+    ("gcp", "terraform"): (r"(?:[a-z0-9.-]{1,63}:)?[a-z][a-z0-9-]{4,28}[a-z0-9]", "a project's id"),
+}
+"""Where a format names the place: (cloud, format) -> what it looks like. Bicep takes that of its deployment."""
 FORMATS = {
     "azure": ("json", "bicep", "terraform"),
     "aws": ("json", "terraform"),
@@ -49,9 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--scope",
-        default="",
         metavar="ID",
-        help="azure: the resource group's id; gcp: the project (default: a placeholder to fill in)",
+        help="where the role is defined: azure the resource group's id, gcp terraform the project; needed there",
     )
 
 
@@ -67,9 +77,26 @@ def run(args: argparse.Namespace) -> int:
         raise BadUsage(f"--format {args.format}: {args.cloud} has {known}")
     if args.strategy and args.cloud != "aws":
         raise BadUsage("--strategy is for aws")
+    scope = _scope(args)
     role = role_of(args.cloud, strategy=args.strategy)
-    output.answer(_WRITERS[args.cloud, args.format](role, args.scope).rstrip("\n"))
+    output.answer(_WRITERS[args.cloud, args.format](role, scope).rstrip("\n"))
     return Exit.OK
+
+
+def _scope(args: argparse.Namespace) -> str:
+    """Return where the role is defined; raises BadUsage if it is needed and not given, or given and no such thing."""
+    known = _SCOPES.get((args.cloud, args.format))
+    scope: str = args.scope or ""
+    if known is None:
+        if scope:
+            msg = f"--scope: {args.cloud} --format {args.format} takes none; who gets the role says where it holds"
+            raise BadUsage(msg)
+        return ""
+    pattern, example = known
+    if not re.fullmatch(pattern, scope):
+        found = f"{scope!r} is none" if scope else "it is needed here"
+        raise BadUsage(f"--scope: {found}; expected {example}")
+    return scope
 
 
 def aws_policy(role: Role) -> dict[str, Any]:
@@ -107,7 +134,7 @@ def _azure_json(role: Role, scope: str) -> str:
         "NotActions": [],
         "DataActions": [],
         "NotDataActions": [],
-        "AssignableScopes": [scope or "/subscriptions/SUBSCRIPTION/resourceGroups/GROUP"],
+        "AssignableScopes": [scope],
     }
     return json.dumps(definition, indent=2)
 
@@ -138,11 +165,10 @@ resource imageport 'Microsoft.Authorization/roleDefinitions@2022-04-01' = {{
 
 
 def _azure_terraform(role: Role, scope: str) -> str:
-    where = f'"{scope}"' if scope else "azurerm_resource_group.images.id"
     return f"""\
 resource "azurerm_role_definition" "imageport" {{
   name  = "{NAME}"
-  scope = {where}
+  scope = "{scope}"
   permissions {{
     actions = [
 {_quoted(role)}
@@ -161,7 +187,7 @@ def _gcp_terraform(role: Role, scope: str) -> str:
 resource "google_project_iam_custom_role" "imageport" {{
   role_id     = "{NAME.replace("-", "_")}"
   title       = "{NAME}"
-  project     = "{scope or "PROJECT"}"
+  project     = "{scope}"
   permissions = [
 {_quoted(role)}
   ]
