@@ -6,9 +6,9 @@ from importlib.metadata import version
 from agent.stages.plugins import make_retrier
 from agent.stages.uploadrun import VERIFY, UploadRun
 from agent.targets.base import ArchiveDisk
+from agent.transfer.crew import Stats
 from agent.transfer.packer import Packer
 from agent.transfer.parts import Row
-from agent.transfer.pump import PumpStats
 from agent.transfer.unpack import ArchiveVerifier
 from agent.transfer.verify import Verified
 from imaging.convert.targz import SparseMap
@@ -25,7 +25,7 @@ class ArchiveWay:
         members = "one" if disk.one_member else "many"
         self.encoding = f"targz/{members}/isal-{version('isal')}"
 
-    async def transfer(self) -> PumpStats:
+    async def transfer(self) -> Stats:
         """See `Way`."""
         run = self._run
         total = await run.source.data_bytes()

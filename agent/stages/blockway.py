@@ -5,7 +5,8 @@ import random
 from agent.stages.plugins import make_retrier
 from agent.stages.uploadrun import VERIFY, UploadRun
 from agent.targets.base import TargetDisk
-from agent.transfer.pump import READERS, Pump, PumpStats
+from agent.transfer.crew import Stats
+from agent.transfer.pump import READERS, Pump
 from agent.transfer.verify import MOST_SAMPLED, Verified, Verifier, sampled_blocks
 from imaging.units import MiB
 
@@ -23,7 +24,7 @@ class BlockWay:
         self._run = run
         self._disk = disk
 
-    async def transfer(self) -> PumpStats:
+    async def transfer(self) -> Stats:
         """See `Way`."""
         run = self._run
         total = await run.source.data_bytes()

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from agent.stages.base import StageContext
 from agent.stages.source import Source
 from agent.targets.base import DiskSpec, DiskTarget
-from agent.transfer.pump import PumpStats
+from agent.transfer.crew import Stats
 from agent.transfer.verify import Verified
 from imaging.digest import DigestBuilder
 from protocol.ops import UploadArgs
@@ -44,7 +44,7 @@ class UploadRun:
         finally:
             self.seconds[name] = round(self.job.clock() - began, 3)
 
-    def report(self, total: int, stats: PumpStats) -> None:
+    def report(self, total: int, stats: Stats) -> None:
         """Tell how far the transfer is."""
         self.job.progress(TRANSFER, stats.done, total, retries=stats.retries, slow=stats.slow)
 
@@ -67,7 +67,7 @@ class Way(Protocol):
         """What receipts depend on beyond the grid; "" for plain blocks."""
         ...
 
-    async def transfer(self) -> PumpStats:
+    async def transfer(self) -> Stats:
         """Send what no receipt names yet; afterwards the run's digest is complete."""
         ...
 

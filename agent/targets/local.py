@@ -8,7 +8,7 @@ import errno
 import json
 import os
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,7 +29,7 @@ from agent.targets.errors import (
     TargetRefused,
 )
 from agent.targets.limits import RULES
-from agent.targets.naming import Found, choose_name
+from agent.targets.naming import Choice, Found, choose_name, nothing_known
 from agent.targets.tags import Tagger
 from agent.threads import Stop
 from imaging.digest import DigestBuilder
@@ -117,12 +117,8 @@ class LocalTarget:
 
     async def open(self, spec: DiskSpec, intents: IntentLog) -> LocalDisk:
         """Create the disk or find this line's own."""
-        choice = await choose_name(
-            self._name,
-            spec.if_exists,
-            known=lambda name: intents.known(Intent(KIND, self._scope, name)) is not None,
-            look=lambda name: self._look(name, spec.tagger),
-            can_replace=True,
+        choice = await self._choose(
+            spec, known=lambda name: intents.known(Intent(KIND, self._scope, name)) is not None
         )
         name = choice.name
         intent = Intent(KIND, self._scope, name)
@@ -136,13 +132,7 @@ class LocalTarget:
 
     async def preflight(self, spec: DiskSpec) -> Preflight:
         """Look which name is free."""
-        choice = await choose_name(
-            self._name,
-            spec.if_exists,
-            known=lambda _name: False,
-            look=lambda name: self._look(name, spec.tagger),
-            can_replace=True,
-        )
+        choice = await self._choose(spec)
         return Preflight(choice.name, (f"file {self.data_path(choice.name, final=True)}",))
 
     async def discard(self, intent: Intent, object_id: str, tagger: Tagger) -> str | None:
@@ -203,6 +193,16 @@ class LocalTarget:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+    async def _choose(self, spec: DiskSpec, known: Callable[[str], bool] = nothing_known) -> Choice:
+        """Return the name that the disk gets."""
+        return await choose_name(
+            self._name,
+            spec.if_exists,
+            known=known,
+            look=lambda name: self._look(name, spec.tagger),
+            can_replace=True,
+        )
 
     async def _look(self, name: str, tagger: Tagger) -> Found | None:
         for final in (True, False):

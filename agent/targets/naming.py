@@ -41,6 +41,11 @@ class Choice:
     replaces: bool
 
 
+def nothing_known(_name: str) -> bool:
+    """What a line of jobs recorded before its first attempt: nothing."""
+    return False
+
+
 def versions(name: str) -> Iterator[str]:
     """Yield the names that `new-version` may take: name, name-v2, name-v3, ..."""
     yield name

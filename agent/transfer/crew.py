@@ -4,7 +4,9 @@ The loop keeps the books: it takes news from the workers some dozens of times a 
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from agent.errors import most_telling
 from agent.threads import Pool, Stop, until_done
@@ -13,6 +15,71 @@ TICK_S = 0.05
 """How often the loop notes what the workers finished: receipts and progress, some dozens at a time."""
 STALL_S = 1.0
 """Without anything done for so long, it says so, and goes on saying it."""
+
+
+@dataclass(slots=True)
+class Stats:
+    """What a copy did so far; bytes are bytes of data (holes do not count).
+
+    Attributes:
+        total: Bytes of data of the disk.
+        done: Read and acknowledged, `skipped` included.
+        skipped: Finished by earlier attempts, not read again.
+        sent: Bytes of the puts of finished chunks.
+        puts: Their number.
+        retries: Puts that failed and were tried again.
+        slow: The side that holds the transfer back (`agent.transfer.flow`); None unless it stands still.
+    """
+
+    total: int = 0
+    done: int = 0
+    skipped: int = 0
+    sent: int = 0
+    puts: int = 0
+    retries: int = 0
+    slow: str | None = None
+
+
+class Books:
+    """What a copy did so far: the workers leave news, the loop enters it and tells.
+
+    Attributes:
+        stats: The figures.
+        tell: Called with them on the loop.
+    """
+
+    def __init__(self, stats: Stats, tell: Callable[[Stats], None]) -> None:
+        self.stats = stats
+        self.tell = tell
+        self._news: deque[Callable[[], None]] = deque()
+
+    def post(self, news: Callable[[], None]) -> None:
+        """Leave something to be entered. From any thread."""
+        self._news.append(news)
+
+    def retried(self) -> None:
+        """Leave that a request is tried again. From any thread."""
+        self.post(self._retried)
+
+    def note(self) -> bool:
+        """Enter the news; return whether something got done. On the loop."""
+        before = self.stats.done
+        if not self._news:
+            return False
+        while self._news:
+            self._news.popleft()()
+        if self.stats.done > before:
+            self.stats.slow = None
+        self.tell(self.stats)
+        return self.stats.done > before
+
+    def stalled(self, by: str | None) -> None:
+        """Tell which side holds the copy back; None: nothing does any more. On the loop."""
+        self.stats.slow = by
+        self.tell(self.stats)
+
+    def _retried(self) -> None:
+        self.stats.retries += 1
 
 
 async def run_crew(

@@ -21,12 +21,12 @@ from agent.errors import Retryable, Throttled, TooSlow
 from agent.retry import Retrier
 from agent.targets.base import ArchiveDisk, TargetLimits
 from agent.threads import Pool, Stop, run_blocking
-from agent.transfer.crew import run_crew
+from agent.transfer.crew import Books, Stats, run_crew
 from agent.transfer.flow import LIMIT, SOURCE, TARGET
 from agent.transfer.gate import Gate
 from agent.transfer.limiter import Limiter
 from agent.transfer.parts import PackedPart, Row
-from agent.transfer.pump import PumpStats, Receipts
+from agent.transfer.pump import Receipts
 from imaging.convert.options import Options
 from imaging.convert.ordered import copy_ordered
 from imaging.convert.targz import TarGzSink, TarGzState
@@ -69,8 +69,8 @@ class Packer:
     receipts: Receipts
     limiter: Limiter
     retrier: Retrier
-    progress: Callable[[PumpStats], None]
-    stats: PumpStats = field(default_factory=PumpStats)
+    progress: Callable[[Stats], None]
+    stats: Stats = field(default_factory=Stats)
     row: Row = field(default_factory=Row)
 
     _stop: Stop = field(default_factory=Stop)
@@ -79,15 +79,16 @@ class Packer:
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _pending: int = 0
     _limited: int = 0
-    _news: deque[Callable[[], None]] = field(default_factory=deque)
+    _books: Books = field(init=False)
 
     def __post_init__(self) -> None:
+        self._books = Books(self.stats, self.progress)
         limits = self.limits
         self._gate = Gate(
             start=limits.inflight_start, most=limits.inflight_max, now=self.retrier.now
         )
 
-    async def run(self) -> PumpStats:
+    async def run(self) -> Stats:
         """Pack and send everything that no unbroken row of receipts holds yet; raises as `Pump.run`."""
         senders = self.limits.inflight_max
         pool = Pool("pack", senders + 1)
@@ -97,32 +98,21 @@ class Packer:
             if not self.row.is_complete:
                 works = [self._pack, *([self._send] * senders)]
                 with self._stop.waking(self.abort), self._stop.waking(self._wake):
-                    await run_crew(pool, works, self._stop, note=self._note, stalled=self._stalled)
+                    await run_crew(
+                        pool, works, self._stop, note=self._books.note, stalled=self._stalled
+                    )
         finally:
             pool.close()
-        self.stats.slow = None
-        self.progress(self.stats)
+        self._books.stalled(None)
         return self.stats
 
     # --- on the loop --------------------------------------------------------------------------------------
-
-    def _note(self) -> bool:
-        before = self.stats.done
-        if not self._news:
-            return False
-        while self._news:
-            self._news.popleft()()
-        if self.stats.done > before:
-            self.stats.slow = None
-        self.progress(self.stats)
-        return self.stats.done > before
 
     def _stalled(self) -> None:
         with self._changed:
             waiting = self._pending > 0
             limited = waiting and self._limited > 0
-        self.stats.slow = LIMIT if limited else TARGET if waiting else SOURCE
-        self.progress(self.stats)
+        self._books.stalled(LIMIT if limited else TARGET if waiting else SOURCE)
 
     def _finished(self, ready: _Ready, tag: str) -> None:
         part = ready.part.tagged(tag)
@@ -131,9 +121,6 @@ class Packer:
         self.stats.done += ready.data_bytes
         self.stats.puts += 1
         self.stats.sent += part.size
-
-    def _retried(self) -> None:
-        self.stats.retries += 1
 
     # --- worker threads -----------------------------------------------------------------------------------
 
@@ -199,7 +186,7 @@ class Packer:
             with self._changed:
                 self._pending -= len(ready.data)
                 self._changed.notify_all()
-            self._news.append(partial(self._finished, ready, tag))
+            self._books.post(partial(self._finished, ready, tag))
             ready.data = b""
 
     def _next(self) -> _Ready | None:
@@ -230,7 +217,7 @@ class Packer:
     def _failed(self, err: Retryable) -> None:
         if isinstance(err, Throttled | TooSlow):
             self._gate.throttled()
-        self._news.append(self._retried)
+        self._books.retried()
 
     def _wake(self) -> None:
         with self._changed:

@@ -7,7 +7,6 @@ acknowledged. The first error ends the whole pump and is the error that the call
 """
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +17,7 @@ from agent.errors import Retryable, Throttled, TooSlow
 from agent.retry import Retrier
 from agent.targets.base import TargetDisk, TargetLimits
 from agent.threads import Pool, Stop, run_blocking
-from agent.transfer.crew import run_crew
+from agent.transfer.crew import Books, Stats, run_crew
 from agent.transfer.flow import At, held_back_by
 from agent.transfer.gate import Gate
 from agent.transfer.limiter import Limiter
@@ -44,29 +43,6 @@ class Receipts(Protocol):
         ...
 
 
-@dataclass(slots=True)
-class PumpStats:
-    """What the pump did so far; bytes are bytes of data (holes do not count).
-
-    Attributes:
-        total: Bytes of data of the disk.
-        done: Read and acknowledged, `skipped` included.
-        skipped: Finished by earlier attempts, not read again.
-        sent: Bytes of the puts of finished chunks.
-        puts: Their number.
-        retries: Puts that failed and were tried again.
-        slow: The side that holds the transfer back (`agent.transfer.flow`); None unless it stands still.
-    """
-
-    total: int = 0
-    done: int = 0
-    skipped: int = 0
-    sent: int = 0
-    puts: int = 0
-    retries: int = 0
-    slow: str | None = None
-
-
 @dataclass(slots=True, kw_only=True)
 class Pump:
     """One copy of one disk; used once.
@@ -90,10 +66,10 @@ class Pump:
     receipts: Receipts
     limiter: Limiter
     retrier: Retrier
-    progress: Callable[[PumpStats], None]
+    progress: Callable[[Stats], None]
     reads_whole: bool = False
     readers: int = READERS
-    stats: PumpStats = field(default_factory=PumpStats)
+    stats: Stats = field(default_factory=Stats)
 
     _stop: Stop = field(default_factory=Stop)
     _gate: Gate = field(init=False)
@@ -101,12 +77,13 @@ class Pump:
     _reading: "SimpleQueue[None]" = field(default_factory=SimpleQueue)
     """A token for each worker that may read: in C, where a semaphore in Python costs 64 workers a core."""
     _workers: list[At] = field(init=False)
-    _news: deque[Callable[[], None]] = field(default_factory=deque)
+    _books: Books = field(init=False)
     _items: Iterator[Chunk | Gap] = field(init=False)
     _planning: threading.Lock = field(default_factory=threading.Lock)
     _finished_cells: bytearray = field(init=False)
 
     def __post_init__(self) -> None:
+        self._books = Books(self.stats, self.progress)
         chunk = self.chunk_size
         limits = self.limits
         self._gate = Gate(
@@ -125,7 +102,7 @@ class Pump:
         """Bytes of a cell of the grid: receipts of another grid say nothing about this one."""
         return -(-self.limits.chunk // DIGEST_BLOCK) * DIGEST_BLOCK
 
-    async def run(self) -> PumpStats:
+    async def run(self) -> Stats:
         """Copy everything that no receipt names yet; returns when all of it is acknowledged.
 
         Raises:
@@ -136,28 +113,16 @@ class Pump:
             await run_blocking(pool, self._load_receipts, stop=self._stop)
             with self._stop.waking(self.abort):
                 works = [partial(self._work, number) for number in range(len(self._workers))]
-                await run_crew(pool, works, self._stop, note=self._note, stalled=self._stalled)
+                await run_crew(
+                    pool, works, self._stop, note=self._books.note, stalled=self._stalled
+                )
         finally:
             pool.close()
-        self.stats.slow = None  # nothing waits any more, whatever the last chunk waited for
-        self.progress(self.stats)
+        self._books.stalled(None)  # nothing waits any more, whatever the last chunk waited for
         return self.stats
 
     def _stalled(self) -> None:
-        self.stats.slow = held_back_by(self._workers)
-        self.progress(self.stats)
-
-    def _note(self) -> bool:
-        """Put what the workers did into the books; return whether a chunk got done."""
-        before = self.stats.done
-        if not self._news:
-            return False
-        while self._news:
-            self._news.popleft()()
-        if self.stats.done > before:
-            self.stats.slow = None
-        self.progress(self.stats)
-        return self.stats.done > before
+        self._books.stalled(held_back_by(self._workers))
 
     def _finished(self, filled: FilledChunk) -> None:
         chunk = filled.chunk
@@ -169,9 +134,6 @@ class Pump:
     def _skipped(self, chunk: Chunk) -> None:
         self.stats.done += chunk.data_bytes
         self.stats.skipped += chunk.data_bytes
-
-    def _retried(self) -> None:
-        self.stats.retries += 1
 
     # --- worker threads -----------------------------------------------------------------------------------
 
@@ -201,7 +163,7 @@ class Pump:
                 for span in filled.spans:
                     self._put(number, chunk.offset, span, view)
             self._workers[number] = At.READING
-            self._news.append(partial(self._finished, filled))
+            self._books.post(partial(self._finished, filled))
 
     def _next_chunk(self) -> Chunk | None:
         """Return what has to be read next; settle what need not be read on the way."""
@@ -211,7 +173,7 @@ class Pump:
                     blocks = -(-item.length // DIGEST_BLOCK)
                     self.digest.set_zero(item.offset // DIGEST_BLOCK, blocks)
                 elif self._finished_cells[item.offset // self.chunk_size]:
-                    self._news.append(partial(self._skipped, item))
+                    self._books.post(partial(self._skipped, item))
                 else:
                     return item
                 self._stop.check()
@@ -268,4 +230,4 @@ class Pump:
             self._gate.throttled()
         if isinstance(err, TooSlow):
             self._sizer.timed_out()
-        self._news.append(self._retried)
+        self._books.retried()

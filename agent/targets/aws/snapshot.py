@@ -51,7 +51,7 @@ from agent.targets.errors import ContentDiffers, DiskLost, SizeDiffers, TargetRe
 from agent.targets.http.sender import Sender
 from agent.targets.http.settings import HttpSettings, make_session
 from agent.targets.limits import RULES
-from agent.targets.naming import Found, choose_name
+from agent.targets.naming import Choice, Found, choose_name, nothing_known
 from agent.targets.permissions import aws_role
 from agent.targets.tags import Tagger
 from agent.threads import Stop
@@ -214,12 +214,8 @@ class AwsSnapshotTarget:
     async def open(self, spec: DiskSpec, intents: IntentLog) -> SnapshotDisk:
         """Start the snapshot, or find this line's own."""
         scope = await self._scope()
-        choice = await choose_name(
-            self._ref.name,
-            spec.if_exists,
-            known=lambda name: intents.known(Intent(SNAPSHOT, scope, name)) is not None,
-            look=lambda name: self._look(name, scope, spec.tagger),
-            can_replace=False,
+        choice = await self._choose(
+            spec, scope, known=lambda name: intents.known(Intent(SNAPSHOT, scope, name)) is not None
         )
         name = choice.name
         intent = Intent(SNAPSHOT, scope, name)
@@ -236,13 +232,7 @@ class AwsSnapshotTarget:
     async def preflight(self, spec: DiskSpec) -> Preflight:
         """Look which name is free, and try by dry runs what EC2 offers one for."""
         scope = await self._scope()
-        choice = await choose_name(
-            self._ref.name,
-            spec.if_exists,
-            known=lambda _name: False,
-            look=lambda name: self._look(name, scope, spec.tagger),
-            can_replace=False,
-        )
+        choice = await self._choose(spec, scope)
         strategy = strategy_of(self._ref)
         role = aws_role(strategy.name if strategy else SNAPSHOT_ONLY)
         missing, unprobed = await lacking(self._control, role, self._ref)
@@ -267,6 +257,18 @@ class AwsSnapshotTarget:
     async def _scope(self) -> Scope:
         account = await self._control.account()
         return {"provider": "aws", "account": account, "region": self._ref.region}
+
+    async def _choose(
+        self, spec: DiskSpec, scope: Scope, known: Callable[[str], bool] = nothing_known
+    ) -> Choice:
+        """Return the name that the disk gets."""
+        return await choose_name(
+            self._ref.name,
+            spec.if_exists,
+            known=known,
+            look=lambda name: self._look(name, scope, spec.tagger),
+            can_replace=False,
+        )
 
     async def _look(self, name: str, scope: Scope, tagger: Tagger) -> Found | None:
         """An AMI of that name, else a snapshot that is called so."""

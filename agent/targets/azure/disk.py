@@ -38,7 +38,7 @@ from agent.targets.errors import (
 )
 from agent.targets.http.settings import HttpSettings
 from agent.targets.limits import RULES
-from agent.targets.naming import Found, choose_name
+from agent.targets.naming import Choice, Found, choose_name, nothing_known
 from agent.targets.permissions import AZURE_DISK
 from agent.targets.tags import Tagger
 from agent.threads import Stop
@@ -235,12 +235,8 @@ class AzureDiskTarget:
 
     async def open(self, spec: DiskSpec, intents: IntentLog) -> ManagedDisk:
         """Create the disk, or find this line's own."""
-        choice = await choose_name(
-            self._ref.disk,
-            spec.if_exists,
-            known=lambda name: intents.known(self._intent(name)) is not None,
-            look=lambda name: self._look(name, spec.tagger),
-            can_replace=False,
+        choice = await self._choose(
+            spec, known=lambda name: intents.known(self._intent(name)) is not None
         )
         name, intent = choice.name, self._intent(choice.name)
         known = intents.known(intent)
@@ -264,13 +260,7 @@ class AzureDiskTarget:
 
     async def preflight(self, spec: DiskSpec) -> Preflight:
         """Look which name is free, and ask which actions the principal has on the resource group."""
-        choice = await choose_name(
-            self._ref.disk,
-            spec.if_exists,
-            known=lambda _name: False,
-            look=lambda name: self._look(name, spec.tagger),
-            can_replace=False,
-        )
+        choice = await self._choose(spec)
         lacking = await self.disks.lacking(AZURE_DISK.all)
         made = f"managed disk {self._ref.resource_group}/{choice.name} ({self._ref.sku}, {self._ref.location})"
         return Preflight(choice.name, (made,), missing=lacking)
@@ -315,6 +305,16 @@ class AzureDiskTarget:
             ):  # an upload without a footer ends with an error, and ends
                 await self.disks.revoke(name)
         await self.disks.delete(name)
+
+    async def _choose(self, spec: DiskSpec, known: Callable[[str], bool] = nothing_known) -> Choice:
+        """Return the name that the disk gets."""
+        return await choose_name(
+            self._ref.disk,
+            spec.if_exists,
+            known=known,
+            look=lambda name: self._look(name, spec.tagger),
+            can_replace=False,
+        )
 
     async def _look(self, name: str, tagger: Tagger) -> Found | None:
         resource = await self.disks.get(name)

@@ -40,7 +40,7 @@ from agent.targets.base import (
 from agent.targets.errors import DiskLost, SizeDiffers
 from agent.targets.http.settings import HttpSettings
 from agent.targets.limits import RULES
-from agent.targets.naming import Found, choose_name
+from agent.targets.naming import Choice, Found, choose_name, nothing_known
 from agent.targets.tags import Tagger
 from agent.threads import Stop
 from imaging.digest import DigestBuilder
@@ -201,12 +201,8 @@ class PageBlobTarget:
 
     async def open(self, spec: DiskSpec, intents: IntentLog) -> PageBlobDisk:
         """Create the blob, or find this line's own."""
-        choice = await choose_name(
-            self._ref.blob,
-            spec.if_exists,
-            known=lambda name: self._known(name, spec, intents) is not None,
-            look=lambda name: self._look(name, spec.tagger),
-            can_replace=True,
+        choice = await self._choose(
+            spec, known=lambda name: self._known(name, spec, intents) is not None
         )
         place = _Place(
             self._work_name(choice.name, spec) if choice.replaces else choice.name, choice.name
@@ -222,13 +218,7 @@ class PageBlobTarget:
 
     async def preflight(self, spec: DiskSpec) -> Preflight:
         """Look which name is free; a storage account tells nobody what else a credential may do."""
-        choice = await choose_name(
-            self._ref.blob,
-            spec.if_exists,
-            known=lambda _name: False,
-            look=lambda name: self._look(name, spec.tagger),
-            can_replace=True,
-        )
+        choice = await self._choose(spec)
         made = f"page blob {self._ref.container}/{choice.name} of {spec.padded_size + FOOTER_SIZE} bytes"
         unprobed = ("Microsoft.Storage/storageAccounts/blobServices/containers/blobs/write",)
         return Preflight(choice.name, (made,), unprobed=unprobed)
@@ -282,6 +272,16 @@ class PageBlobTarget:
 
     def _work_name(self, name: str, spec: DiskSpec) -> str:
         return f"{name}.imageport-{spec.tagger.origin[:12]}"
+
+    async def _choose(self, spec: DiskSpec, known: Callable[[str], bool] = nothing_known) -> Choice:
+        """Return the name that the disk gets."""
+        return await choose_name(
+            self._ref.blob,
+            spec.if_exists,
+            known=known,
+            look=lambda name: self._look(name, spec.tagger),
+            can_replace=True,
+        )
 
     async def _look(self, name: str, tagger: Tagger) -> Found | None:
         state = await self.control.state(name)

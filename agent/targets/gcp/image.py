@@ -28,7 +28,7 @@ from agent.targets.http.sender import Sender
 from agent.targets.http.settings import HttpSettings, make_session
 from agent.targets.limits import RULES
 from agent.targets.multipart import Multipart
-from agent.targets.naming import Found, choose_name
+from agent.targets.naming import Choice, Found, choose_name, nothing_known
 from agent.targets.permissions import GCP_IMAGE
 from agent.targets.tags import Tagger
 from imaging.units import GiB
@@ -111,15 +111,12 @@ class GcpImageTarget:
     async def open(self, spec: DiskSpec, intents: IntentLog) -> ArchiveUpload:
         """Begin the archive, or go on with this line's own."""
         await self._retrier.call(self.control.location)
-        choice = await choose_name(
-            self.ref.image,
-            spec.if_exists,
+        choice = await self._choose(
+            spec,
             known=lambda name: any(
                 intents.known(self.intent(kind, name)) is not None
                 for kind in (UPLOAD, OBJECT, IMAGE)
             ),
-            look=lambda name: self._look(name, spec.tagger),
-            can_replace=False,
         )
         name, key = choice.name, self.key(choice.name, spec.tagger)
         upload = await self._known_upload(name, key, intents)
@@ -163,6 +160,16 @@ class GcpImageTarget:
         upload = await self._retrier.call(begin)
         await intents.created(intent, upload)
         return upload
+
+    async def _choose(self, spec: DiskSpec, known: Callable[[str], bool] = nothing_known) -> Choice:
+        """Return the name that the disk gets."""
+        return await choose_name(
+            self.ref.image,
+            spec.if_exists,
+            known=known,
+            look=lambda name: self._look(name, spec.tagger),
+            can_replace=False,
+        )
 
     async def _look(self, name: str, tagger: Tagger) -> Found | None:
         image = await self.images.get(name)
@@ -221,13 +228,7 @@ class GcpImageTarget:
     async def preflight(self, spec: DiskSpec) -> Preflight:
         """Look which name is free, and ask project and bucket for the permissions."""
         await self._retrier.call(self.control.location)
-        choice = await choose_name(
-            self.ref.image,
-            spec.if_exists,
-            known=lambda _name: False,
-            look=lambda name: self._look(name, spec.tagger),
-            can_replace=False,
-        )
+        choice = await self._choose(spec)
         wanted = GCP_IMAGE.all
         stored = [one for one in wanted if one.startswith("storage.")]
         project = [one for one in wanted if not one.startswith("storage.")]

@@ -4,7 +4,6 @@ Block writes do not touch it (`appliance.sim.store` records them).
 """
 
 import secrets
-from pathlib import Path
 
 import msgspec
 
@@ -181,21 +180,3 @@ def new_identity(region: str) -> Identity:
 def letters(count: int) -> str:
     """Return random letters as access keys have them."""
     return "".join(secrets.choice(ALPHABET) for _ in range(count))
-
-
-def load(directory: Path, fresh: State) -> State:
-    """Return the state kept in `directory`, or write and return `fresh` when there is none."""
-    path = directory / FILE_NAME
-    if path.exists():
-        return msgspec.json.decode(path.read_bytes(), type=State)
-    save(directory, fresh)
-    return fresh
-
-
-def save(directory: Path, state: State) -> None:
-    """Replace the file."""
-    path = directory / FILE_NAME
-    part = path.with_suffix(".new")
-    part.touch(0o600)
-    part.write_bytes(msgspec.json.encode(state))
-    part.replace(path)

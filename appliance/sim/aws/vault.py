@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from appliance.sim.aws import state as records
-from appliance.sim.aws.state import Snapshot, State
+from appliance.sim import records
+from appliance.sim.aws.state import FILE_NAME, Snapshot, State
 from appliance.sim.store import PageFile
 
 BLOCK = 512 * 1024
@@ -51,7 +51,7 @@ class Vault:
 
     def __init__(self, directory: Path, fresh: Callable[[], State]) -> None:
         self.directory = directory
-        self.state = records.load(directory, fresh())
+        self.state = records.load(directory / FILE_NAME, State, fresh)
         self._data: dict[str, SnapshotData] = {}
 
     def data(self, snapshot: Snapshot) -> SnapshotData:
@@ -88,7 +88,7 @@ class Vault:
 
     def save(self) -> None:
         """Write the records down."""
-        records.save(self.directory, self.state)
+        records.save(self.directory / FILE_NAME, self.state)
 
     def close(self) -> None:
         """Close every file."""

@@ -6,7 +6,6 @@ Page writes do not touch it (`appliance.sim.store` records them).
 
 import secrets
 from base64 import b64encode
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -117,21 +116,3 @@ def new_identity(account: str) -> Identity:
         client_secret=secrets.token_urlsafe(24),
         token_secret=secrets.token_hex(32),
     )
-
-
-def load(directory: Path, fresh: State) -> State:
-    """Return the state kept in `directory`, or write and return `fresh` when there is none."""
-    path = directory / FILE_NAME
-    if path.exists():
-        return msgspec.json.decode(path.read_bytes(), type=State)
-    save(directory, fresh)
-    return fresh
-
-
-def save(directory: Path, state: State) -> None:
-    """Replace the file."""
-    path = directory / FILE_NAME
-    part = path.with_suffix(".new")
-    part.touch(0o600)
-    part.write_bytes(msgspec.json.encode(state))
-    part.replace(path)

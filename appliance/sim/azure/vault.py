@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
-from appliance.sim.azure import state as records
-from appliance.sim.azure.state import BlobRecord, State
+from appliance.sim import records
+from appliance.sim.azure.state import FILE_NAME, BlobRecord, State
 from appliance.sim.store import PageFile
 
 
@@ -44,7 +44,7 @@ class Vault:
 
     def __init__(self, directory: Path, fresh: Callable[[], State]) -> None:
         self.directory = directory
-        self.state = records.load(directory, fresh())
+        self.state = records.load(directory / FILE_NAME, State, fresh)
         self.blobs = {key: self._reopen(record) for key, record in self.state.blobs.items()}
         self.disks = {key: self._reopen(disk.blob) for key, disk in self.state.disks.items()}
 
@@ -83,7 +83,7 @@ class Vault:
 
     def save(self) -> None:
         """Write the records down."""
-        records.save(self.directory, self.state)
+        records.save(self.directory / FILE_NAME, self.state)
 
     def close(self) -> None:
         """Close every file."""

@@ -9,16 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from appliance.sim import records
 from appliance.sim.admin import PREFIX as ADMIN_PREFIX
 from appliance.sim.admin import AdminPlane, Handler
 from appliance.sim.base import Served, Simulator
 from appliance.sim.call import Call, Plane, Refusal
 from appliance.sim.gcp import compute, jsonplane, tokens
-from appliance.sim.gcp import state as records
 from appliance.sim.gcp.compute import ComputePlane
 from appliance.sim.gcp.jsonplane import JsonPlane
 from appliance.sim.gcp.shelf import Shelf
-from appliance.sim.gcp.state import Identity, State, new_identity
+from appliance.sim.gcp.state import FILE_NAME, Identity, State, new_identity
 from appliance.sim.gcp.tokens import TokenPlane, Tokens
 from appliance.sim.gcp.xmlplane import XmlPlane
 
@@ -62,7 +62,7 @@ class GcpSim(Simulator):
         return self
 
     def _open(self, directory: Path) -> Callable[[], object]:
-        self.state = records.load(directory, self._fresh)
+        self.state = records.load(directory / FILE_NAME, State, self._fresh)
         self.shelf = Shelf(directory, self.state)
         self._tokens = Tokens(self.state, life_s=self._token_s)
         self._token_plane = TokenPlane(self.state, self._tokens)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import google_crc32c
 
+from appliance.sim import records
 from appliance.sim.call import Refusal
-from appliance.sim.gcp import state as records
-from appliance.sim.gcp.state import Image, Object, Part, State, Upload
+from appliance.sim.gcp.state import FILE_NAME, Image, Object, Part, State, Upload
 
 _PIECE = 1 << 20
 
@@ -28,7 +28,7 @@ class Shelf:
 
     def save(self) -> None:
         """Write the records down."""
-        records.save(self.directory, self.state)
+        records.save(self.directory / FILE_NAME, self.state)
 
     def bucket(self, name: str) -> str:
         """Return a bucket's location; raises NoSuchBucket."""

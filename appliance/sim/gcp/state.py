@@ -1,8 +1,6 @@
 """What the Google Cloud simulator remembers besides bytes; one JSON file, replaced as a whole after each change."""
 
 import secrets
-from collections.abc import Callable
-from pathlib import Path
 
 import msgspec
 from cryptography.hazmat.primitives import serialization
@@ -111,22 +109,3 @@ def new_identity(project: str) -> Identity:
     )
     email = f"imageport@{project}.iam.gserviceaccount.com"
     return Identity(project, email, pem.decode(), secrets.token_hex(32))
-
-
-def load(directory: Path, fresh: Callable[[], State]) -> State:
-    """Return the state kept in `directory`, or write and return a fresh one when there is none."""
-    path = directory / FILE_NAME
-    if path.exists():
-        return msgspec.json.decode(path.read_bytes(), type=State)
-    state = fresh()
-    save(directory, state)
-    return state
-
-
-def save(directory: Path, state: State) -> None:
-    """Replace the file."""
-    path = directory / FILE_NAME
-    part = path.with_suffix(".new")
-    part.touch(0o600)
-    part.write_bytes(msgspec.json.encode(state))
-    part.replace(path)
