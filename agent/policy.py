@@ -64,9 +64,9 @@ def target_rule(target: TargetRef, config: AgentConfig) -> str | None:
         case AzurePageBlob():
             return None if endpoint_allowed(target.endpoint, config) else TARGET_FORBIDDEN
         case AwsSnapshot():
-            allowed = target.endpoint is None or endpoint_allowed(target.endpoint, config)
-            region = _matches(f"https://ebs.{target.region}.amazonaws.com", config.policy.endpoints)
-            return None if allowed and (target.endpoint or region) else TARGET_FORBIDDEN
+            suffix = "amazonaws.com.cn" if target.region.startswith("cn-") else "amazonaws.com"
+            url = target.endpoint or f"https://ebs.{target.region}.{suffix}"
+            return None if endpoint_allowed(url, config) else TARGET_FORBIDDEN
         case GcpImage():
             url = target.endpoint or "https://storage.googleapis.com"
             allowed = endpoint_allowed(url, config) and _matches(

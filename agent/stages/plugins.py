@@ -136,6 +136,7 @@ def _aws_snapshot(ref: AwsSnapshot, job: StageContext) -> DiskTarget:
         retrier=make_retrier(job),
         now_ms=job.now_ms,
         clock=job.clock,
+        allowed=lambda url: endpoint_allowed(url, job.config),
         config_file=job.config.uploads.aws_config_file,
     )
 

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -14,7 +15,7 @@ from cryptography.x509.oid import NameOID
 from agent.errors import AgentError
 from agent.stages.upload import UploadStage
 from agent.targets.aws import building
-from agent.targets.errors import CredentialRefused
+from agent.targets.errors import CredentialRefused, EndpointForbidden
 from agent.targets.gcp import compute
 from appliance.sim.aws import AwsSim
 from tests.support.aws_jobs import AwsJobs
@@ -167,3 +168,18 @@ async def test_other_google_identities(
         uploads = {"gcp_credentials": {"wif": str(file)}}
         await UploadStage().run(rig.job(credential={how: "wif"}, uploads=uploads))
         assert rig.stored() == rig.expected()
+
+
+@pytest.mark.parametrize("kind", ["azure-disk", "aws-snapshot", "gcp-image"])
+async def test_no_credential_goes_where_the_sites_policy_does_not_let_it(
+    kind: str, tmp_path: Path
+) -> None:
+    """The stage itself holds every endpoint to the policy, also those that nobody named in the order."""
+    async with running(kind, tmp_path) as rig:
+        job = rig.job()
+        policy = msgspec.structs.replace(job.config.policy, endpoints=("https://only.example",))
+        config = msgspec.structs.replace(job.config, policy=policy)
+        rig.sim.stats.reset()
+        with pytest.raises(EndpointForbidden, match="policy"):
+            await UploadStage().run(replace(job, config=config))
+        assert not rig.sim.stats.requests

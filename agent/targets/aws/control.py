@@ -11,7 +11,7 @@ from agent.retry import Retrier
 from agent.targets.aws.credentials import AwsAccess, client_options, make_session
 from agent.targets.aws.failures import sdk_failure
 from agent.targets.aws.sigv4 import Keys
-from agent.targets.errors import CredentialRefused, TargetUnavailable
+from agent.targets.errors import CredentialRefused, EndpointForbidden, TargetUnavailable
 from agent.threads import Pool, run_blocking
 
 T = TypeVar("T")
@@ -124,6 +124,9 @@ class AwsControl:
         with self._lock:
             if service not in self._clients:
                 client = self._made().client(service, **client_options(self._access))
+                if not self._access.allowed(client.meta.endpoint_url):
+                    msg = f"{service} is on {client.meta.endpoint_url}, which [policy] endpoints do not allow"
+                    raise EndpointForbidden(msg)
                 client.meta.events.register(f"choose-signer.{service}", lambda **_: _SIGNER)
                 client.meta.events.register("before-call", self._stamp)
                 self._clients[service] = client

@@ -44,6 +44,7 @@ class AwsAccess:
         endpoint: One URL for every service (a private endpoint, a simulator); None: AWS' own.
         config_file: The appliance's AWS files for `profile`; None if the site has none.
         now_ms: Signed time.
+        allowed: Whether the site lets requests go to a URL.
     """
 
     secret: dict[str, Secret] = field(repr=False)
@@ -52,6 +53,7 @@ class AwsAccess:
     endpoint: str | None
     config_file: str | None
     now_ms: Callable[[], int]
+    allowed: Callable[[str], bool]
 
 
 def check_secret(secret: dict[str, Secret]) -> None:

@@ -190,6 +190,7 @@ class AwsSnapshotTarget:
         retrier: Retrier,
         now_ms: Callable[[], int],
         clock: Callable[[], float],
+        allowed: Callable[[str], bool],
         config_file: str | None = None,
     ) -> None:
         """Use one credential; no request is sent before `open`.
@@ -204,7 +205,7 @@ class AwsSnapshotTarget:
         self._retrier = retrier
         self._now_ms = now_ms
         self._clock = clock
-        access = AwsAccess(secret, ref.region, http, ref.endpoint, config_file, now_ms)
+        access = AwsAccess(secret, ref.region, http, ref.endpoint, config_file, now_ms, allowed)
         self._control = AwsControl(access, retrier, clock)
         self._inventory = Inventory(self._control)
         self._sender = Sender(http)

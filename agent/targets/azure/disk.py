@@ -72,7 +72,7 @@ class SasFromArm:
                 url = await self._target.disks.grant(
                     self._name, access=self._access, seconds=ACCESS_S
                 )
-                self._target.check_endpoint(url)
+                self._target.check_endpoint(url, "has its bytes")
                 self._url = Secret(url)
             return self._url.reveal(), await self._target.proof()
 
@@ -192,7 +192,8 @@ class AzureDiskTarget:
         `allowed` says whether the site's policy lets us send disk bytes to a URL: ARM names the host of the SAS.
 
         Raises:
-            CredentialRefused: The secret holds no service principal.
+            CredentialRefused: The secret holds no Entra identity.
+            EndpointForbidden: The site's policy does not allow the cloud's endpoints.
         """
         credential = read_credential(secret)
         if not isinstance(credential, Principal):
@@ -204,6 +205,8 @@ class AzureDiskTarget:
         self._retrier = retrier
         self._allowed = allowed
         self.now_ms = now_ms
+        self.check_endpoint(ref.management or CLOUDS[ref.cloud].management, "is managed")
+        self.check_endpoint(ref.authority or CLOUDS[ref.cloud].authority, "gives its tokens")
         cloud = CLOUDS[ref.cloud]
         self.disk_scope = f"{cloud.disk_audience}.default"
         self.tokens = TokenSource(
@@ -227,10 +230,10 @@ class AzureDiskTarget:
             return {}
         return {"Authorization": f"Bearer {await self.tokens.token(self.disk_scope)}"}
 
-    def check_endpoint(self, url: str) -> None:
-        """Raise EndpointForbidden unless the site's policy allows the host of a SAS."""
+    def check_endpoint(self, url: str, what: str) -> None:
+        """Raise EndpointForbidden unless the site's policy allows a host: where the disk `what` ("is managed")."""
         if not self._allowed(url):
-            msg = f"the service gave an upload URL on {urlsplit(url).hostname}, which [policy] endpoints do not allow"
+            msg = f"the disk {what} on {urlsplit(url).hostname}, which [policy] endpoints do not allow"
             raise EndpointForbidden(msg)
 
     async def open(self, spec: DiskSpec, intents: IntentLog) -> ManagedDisk:

@@ -19,7 +19,7 @@ from agent.targets.base import (
     IntentLog,
     Preflight,
 )
-from agent.targets.errors import DiskLost, TargetExists
+from agent.targets.errors import DiskLost, EndpointForbidden, TargetExists
 from agent.targets.gcp.archive import IMAGE, OBJECT, UPLOAD, ArchiveUpload
 from agent.targets.gcp.compute import PUBLIC_COMPUTE, ComputeImages
 from agent.targets.gcp.gcs import PUBLIC_STORAGE, GcsBucket, GcsControl
@@ -61,8 +61,13 @@ class GcpImageTarget:
 
         Raises:
             CredentialRefused: The secret is none of the sets.
+            EndpointForbidden: The site's policy does not allow the endpoints.
         """
         check_secret(secret)
+        for public in (PUBLIC_STORAGE, PUBLIC_COMPUTE):
+            if not allowed(ref.endpoint or public):
+                msg = f"requests would go to {ref.endpoint or public}, which [policy] endpoints do not allow"
+                raise EndpointForbidden(msg)
         self.ref = ref
         self._http = http
         self._retrier = retrier

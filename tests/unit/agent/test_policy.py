@@ -8,9 +8,11 @@ from agent.config import parse
 from agent.policy import forbidden
 from protocol.codec import encode
 from protocol.ops import (
+    AwsSnapshot,
     AzureDisk,
     AzurePageBlob,
     CancelArgs,
+    GcpImage,
     LocalShare,
     LocalTarget,
     SmbShare,
@@ -77,6 +79,38 @@ def test_a_disks_own_endpoints_are_judged_too(field: str) -> None:
     fields = {"subscription": "s", "resource_group": "g", "location": "l", "disk": "d"}
     target = AzureDisk(**fields, **{field: "https://evil.example"})
     assert forbidden(_upload(target=target), parse(FOLDERS)) == "policy.target-forbidden"
+
+
+AWS = {"region": "eu-central-1", "name": "golden"}
+GCP = {"project": "golden-images", "bucket": "images", "image": "golden"}
+
+
+def test_the_public_clouds_are_allowed_unless_the_site_says_otherwise() -> None:
+    for target in (
+        AwsSnapshot(**AWS),
+        GcpImage(**GCP),
+        AwsSnapshot(**AWS | {"region": "cn-north-1"}),
+    ):
+        assert forbidden(_upload(target=target), parse(FOLDERS)) is None
+        only_azure = parse(FOLDERS | {"policy": {"endpoints": ["https://management.azure.com"]}})
+        assert forbidden(_upload(target=target), only_azure) == "policy.target-forbidden"
+
+
+@pytest.mark.parametrize("endpoint", ["https://evil.example", "https://amazonaws.com.evil.example"])
+def test_endpoints_of_one_url_for_all_are_judged(endpoint: str) -> None:
+    for target in (AwsSnapshot(**AWS, endpoint=endpoint), GcpImage(**GCP, endpoint=endpoint)):
+        assert forbidden(_upload(target=target), parse(FOLDERS)) == "policy.target-forbidden"
+
+
+def test_a_project_is_an_account_that_the_site_may_forbid() -> None:
+    config = parse(FOLDERS | {"policy": {"subscriptions": ["other-*"]}})
+    assert forbidden(_upload(target=GcpImage(**GCP)), config) == "policy.target-forbidden"
+
+
+def test_a_china_region_is_judged_by_its_own_endpoint() -> None:
+    config = parse(FOLDERS | {"policy": {"endpoints": ["https://*.amazonaws.com"]}})
+    china = AwsSnapshot(**AWS | {"region": "cn-north-1"})
+    assert forbidden(_upload(target=china), config) == "policy.target-forbidden"
 
 
 def test_a_cancel_is_never_forbidden() -> None:
