@@ -17,7 +17,7 @@ from uuid import UUID
 
 import google_crc32c
 
-from agent.errors import Retryable, Throttled, TooSlow
+from agent.errors import Cancelled, Retryable, Throttled, TooSlow
 from agent.retry import Retrier
 from agent.targets.base import ArchiveDisk, TargetLimits
 from agent.threads import Pool, Stop, run_blocking
@@ -32,6 +32,7 @@ from imaging.convert.ordered import copy_ordered
 from imaging.convert.targz import TarGzSink, TarGzState
 from imaging.device import BlockDevice
 from imaging.digest import DIGEST_BLOCK, DigestBuilder
+from imaging.errors import Stopped
 from imaging.gzipping import Piece
 from imaging.units import MiB
 
@@ -154,13 +155,16 @@ class Packer:
         )
         sink = TarGzSink(cutter, self.padded_size, options, state=last.state if last else None)
         start = min(last.end, self.source.size) if last else 0
-        copy_ordered(
-            self.source,
-            _Cut(sink, cutter),
-            digest=self.digest,
-            stop=self._stop.is_set,
-            start=start,
-        )
+        try:
+            copy_ordered(
+                self.source,
+                _Cut(sink, cutter),
+                digest=self.digest,
+                stop=self._stop.is_set,
+                start=start,
+            )
+        except Stopped as err:  # no cause of its own: whoever set the flag has it
+            raise Cancelled("the work was stopped") from err
         sink.finish()
         cutter.cut(self.padded_size, sink.state, is_last=True)
         with self._changed:

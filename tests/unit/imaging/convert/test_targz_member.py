@@ -145,3 +145,15 @@ def test_pieces_of_another_length_or_place_differ(disk: MemoryDevice, change: st
     wrong = {"short": data[:-9], "long": data + other, "swapped": other}[change]
     with pytest.raises(Differs):
         check.check(first, wrong)
+
+
+def test_data_that_the_archive_has_no_place_for_is_a_difference(disk: MemoryDevice) -> None:
+    """The map was made of fewer ranges than the source has data: those would silently be zeros."""
+    fewer = MemoryDevice(disk.size)
+    fewer.write(0, read_bytes(disk, 0, MiB))
+    file, _, seen, sink = packed(fewer, one_member=True)
+    _, digest, _, _ = packed(disk, one_member=True)
+    check = TarGzCheck(sink.map, GiB, digest, one_member=True)
+    pieces = pieces_of(file, seen)
+    with pytest.raises(Differs, match="blocks of data"):
+        assert [check.check(piece, data) for piece, data in pieces] == []
