@@ -10,6 +10,7 @@ import aiohttp
 import msgspec
 
 from agent import identity
+from agent.bounded import read_up_to
 from agent.config import AgentConfig, RelayConfig
 from agent.dial import tls_context
 from agent.errors import NeedsOperator, Permanent, Retryable
@@ -98,7 +99,7 @@ async def _post(relay: RelayConfig, body: bytes) -> bytes:
                 allow_redirects=False,
             ) as answer,
         ):
-            data = await answer.content.read(MAX_ANSWER + 1)
+            data = await read_up_to(answer.content, MAX_ANSWER + 1)
             if answer.status != 200:
                 raise _refused(answer.status, data)
             return data

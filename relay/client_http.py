@@ -26,6 +26,7 @@ MAX_RETRY_AFTER_S = 60.0
 CONNECT_S = 15.0
 ANSWER_S = 60.0
 MAX_ANSWER = 16 * 1024 * 1024
+MAX_TOLD = 64 * 1024
 AGAIN = frozenset({429, 502, 503, 504})
 
 HeaderMaker = Callable[[], Mapping[str, str]]
@@ -123,9 +124,7 @@ class Transport:
         timeout = aiohttp.ClientTimeout(total=ANSWER_S, connect=CONNECT_S)
         async with self._open(method, path, body, headers, timeout) as response:
             try:
-                data = await response.content.read(MAX_ANSWER + 1)
-                while not response.content.at_eof() and len(data) <= MAX_ANSWER:
-                    data += await response.content.read(MAX_ANSWER + 1)
+                data = await _read_up_to(response, MAX_ANSWER + 1)
             except (aiohttp.ClientError, TimeoutError, OSError) as err:
                 raise _unreachable(self.url, err) from err
             if len(data) > MAX_ANSWER:
@@ -144,7 +143,8 @@ class Transport:
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_read=idle_s)
         async with self._open("GET", path, b"", headers, timeout) as response:
             if response.status >= 400:
-                raise failure(response.status, response.headers, await response.content.read(65536))
+                told = await _read_up_to(response, MAX_TOLD)
+                raise failure(response.status, response.headers, told)
             yield response
 
     @asynccontextmanager
@@ -178,6 +178,14 @@ class Transport:
             raise _unreachable(self.url, err) from err
         async with response:
             yield response
+
+
+async def _read_up_to(response: aiohttp.ClientResponse, most: int) -> bytes:
+    """Return the answer's first `most` bytes: a single read returns only what has just arrived."""
+    body = bytearray()
+    while len(body) < most and (piece := await response.content.read(most - len(body))):
+        body += piece
+    return bytes(body)
 
 
 def failure(status: int, headers: Mapping[str, str], body: bytes) -> ClientError:

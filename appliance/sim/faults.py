@@ -37,6 +37,7 @@ Action = Literal[
     "drop-after-write",  # do what was asked, then cut instead of answering
     "delay",  # wait `seconds` before doing anything
     "truncate",  # do it, send half of the answer's body, cut
+    "trickle",  # do it, send the answer's body in pieces, `seconds` apart
     "corrupt",  # do it, flip one bit of the answer's body
     "wrong-etag",  # do it, answer with another ETag
     "lose-write",  # acknowledge a write of disk bytes and store nothing of it

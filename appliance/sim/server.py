@@ -14,6 +14,8 @@ from appliance.sim.call import Call, Plane, Refusal, Reply
 from appliance.sim.faults import MARKS, Fault, FaultEngine, FaultPlan
 from appliance.sim.stats import Stats
 
+PIECES = 3
+"""Of a trickled answer."""
 READ_BUFFER = 1 << 20
 """Bytes of a body that aiohttp takes before it stops reading from the socket."""
 
@@ -216,6 +218,8 @@ class SimServer:
             reply.body = reply.body[:middle] + flipped + reply.body[middle + 1 :]
         if "truncate" in actions:
             return await _truncate(request, reply)
+        if "trickle" in actions and reply.body:
+            return await _trickle(request, reply, max(f.seconds for f in faults))
         return await _send(request, reply)
 
 
@@ -241,6 +245,18 @@ async def _truncate(request: web.BaseRequest, reply: Reply) -> web.StreamRespons
     await response.prepare(request)
     await response.write(reply.body[: len(reply.body) // 2])
     return _cut(request)
+
+
+async def _trickle(request: web.BaseRequest, reply: Reply, seconds: float) -> web.StreamResponse:
+    response = web.StreamResponse(status=reply.status, headers=reply.headers)
+    response.content_length = len(reply.body)
+    await response.prepare(request)
+    size = -(-len(reply.body) // PIECES)
+    for start in range(0, len(reply.body), size):
+        await response.write(reply.body[start : start + size])
+        await asyncio.sleep(seconds)
+    await response.write_eof()
+    return response
 
 
 def _cut(request: web.BaseRequest) -> web.StreamResponse:

@@ -90,6 +90,7 @@ CONTROL = {
     "500": Fault(action="status", status=500, code="InternalError", every=4),
     "answer-lost": Fault(action="drop-after-write", every=4),
     "torn": Fault(action="truncate", every=5),
+    "trickle": Fault(action="trickle", seconds=0.01),
 }
 
 

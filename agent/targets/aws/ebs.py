@@ -24,6 +24,7 @@ from agent.targets.aws.control import AwsControl
 from agent.targets.aws.failures import failure
 from agent.targets.aws.sigv4 import Keys, Signer, encode_query
 from agent.targets.errors import CredentialRefused, DiskLost, TargetUnavailable
+from agent.targets.http.body import whole
 from agent.targets.http.failures import CONNECTION_ERRORS, connection_failure
 from agent.targets.http.sender import SEND_ERRORS, Sender, StopFlag
 from agent.threads import Pool, Stop, run_blocking
@@ -200,12 +201,7 @@ class EbsWire:
             async with self.session.get(
                 URL(url, encoded=True), headers=headers, allow_redirects=False
             ) as response:
-                body = await response.content.read(_MAX_ANSWER)
-                while more := await response.content.read(_MAX_ANSWER):
-                    body += more
-                    if len(body) > _MAX_ANSWER:
-                        msg = f"{what}: an answer of more than {_MAX_ANSWER} bytes"
-                        raise TargetUnavailable(msg)
+                body = await whole(response, _MAX_ANSWER, what=what)
         except CONNECTION_ERRORS as err:
             raise connection_failure(err, what=what) from err
         if response.status != 200:

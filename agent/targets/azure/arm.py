@@ -18,11 +18,14 @@ from agent.retry import Retrier
 from agent.targets.azure.entra import TokenSource
 from agent.targets.azure.failures import failure
 from agent.targets.errors import DiskLost, TargetRefused, TargetUnavailable
+from agent.targets.http.body import whole
 from agent.targets.http.failures import CONNECTION_ERRORS, connection_failure, retry_after
 
 API_VERSION = "2023-10-02"
 RBAC_VERSION = "2022-04-01"
 POLL_S = 2.0
+MAX_PAGES = 100
+"""Of a list: a service that points on and on does not hold a job for ever."""
 _MAX_ANSWER = 4 * 1024 * 1024
 
 
@@ -103,8 +106,14 @@ class ArmDisks:
         """Return those of the actions that the principal does not have on the resource group (RBAC)."""
         path = f"{self.group}/providers/Microsoft.Authorization/permissions"
         url = f"{self.management}{path}?api-version={RBAC_VERSION}"
-        answer = await self._call("GET", url, "list the principal's permissions")
-        roles = [role for role in answer.body.get("value", []) if isinstance(role, dict)]
+        roles: list[dict[str, Any]] = []
+        for _page in range(MAX_PAGES):
+            body = (await self._call("GET", url, "list the principal's permissions")).body
+            roles += (role for role in body.get("value") or [] if isinstance(role, dict))
+            following = body.get("nextLink")
+            if not isinstance(following, str) or not following:
+                break
+            url = following
         return tuple(action for action in actions if not any(_grants(r, action) for r in roles))
 
     async def _finish(
@@ -159,7 +168,7 @@ class ArmDisks:
                 headers={"Authorization": f"Bearer {token}"},
                 allow_redirects=False,
             ) as response:
-                text = await response.content.read(_MAX_ANSWER)
+                text = await whole(response, _MAX_ANSWER, what=what)
                 return _checked(response, text, what)
         except CONNECTION_ERRORS as err:
             raise connection_failure(err, what=what) from err

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
+from agent.bounded import read_up_to
 from agent.errors import AgentError
 from agent.targets.azure.authorizer import Authorizer, BlockingAuthorizer, Grant
 from agent.targets.azure.failures import failure
@@ -205,7 +206,7 @@ class PageWire:
                 allow_redirects=False,
             ) as response:
                 if response.status != expect:
-                    text = await response.content.read(_MAX_ERROR)
+                    text = await read_up_to(response.content, _MAX_ERROR)
                     raise refusal_of(response.status, response.headers, text, what)
                 return await _take(response, *sinks)
         except CONNECTION_ERRORS as err:

@@ -17,6 +17,7 @@ from agent.retry import Retrier
 from agent.targets.errors import CredentialRefused, DiskLost, TargetRefused, TargetUnavailable
 from agent.targets.gcp.failures import failure
 from agent.targets.gcp.gcs import GcsControl
+from agent.targets.http.body import whole
 from agent.targets.http.failures import CONNECTION_ERRORS, connection_failure
 
 PUBLIC_COMPUTE = "https://compute.googleapis.com"
@@ -123,7 +124,7 @@ class ComputeImages:
                 headers={"Authorization": f"Bearer {token}"},
                 allow_redirects=False,
             ) as response:
-                text = await response.content.read(_MAX_ANSWER)
+                text = await whole(response, _MAX_ANSWER, what=what)
         except CONNECTION_ERRORS as err:
             raise connection_failure(err, what=what) from err
         document = _object(text)
