@@ -14,6 +14,7 @@ import msgspec
 
 from agent.journal import inbox
 from agent.journal.jobs import Job, forget_line
+from agent.journal.state import LIMITS
 from protocol.codec import decode
 from protocol.ids import digest_of
 from protocol.inbox import InboxState, number_result
@@ -147,7 +148,7 @@ def renumber(
 
 
 def forget_old(conn: sqlite3.Connection, state: InboxState, *, now: int) -> None:
-    """Drop job and report of confirmed results that are neither among the last 1,000 nor younger than 30 days.
+    """Drop job, its limits and report of confirmed results that are neither among the last 1,000 nor under 30 days old.
 
     The few hundred signed bytes stay: numbers have no gaps, so a relay that lost its store can be given all of them.
     """
@@ -161,6 +162,11 @@ def forget_old(conn: sqlite3.Connection, state: InboxState, *, now: int) -> None
         "confirmed": state.confirmed,
         "last": state.results_last - KEEP_CONFIRMED,
     }
+    limits = f"SELECT '{LIMITS}/' || lower(hex(id)) FROM jobs WHERE digest IN ({old})"
+    conn.execute(
+        f"DELETE FROM meta WHERE key IN ({limits})",  # noqa: S608 - constants
+        facts,
+    )
     conn.execute(
         f"DELETE FROM jobs WHERE digest IN ({old})",  # noqa: S608 - constants
         facts,

@@ -15,7 +15,15 @@ from agent.journal.errors import JournalInUse, JournalTooNew
 from agent.journal.job import RECEIPTS_BATCH, CheckpointTooLarge, JobJournal
 from agent.journal.jobs import Job
 from agent.journal.results import Author, Ending
-from agent.journal.state import count, counters, get_value, load_state, set_value, store_state
+from agent.journal.state import (
+    count,
+    counters,
+    get_value,
+    limits_key,
+    load_state,
+    set_value,
+    store_state,
+)  # fmt: skip
 from agent.journal.store import FILE, Journal
 from agent.targets.base import Intent
 from protocol.codec import encode
@@ -215,6 +223,31 @@ async def test_results_are_numbered_without_gaps_and_only_confirmed_old_jobs_go(
     assert [job.seq for job in await journal.commit(lambda conn: jobs.recent(conn, 10))] == [3]
     rows = await journal.commit(lambda conn: results.after(conn, state.journal, 0, 10))
     assert [n for n, _, _ in rows] == [1, 2, 3]
+
+
+async def test_a_forgotten_jobs_own_limits_go_with_it_and_no_other(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results, "KEEP_CONFIRMED", 1)
+    keys = [limits_key(None)]
+    for seq in (1, 2):
+        job = await finish(
+            journal, await begin(journal, await add(journal, seq=seq)), JobEvent.FAIL
+        )
+        keys.append(limits_key(job.id))
+
+    def stored(conn: sqlite3.Connection) -> list[bool]:
+        return [get_value(conn, key) is not None for key in keys]
+
+    for key in keys:
+        await journal.commit(lambda conn, key=key: set_value(conn, key, b"args"))
+    state = await journal.commit(load_state)
+    assert state is not None
+    told, ages = replace(state, confirmed=2), 40 * 24 * w.HOUR_MS
+    await journal.commit(lambda conn: results.forget_old(conn, told, now=5))
+    assert await journal.commit(stored) == [True, True, True]
+    await journal.commit(lambda conn: results.forget_old(conn, told, now=ages))
+    assert await journal.commit(stored) == [True, False, True]
 
 
 async def test_a_retry_inherits_its_line_and_a_success_drops_what_it_needs_no_more(

@@ -213,6 +213,43 @@ async def test_limits_take_effect_at_acceptance_and_survive_a_restart(tmp_path: 
             assert app.runner.pacing.limiter.rate == 1_000_000
 
 
+async def test_a_jobs_own_limit_holds_at_once_and_after_a_restart(tmp_path: Path) -> None:
+    held, never = asyncio.Event(), asyncio.Event()
+    gates = {1: never}
+
+    async def gate(unit: int) -> None:
+        if unit in gates:
+            held.set()
+            await gates[unit].wait()
+
+    stage = _stage(tmp_path, gate=gate)
+    async with relay() as double:
+        config = prepare(tmp_path, double.url)
+        order = double.line.upload()
+        async with agent(config, stage) as app:
+            await double.push(order)
+            await held.wait()
+            limit = double.line.order(
+                "set-limits", SetLimitsArgs(bandwidth=800_000, job=order[0].id)
+            )
+            await double.push(limit)
+            assert (await double.result(limit[0])).status == "succeeded"
+            assert app.runner.pacing.limiter.rate is None  # the appliance's own is untouched
+        held.clear()
+        gates[1], gates[2] = asyncio.Event(), asyncio.Event()
+        gates[1].set()
+        async with agent(config, stage) as app:  # stored: the order itself names no limit
+            await held.wait()
+            lift = double.line.order(
+                "set-limits", SetLimitsArgs(bandwidth=900_000, job=order[0].id)
+            )
+            await double.push(lift)
+            await double.result(lift[0])
+            gates[2].set()
+            assert (await double.result(order[0])).status == "succeeded"
+    assert stage.rates == [None, 800_000, 900_000]
+
+
 @pytest.mark.parametrize(
     ("ahead_s", "said"),
     [(600, "600 s ahead of signed time"), (-600, "600 s behind signed time"), (30, "")],

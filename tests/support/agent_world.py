@@ -65,6 +65,8 @@ class StepStage:
     fail: tuple[int, Exception] | None = None
     checkpoints: bool = True
     leave: list[str] = field(default_factory=list)
+    rates: list[int | None] = field(default_factory=list)
+    """The job's own bandwidth limit at the end of every unit's gate."""
 
     async def run(self, job: StageContext) -> StageOutcome:
         name = self._name(job)
@@ -78,6 +80,7 @@ class StepStage:
                 continue
             if self.gate is not None:
                 await self.gate(unit)
+            self.rates.append(job.limiter.rate)
             self._say(f"{name} unit {unit}")
             if self.checkpoints:
                 job.journal.add(unit * UNIT, UNIT, bytes(32))

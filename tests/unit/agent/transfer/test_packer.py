@@ -12,9 +12,10 @@ import pytest
 from agent.errors import Cancelled, Permanent, Retryable
 from agent.retry import Retrier, RetryPolicy
 from agent.targets.base import TargetLimits
+from agent.transfer import packer as packing
 from agent.transfer.errors import VerifyMismatch
 from agent.transfer.limiter import Limiter
-from agent.transfer.packer import PENDING_MOST, Packer
+from agent.transfer.packer import Packer
 from agent.transfer.parts import PackedPart, Row
 from agent.transfer.unpack import ArchiveVerifier
 from imaging.convert.targz import SparseMap, TarGzState
@@ -179,7 +180,8 @@ async def test_a_passing_failure_is_tried_again_and_counted(disk) -> None:
     assert unpacked(archive.whole()) == read_bytes(disk, 0, SIZE)
 
 
-async def test_a_slow_service_bounds_what_is_pending(disk) -> None:
+async def test_a_slow_service_bounds_what_is_pending(disk, monkeypatch) -> None:
+    monkeypatch.setattr(packing, "PENDING_MOST", most := 7 * MiB)  # three parts do not fit
     archive = MemoryArchive()
     archive.slow = {number: threading.Event() for number in range(1, 99)}
     pending = []
@@ -192,7 +194,7 @@ async def test_a_slow_service_bounds_what_is_pending(disk) -> None:
 
     job = packer(disk, archive, MemoryJobStore(), DigestBuilder(SIZE), progress)
     await job.run()
-    assert 0 < max(pending) <= PENDING_MOST
+    assert 3 * MiB < max(pending) <= most
     assert unpacked(archive.whole()) == read_bytes(disk, 0, SIZE)
 
 
