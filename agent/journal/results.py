@@ -162,7 +162,7 @@ def forget_old(conn: sqlite3.Connection, state: InboxState, *, now: int) -> None
         "confirmed": state.confirmed,
         "last": state.results_last - KEEP_CONFIRMED,
     }
-    limits = f"SELECT '{LIMITS}/' || lower(hex(id)) FROM jobs WHERE digest IN ({old})"
+    limits = f"SELECT '{LIMITS}/' || lower(hex(id)) FROM jobs WHERE digest IN ({old})"  # noqa: S608 - constants
     conn.execute(
         f"DELETE FROM meta WHERE key IN ({limits})",  # noqa: S608 - constants
         facts,
