@@ -16,6 +16,7 @@ from protocol.ops import (
     LocalTarget,
     ShareRef,
     SmbShare,
+    SweepArgs,
     TargetRef,
     UploadArgs,
     parse_args,
@@ -41,6 +42,8 @@ def forbidden(command: Command, config: AgentConfig) -> str | None:
         return None
     if isinstance(args, UploadArgs):
         return share_rule(args.source, config) or target_rule(args.target, config)
+    if isinstance(args, SweepArgs) and args.target is not None:
+        return target_rule(args.target, config)
     return None
 
 

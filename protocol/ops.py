@@ -221,9 +221,13 @@ class CancelArgs(Layout, frozen=True, kw_only=True):
 
 
 class SweepArgs(Layout, frozen=True, kw_only=True):
-    """op `sweep`, args_v 1: find what jobs left behind; delete it only with `apply`."""
+    """op `sweep`, args_v 1: find what jobs left behind; delete it only with `apply`.
+
+    `target` gives the credential for what is where such a target writes; without it, folders only.
+    """
 
     apply: bool = False
+    target: TargetRef | None = None
 
 
 class DiagnosticsArgs(Layout, frozen=True, kw_only=True):

@@ -257,6 +257,10 @@ class DiskTarget(Protocol):
         """
         ...
 
+    async def covers(self, intent: Intent) -> bool:
+        """Whether an object of some job is where this target writes, so that its `discard` can be asked."""
+        ...
+
     async def discard(self, intent: Intent, object_id: str, tagger: Tagger) -> str | None:
         """Delete one object that this line of jobs created; None when it is gone (or never was).
 

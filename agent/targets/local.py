@@ -135,6 +135,10 @@ class LocalTarget:
         choice = await self._choose(spec)
         return Preflight(choice.name, (f"file {self.data_path(choice.name, final=True)}",))
 
+    async def covers(self, intent: Intent) -> bool:
+        """See `DiskTarget`."""
+        return intent.scope == self._scope
+
     async def discard(self, intent: Intent, object_id: str, tagger: Tagger) -> str | None:
         """Delete an unfinished or finished disk of this line."""
         for final in (False, True):

@@ -242,6 +242,10 @@ class AwsSnapshotTarget:
         made += strategy.objects(choice.name) if strategy else []
         return Preflight(choice.name, tuple(made), missing, unprobed)
 
+    async def covers(self, intent: Intent) -> bool:
+        """See `DiskTarget`."""
+        return intent.scope == await self._scope()
+
     async def discard(self, intent: Intent, object_id: str, tagger: Tagger) -> str | None:
         """Delete one object of this line that nothing uses."""
         return await Discarder(self._control, self._inventory, tagger).discard(intent, object_id)

@@ -281,6 +281,10 @@ class AzureDiskTarget:
             raise DiskLost(msg, name=name)
         return resource
 
+    async def covers(self, intent: Intent) -> bool:
+        """See `DiskTarget`."""
+        return intent.scope == self._scope()
+
     async def discard(self, intent: Intent, object_id: str, tagger: Tagger) -> str | None:
         """Delete a disk of this line that is attached to nothing."""
         resource = await self.disks.get(intent.name)

@@ -244,6 +244,10 @@ class PageBlobTarget:
         """Raise SizeDiffers unless the blob has the disk's size and its footer's."""
         _check_size(await self._must(name), spec, name)
 
+    async def covers(self, intent: Intent) -> bool:
+        """See `DiskTarget`."""
+        return intent.scope == self._scope()
+
     async def discard(self, intent: Intent, object_id: str, tagger: Tagger) -> str | None:
         """Delete a blob of this line."""
         state = await self.control.state(intent.name)

@@ -249,6 +249,10 @@ class GcpImageTarget:
         missing = tuple(one for one in wanted if one not in granted)
         return Preflight(choice.name, made, missing)
 
+    async def covers(self, intent: Intent) -> bool:
+        """See `DiskTarget`."""
+        return intent == self.intent(intent.kind, intent.name)
+
     async def discard(self, intent: Intent, object_id: str, tagger: Tagger) -> str | None:
         """Delete one object of this line."""
         key = self.key(intent.name, tagger)

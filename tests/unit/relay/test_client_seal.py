@@ -20,7 +20,8 @@ SPEC = {
 
 def test_secrets_are_the_sealed_fields_of_the_ops_struct() -> None:
     assert secret_paths("upload", 1) == [("source", "credential"), ("target", "credential")]
-    assert secret_paths("sweep", 1) == []
+    assert secret_paths("sweep", 1) == [("target", "credential")]
+    assert secret_paths("diagnostics", 1) == []
     assert secret_paths("unknown", 1) == []
 
 
