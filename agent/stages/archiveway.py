@@ -1,7 +1,6 @@
 """The way of a disk that is sent as an archive: the packer, and reading its parts back."""
 
 import random
-from importlib.metadata import version
 
 from agent.stages.plugins import make_retrier
 from agent.stages.uploadrun import VERIFY, UploadRun
@@ -11,7 +10,6 @@ from agent.transfer.packer import Packer
 from agent.transfer.parts import Row
 from agent.transfer.unpack import ArchiveVerifier
 from agent.transfer.verify import Verified
-from imaging.convert.targz import SparseMap
 
 
 class ArchiveWay:
@@ -22,8 +20,7 @@ class ArchiveWay:
         self._run = run
         self._disk = disk
         self._row = Row()
-        members = "one" if disk.one_member else "many"
-        self.encoding = f"targz/{members}/isal-{version('isal')}"
+        self.encoding = disk.format.encoding
 
     async def transfer(self) -> Stats:
         """See `Way`."""
@@ -55,13 +52,19 @@ class ArchiveWay:
         """See `Way`."""
         run = self._run
         source = run.source.image
-        sparse = await run.source.run(lambda: SparseMap(source.extents(0, source.size)))
+        check = await run.source.run(
+            lambda: self._disk.format.check(
+                run.spec.padded_size,
+                lambda: source.extents(0, source.size),
+                self._row.states(),
+                run.digest,
+            )
+        )
         total = sum(part.size for part in self._row.in_order())
         verifier = ArchiveVerifier(
             disk=self._disk,
             row=self._row,
-            sparse=sparse,
-            padded_size=run.spec.padded_size,
+            check=check,
             expected=run.digest,
             root=run.root,
             retrier=make_retrier(run.job),

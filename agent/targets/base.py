@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from agent.targets.tags import Tagger
 from agent.threads import Stop
+from imaging.convert.archive import ArchiveFormat
 from imaging.digest import DigestBuilder
 from imaging.extent import Extent
 
@@ -185,8 +186,8 @@ class ArchiveDisk(Protocol):
 
     resumed: bool
     """True when parts that this job acknowledged earlier are still there."""
-    one_member: bool
-    """Whether the archive is one gzip member."""
+    format: ArchiveFormat
+    """What the archive is."""
 
     def part_size(self, number: int) -> int:
         """Return the least bytes of a part; only the last one may have fewer."""

@@ -13,7 +13,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from uuid import UUID
+from pathlib import PurePath
+from typing import Any
 
 import google_crc32c
 
@@ -27,13 +28,11 @@ from agent.transfer.gate import Gate
 from agent.transfer.limiter import Limiter
 from agent.transfer.parts import PackedPart, Row
 from agent.transfer.pump import Receipts
-from imaging.convert.options import Options
+from imaging.convert.archive import ArchiveSink
 from imaging.convert.ordered import copy_ordered
-from imaging.convert.targz import TarGzSink, TarGzState
 from imaging.device import BlockDevice
 from imaging.digest import DIGEST_BLOCK, DigestBuilder
 from imaging.errors import Stopped
-from imaging.gzipping import Piece
 from imaging.units import MiB
 
 PENDING_MOST = 64 * MiB
@@ -147,18 +146,18 @@ class Packer:
         """Compress what is left and cut it into parts; one thread appends at a time."""
         last = self.row.last
         cutter = _Cutter(self, last)
-        options = Options(
-            UUID(int=0),
-            0,
-            extents=self.source.extents(0, self.source.size),
-            one_member=self.disk.one_member,
+        source, form = self.source, self.disk.format
+        sink = form.sink(
+            cutter,
+            self.padded_size,
+            lambda: source.extents(0, source.size),
+            self.row.states(),
         )
-        sink = TarGzSink(cutter, self.padded_size, options, state=last.state if last else None)
         start = min(last.end, self.source.size) if last else 0
         try:
             copy_ordered(
                 self.source,
-                _Cut(sink, cutter),
+                _Cut(sink, cutter, form.stride),
                 digest=self.digest,
                 stop=self._stop.is_set,
                 start=start,
@@ -166,7 +165,7 @@ class Packer:
         except Stopped as err:  # no cause of its own: whoever set the flag has it
             raise Cancelled("the work was stopped") from err
         sink.finish()
-        cutter.cut(self.padded_size, sink.state, is_last=True)
+        cutter.cut(self.padded_size, sink, is_last=True)
         with self._changed:
             self._queue.extend([None] * self.limits.inflight_max)
             self._changed.notify_all()
@@ -229,7 +228,9 @@ class Packer:
 
 
 class _Cutter:
-    """The file that the archive is written to: keeps what has come, and cuts it into parts between two units."""
+    """The file that the archive is written to: keeps what has come, and cuts it into parts between two strides."""
+
+    path = PurePath("disk.vmdk")
 
     def __init__(self, packer: Packer, last: PackedPart | None) -> None:
         self._packer = packer
@@ -248,12 +249,12 @@ class _Cutter:
     def flush(self) -> None:
         """Nothing is kept back: `cut` follows."""
 
-    def cut_if_full(self, end: int, state: TarGzState) -> None:
-        """Cut a part behind a whole unit, once it is large enough."""
+    def cut_if_full(self, end: int, sink: ArchiveSink) -> None:
+        """Cut a part behind a whole stride, once it is large enough."""
         if self._size >= self._packer.disk.part_size(self._number):
-            self.cut(end, state, is_last=False)
+            self.cut(end, sink, is_last=False)
 
-    def cut(self, end: int, state: TarGzState, *, is_last: bool) -> None:
+    def cut(self, end: int, sink: ArchiveSink, *, is_last: bool) -> None:
         """Cut a part that stands for the disk up to `end`."""
         data = b"".join(self._pieces)
         part = PackedPart(
@@ -264,7 +265,7 @@ class _Cutter:
             size=len(data),
             crc32c=0,
             tag="",
-            state=state,
+            state=sink.take_state(),
             is_last=is_last,
         )
         self._packer.queue(_Ready(part, data, self._meter.until(end)))
@@ -273,22 +274,22 @@ class _Cutter:
         self._start, self._file_offset = end, self._file_offset + part.size
 
 
-@dataclass(slots=True)
 class _Cut:
-    """A TarGzSink that lets the cutter look after every unit."""
+    """An ArchiveSink that lets the cutter look after every stride."""
 
-    sink: TarGzSink
-    cutter: _Cutter
-    unit: int = TarGzSink.unit
+    def __init__(self, sink: ArchiveSink, cutter: _Cutter, stride: int) -> None:
+        self._sink = sink
+        self._cutter = cutter
+        self._stride = stride
+        self.unit = sink.unit
+        self.encode = sink.encode
 
-    def encode(self, offset: int, data: memoryview | None) -> Sequence[Piece]:
-        """As the sink."""
-        return self.sink.encode(offset, data)
-
-    def append(self, offset: int, encoded: Sequence[Piece]) -> None:
+    def append(self, offset: int, encoded: Sequence[Any]) -> None:
         """As the sink, then cut."""
-        self.sink.append(offset, encoded)
-        self.cutter.cut_if_full(offset + self.unit, self.sink.state)
+        self._sink.append(offset, encoded)
+        end = offset + self.unit
+        if end % self._stride == 0:
+            self._cutter.cut_if_full(end, self._sink)
 
     def finish(self) -> None:
         """The packer finishes the sink."""

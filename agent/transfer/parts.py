@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agent.targets.base import StoredPart
-from imaging.convert.targz import TarGzState
+from imaging.convert.archive import State
 from imaging.crc import CRC32C, combine
 from imaging.digest import DIGEST_BLOCK, DigestBuilder, block_count
 from protocol.codec import decode_plain, encode
@@ -27,7 +27,7 @@ class PackedPart:
         file_offset / size: Where it is in the archive.
         crc32c: Of its bytes.
         tag: What the service gave for it.
-        state: How far the archive is behind it.
+        state: Of the archive behind it.
         is_last: Whether the archive ends with it.
     """
 
@@ -38,7 +38,7 @@ class PackedPart:
     size: int
     crc32c: int
     tag: str
-    state: TarGzState
+    state: State
     is_last: bool
 
     def tagged(self, tag: str) -> "PackedPart":
@@ -52,9 +52,8 @@ class PackedPart:
         blocks = bytearray()
         for block in digest.data_blocks(first, count) if count > 0 else ():
             blocks += (block - first).to_bytes(_INDEX, "big") + digest.blocks(block, 1)
-        state = [self.state.file_size, self.state.crc, self.state.length]
         fields = [self.number, self.file_offset, self.size, self.crc32c, self.tag, self.is_last]
-        return encode([*fields, state, bytes(blocks)])
+        return encode([*fields, list(self.state), bytes(blocks)])
 
     @classmethod
     def read(cls, start: int, length: int, receipt: bytes) -> "tuple[PackedPart | None, Blocks]":
@@ -63,11 +62,17 @@ class PackedPart:
             plain: Any = decode_plain(receipt, limit=_MAX_RECEIPT)
             number, offset, size, crc, tag, is_last, state, blocks = plain
             part = cls(
-                number, start, start + length, offset, size, crc, tag, TarGzState(*state), is_last
+                number, start, start + length, offset, size, crc, tag, _state_of(state), is_last
             )
         except (ProtocolError, TypeError, ValueError):
             return None, iter(())
         return part, _blocks_of(start // DIGEST_BLOCK, blocks)
+
+
+def _state_of(plain: list[Any]) -> State:
+    if not all(isinstance(one, int) for one in plain):
+        raise TypeError
+    return tuple(plain)
 
 
 def _blocks_of(first: int, packed: bytes) -> Blocks:
@@ -108,6 +113,10 @@ class Row:
     def in_order(self) -> list[PackedPart]:
         """Return the parts, ascending."""
         return [self.parts[number] for number in sorted(self.parts)]
+
+    def states(self) -> list[State]:
+        """Return the state behind each part, ascending."""
+        return [part.state for part in self.in_order()]
 
     def stored(self) -> list[StoredPart]:
         """Return the parts as the target completes them."""

@@ -11,8 +11,7 @@ from agent.threads import Pool, Stop, run_blocking
 from agent.transfer.errors import VerifyMismatch
 from agent.transfer.parts import PackedPart, Row
 from agent.transfer.verify import Verified
-from imaging.convert.targz import SparseMap
-from imaging.convert.targz_check import ArchivePiece, Differs, TarGzCheck
+from imaging.convert.archive import ArchivePiece, Differs, PieceCheck
 from imaging.digest import DIGEST_BLOCK, DigestBuilder
 
 WORKERS = 2
@@ -22,13 +21,12 @@ SAMPLE_PARTS = 8
 
 @dataclass(slots=True, kw_only=True)
 class ArchiveVerifier:
-    """One verification of one sealed archive; used once. Memory: WORKERS parts, and the map of the disk.
+    """One verification of one sealed archive; used once. Memory: WORKERS parts, and the check's own.
 
     Attributes:
         disk: The archive.
         row: Its parts.
-        sparse: Which ranges of the disk are stored.
-        padded_size: Bytes of the disk in it.
+        check: What compares a part with the source.
         expected: The complete digests of the source.
         root: Their root.
         retrier: For failing reads.
@@ -37,8 +35,7 @@ class ArchiveVerifier:
 
     disk: ArchiveDisk
     row: Row
-    sparse: SparseMap
-    padded_size: int
+    check: PieceCheck
     expected: DigestBuilder
     root: str
     retrier: Retrier
@@ -69,9 +66,6 @@ class ArchiveVerifier:
 
     async def _check_all(self, parts: list[PackedPart]) -> None:
         pool, stop = Pool("unpack", WORKERS), Stop()
-        check = TarGzCheck(
-            self.sparse, self.padded_size, self.expected, one_member=self.disk.one_member
-        )
         waiting = iter(parts)
 
         async def work() -> None:
@@ -79,10 +73,12 @@ class ArchiveVerifier:
                 data = await self.retrier.call(
                     lambda part=part: self.disk.read(part.file_offset, part.size)  # type: ignore[misc]  # bound now
                 )
-                piece = ArchivePiece(part.start, part.end, part.number == 1, part.is_last)
+                piece = ArchivePiece(
+                    part.start, part.end, part.number == 1, part.is_last, part.file_offset
+                )
                 compared = await run_blocking(
                     pool,
-                    lambda piece=piece, data=data: _checked(check, piece, data),  # type: ignore[misc]  # bound now
+                    lambda piece=piece, data=data: _checked(self.check, piece, data),  # type: ignore[misc]  # bound now
                     stop=stop,
                 )
                 self._blocks += compared  # not across the await: two workers count
@@ -99,7 +95,7 @@ class ArchiveVerifier:
             pool.close()
 
 
-def _checked(check: TarGzCheck, piece: ArchivePiece, data: bytes) -> int:
+def _checked(check: PieceCheck, piece: ArchivePiece, data: bytes) -> int:
     try:
         return check.check(piece, data)
     except Differs as err:

@@ -10,8 +10,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
 
+from imaging.convert.archive import Appendable, State
 from imaging.convert.options import Options
 from imaging.errors import DeviceIOError
 from imaging.extent import Extent
@@ -25,18 +25,6 @@ _MIN_HOLE = 1 * MiB
 """Shorter holes are stored as zeros, which compress a thousandfold: the map has an entry a MiB at most."""
 _MEMBER = "disk.raw"
 """Compute Engine takes no other name."""
-
-
-class Appendable(Protocol):
-    """The part of an OutputFile that is written here, always at its end."""
-
-    def write(self, offset: int, data: memoryview | bytes) -> None:
-        """Write all of `data` at `offset`."""
-        ...
-
-    def flush(self) -> None:
-        """Make it durable."""
-        ...
 
 
 class SparseMap:
@@ -110,6 +98,10 @@ class TarGzSink:
     def state(self) -> TarGzState:
         """How far it is; between two calls of `append`."""
         return TarGzState(self._file_size, self._joined.crc, self._joined.length)
+
+    def take_state(self) -> State:
+        """Return what `TarGzState` is made of."""
+        return (self._file_size, self._joined.crc, self._joined.length)
 
     def encode(self, offset: int, data: memoryview | None) -> Sequence[Piece]:
         """Compress what the map has of one unit; zeros behind the disk's end fill its last range.

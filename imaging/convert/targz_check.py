@@ -7,8 +7,8 @@ other bytes than the map announces are a difference.
 import hashlib
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from imaging.convert.archive import ArchivePiece, Differs
 from imaging.convert.targz import SparseMap, headers_of
 from imaging.digest import DIGEST_BLOCK, ZERO_BLOCK_DIGEST, DigestBuilder, block_count
 from imaging.formats.tar.build import build_end
@@ -17,33 +17,6 @@ from imaging.units import MiB
 
 _INFLATED = 1 * MiB
 _MEMBER_WBITS, _RAW_WBITS = 31, -15
-
-
-class Differs(Exception):
-    """What was read back is not the disk.
-
-    Attributes:
-        block: The digest block, -1 for the archive's own header or end.
-    """
-
-    def __init__(self, what: str, block: int = -1) -> None:
-        super().__init__(what)
-        self.block = block
-
-
-@dataclass(frozen=True, slots=True)
-class ArchivePiece:
-    """Where one piece is.
-
-    Attributes:
-        start / end: What it stands for, of the disk.
-        is_first / is_last: Whether the archive's header, or its end, is in it.
-    """
-
-    start: int
-    end: int
-    is_first: bool
-    is_last: bool
 
 
 class TarGzCheck:

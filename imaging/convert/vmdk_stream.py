@@ -9,7 +9,9 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import PurePath
+from uuid import UUID
 
+from imaging.convert.archive import Appendable
 from imaging.convert.options import Options
 from imaging.deflate import zlib_compressor
 from imaging.errors import DiskTooLarge
@@ -17,6 +19,7 @@ from imaging.formats.vmdk import build
 from imaging.formats.vmdk.layout import (
     TABLE_ENTRIES,
     MarkerType,
+    SparseHeader,
     build_grain,
     build_header,
     build_marker,
@@ -27,24 +30,21 @@ from imaging.units import SECTOR_SIZE, MiB
 _ZERO_GRAIN = bytes(build.GRAIN_SIZE)
 
 
-class StreamOptimizedSink:
-    """An OrderedSink; memory: 4 bytes for each 32 MiB of the disk.
-
-    The same disk gives the same bytes, with the same options.
-    """
+class GrainWriter:
+    """Everything behind header and descriptor, always at the end; memory: 4 bytes for each 32 MiB of the disk."""
 
     unit = 2 * MiB
 
-    def __init__(self, file: OutputFile, size: int, options: Options) -> None:
-        """Begin the image of a disk of `size` bytes, a multiple of 512, in an empty file."""
+    def __init__(self, file: Appendable, size: int, level: str) -> None:
         self._file = file
         self._size = size
-        self._unique_id = options.unique_id
-        self._compress = zlib_compressor(options.level)
-        self._directory = array("I", bytes(4 * -(-size // build.TABLE_SPAN)))
+        self._compress = zlib_compressor(level)
         self._table = array("I", bytes(4 * TABLE_ENTRIES))
         self._table_number = 0
-        self._sector = build.OVERHEAD_SECTORS
+        self.directory = array("I", bytes(4 * -(-size // build.TABLE_SPAN)))
+        """Where the grain tables are, in sectors; 0: there is none yet."""
+        self.sector = build.OVERHEAD_SECTORS
+        """Where the next byte goes."""
 
     def encode(self, offset: int, data: memoryview | None) -> Sequence[bytes | memoryview]:
         """Compress the grains that are not zeros, each behind its marker."""
@@ -60,65 +60,145 @@ class StreamOptimizedSink:
         return (b"".join(grains),)
 
     def append(self, offset: int, encoded: Sequence[bytes | memoryview]) -> None:
-        """Write the grains of one unit and remember where they are.
+        """Write the grains of one unit, and their table behind the last unit that it names.
 
         Raises:
             DiskTooLarge: The file would be longer than its tables can say.
         """
+        self._table_number = offset // build.TABLE_SPAN
         for grains in encoded:
-            number = offset // build.TABLE_SPAN
-            if number != self._table_number:
-                self._end_table()
-                self._table_number = number
-            place = self._sector
-            self._write(grains)
+            place = self.sector
+            self.write(grains)
             for sector, length in build.grains_of(grains):
                 self._table[sector // build.GRAIN_SECTORS % TABLE_ENTRIES] = place
                 place += length
+        if (offset + self.unit) % build.TABLE_SPAN == 0:
+            self._end_table()
+
+    def finish(self) -> SparseHeader:
+        """Write what follows the grains; return the header that knows the directory."""
+        self._end_table()
+        directory = self._write_marked(
+            MarkerType.GRAIN_DIRECTORY, build.build_table(self.directory)
+        )
+        header = header_of(self._size, directory)
+        self._write_marked(MarkerType.FOOTER, build_header(header))
+        self.write(build_marker(MarkerType.END_OF_STREAM, 0))
+        return header
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Write whole sectors at the end."""
+        end = self.sector + len(data) // SECTOR_SIZE
+        if end > build.MAX_SECTORS:
+            raise too_large(self._file.path)
+        self._file.write(self.sector * SECTOR_SIZE, data)
+        self.sector = end
+
+    def _end_table(self) -> None:
+        """Write the grain table that is being filled, unless no grain is in it."""
+        if any(self._table):
+            self.directory[self._table_number] = self._write_marked(
+                MarkerType.GRAIN_TABLE, build.build_table(self._table)
+            )
+            self._table = array("I", bytes(4 * TABLE_ENTRIES))
+
+    def _write_marked(self, kind: MarkerType, content: bytes) -> int:
+        """Write a marker and what it announces; return the sector of the latter."""
+        self.write(build_marker(kind, len(content) // SECTOR_SIZE))
+        place = self.sector
+        self.write(content)
+        return place
+
+
+class StreamOptimizedSink:
+    """An OrderedSink. The same disk gives the same bytes, with the same options."""
+
+    unit = GrainWriter.unit
+
+    def __init__(self, file: OutputFile, size: int, options: Options) -> None:
+        """Begin the image of a disk of `size` bytes, a multiple of 512, in an empty file."""
+        self._file = file
+        self._size = size
+        self._unique_id = options.unique_id
+        self._grains = GrainWriter(file, size, options.level)
+        self.encode = self._grains.encode
+        self.append = self._grains.append
 
     def finish(self) -> None:
         """Write what follows the grains and, behind what is durable, the header: until then it is no VMDK."""
-        self._end_table()
-        directory = self._write_marked(
-            MarkerType.GRAIN_DIRECTORY, build.build_table(self._directory)
-        )
-        header = build.written_header(
-            3,
-            self._size,
-            directory=directory,
-            redundant=None,
-            overhead=build.OVERHEAD_SECTORS,
-        )
-        self._write_marked(MarkerType.FOOTER, build_header(header))
-        self._write(build_marker(MarkerType.END_OF_STREAM, 0))
-        descriptor = build.build_descriptor(
-            "streamOptimized", self._file.path.name, self._size // SECTOR_SIZE, self._unique_id
-        )
+        header = self._grains.finish()
+        descriptor = descriptor_of(self._file.path.name, self._size, self._unique_id)
         self._file.write(build.DESCRIPTOR_SECTOR * SECTOR_SIZE, descriptor)
         self._file.flush()
         self._file.write(0, build_header(replace(header, directory_offset=None)))
         self._file.flush()
 
-    def _end_table(self) -> None:
-        """Write the grain table that is being filled, unless no grain is in it."""
-        if any(self._table):
-            place = self._write_marked(MarkerType.GRAIN_TABLE, build.build_table(self._table))
-            self._directory[self._table_number] = place
-            self._table = array("I", bytes(4 * TABLE_ENTRIES))
 
-    def _write_marked(self, kind: MarkerType, content: bytes) -> int:
-        """Write a marker and what it announces; return the sector of the latter."""
-        self._write(build_marker(kind, len(content) // SECTOR_SIZE))
-        place = self._sector
-        self._write(content)
-        return place
+class FlowingVmdkSink:
+    """The same bytes from their beginning to their end, for a service that takes parts; it can be gone on with.
 
-    def _write(self, data: bytes | memoryview) -> None:
-        end = self._sector + len(data) // SECTOR_SIZE
-        if end > build.MAX_SECTORS:
-            raise too_large(self._file.path)
-        self._file.write(self._sector * SECTOR_SIZE, data)
-        self._sector = end
+    Its state behind a whole number of `stride` bytes of the disk: the sector, then number and place of each table since
+    the state before.
+    """
+
+    unit = GrainWriter.unit
+    stride = build.TABLE_SPAN
+
+    def __init__(
+        self,
+        file: Appendable,
+        size: int,
+        options: Options,
+        *,
+        states: Sequence[tuple[int, ...]] = (),
+    ) -> None:
+        """Begin the image of a disk of `size` bytes, a multiple of 512; or go on behind the last of all `states`."""
+        self._grains = GrainWriter(file, size, options.level)
+        self._told = bytearray(len(self._grains.directory))
+        self._file = file
+        self.encode = self._grains.encode
+        self.append = self._grains.append
+        for state in states:
+            self._grains.sector, *pairs = state
+            for number, place in zip(pairs[::2], pairs[1::2], strict=True):
+                self._grains.directory[number] = place
+                self._told[number] = True
+        if not states:
+            file.write(0, beginning(size, file.path.name, options.unique_id))
+
+    def take_state(self) -> tuple[int, ...]:
+        """Return the state since the last call."""
+        pairs = []
+        for number, place in enumerate(self._grains.directory):
+            if place and not self._told[number]:
+                self._told[number] = True
+                pairs += [number, place]
+        return (self._grains.sector, *pairs)
+
+    def finish(self) -> None:
+        """Write what follows the grains."""
+        self._grains.finish()
+        self._file.flush()
+
+
+def header_of(size: int, directory: int) -> SparseHeader:
+    """Return the header of a stream whose directory is at that sector."""
+    return build.written_header(
+        3, size, directory=directory, redundant=None, overhead=build.OVERHEAD_SECTORS
+    )
+
+
+def descriptor_of(name: str, size: int, unique_id: UUID) -> bytes:
+    """Return the descriptor of a stream."""
+    return build.build_descriptor("streamOptimized", name, size // SECTOR_SIZE, unique_id)
+
+
+def beginning(size: int, name: str, unique_id: UUID) -> bytes:
+    """Return everything before the grains: a header that leaves the directory to the footer, and the descriptor."""
+    header = build_header(replace(header_of(size, 0), directory_offset=None))
+    descriptor = descriptor_of(name, size, unique_id)
+    whole = header.ljust(build.DESCRIPTOR_SECTOR * SECTOR_SIZE, b"\0") + descriptor
+    return whole.ljust(build.OVERHEAD_SECTORS * SECTOR_SIZE, b"\0")
 
 
 def too_large(path: PurePath) -> DiskTooLarge:

@@ -1,7 +1,7 @@
 """ArchiveUpload: one archive on its way into a bucket, and the image that it becomes; an `ArchiveDisk`."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog, StoredPart
 from agent.targets.errors import ContentDiffers, DiskLost
@@ -9,8 +9,12 @@ from agent.targets.gcp.gcs import GcsControl, encoded_crc
 from agent.targets.multipart import Multipart
 from agent.targets.tags import Tagger
 from agent.threads import Stop
+from imaging.convert.archives import TarGzArchive
 from imaging.units import MiB
 from protocol.ops import GcpImage
+
+if TYPE_CHECKING:
+    from imaging.convert.archive import ArchiveFormat
 
 UPLOAD, OBJECT, IMAGE = "gcp.upload", "gcp.object", "gcp.image"
 PART = 8 * MiB
@@ -70,7 +74,7 @@ class ArchiveUpload:
         self._key = target.key(name, spec.tagger)
         self._generation = ""
         self.resumed = resumed
-        self.one_member = target.ref.gzip == "one-member"
+        self.format: ArchiveFormat = TarGzArchive(one_member=target.ref.gzip == "one-member")
 
     def part_size(self, number: int) -> int:
         """Grow with the archive."""

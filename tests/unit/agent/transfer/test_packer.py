@@ -18,9 +18,10 @@ from agent.transfer.limiter import Limiter
 from agent.transfer.packer import Packer
 from agent.transfer.parts import PackedPart, Row
 from agent.transfer.unpack import ArchiveVerifier
-from imaging.convert.targz import SparseMap, TarGzState
+from imaging.convert.archives import TarGzArchive, VmdkArchive
 from imaging.device import read_bytes
 from imaging.digest import DigestBuilder
+from imaging.formats import open_image
 from imaging.memory import MemoryDevice
 from imaging.units import GiB, MiB
 from tests.support.job_store import MemoryJobStore
@@ -32,13 +33,16 @@ LIMITS = TargetLimits(
 )  # fmt: skip
 
 
+ONE = TarGzArchive(one_member=True)
+
+
 class MemoryArchive:
     """Keeps parts; `refuse` are numbers that fail for good, `flaky` those that fail once."""
 
     resumed = False
 
-    def __init__(self, *, one_member: bool = True, refuse=(), flaky=()) -> None:
-        self.one_member = one_member
+    def __init__(self, *, form=ONE, refuse=(), flaky=()) -> None:
+        self.format = form
         self.refuse, self.flaky = set(refuse), set(flaky)
         self.parts: dict[int, bytes] = {}
         self.sent: list[int] = []
@@ -103,8 +107,7 @@ async def verified(disk, archive, row, digest) -> int:
     verifier = ArchiveVerifier(
         disk=archive,
         row=row,
-        sparse=SparseMap(disk.extents(0, disk.size)),
-        padded_size=GiB,
+        check=archive.format.check(GiB, lambda: disk.extents(0, disk.size), row.states(), digest),
         expected=digest,
         root=digest.root(),
         retrier=Retrier(policy=RetryPolicy(), now=time.monotonic, random=random.random),
@@ -114,17 +117,25 @@ async def verified(disk, archive, row, digest) -> int:
 
 
 def unpacked(data: bytes) -> bytes:
+    """Return the disk of a tar.gz, by Python's tarfile, or of a VMDK, by the image reader."""
+    if data.startswith(b"KDMV"):
+        file = MemoryDevice(len(data))
+        file.write(0, data)
+        return read_bytes(open_image(file), 0, SIZE)
     with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as archive:
         return archive.extractfile(archive.next()).read(SIZE)
 
 
-@pytest.mark.parametrize("one_member", [True, False])
-async def test_the_archive_is_the_disk_and_every_part_is_large_enough(disk, one_member) -> None:
-    archive, digest, store = (
-        MemoryArchive(one_member=one_member),
-        DigestBuilder(SIZE),
-        MemoryJobStore(),
-    )
+FORMS = {
+    "one": ONE,
+    "many": TarGzArchive(one_member=False),
+    "vmdk": VmdkArchive(),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+async def test_the_archive_is_the_disk_and_every_part_is_large_enough(disk, form) -> None:
+    archive, digest, store = MemoryArchive(form=form), DigestBuilder(SIZE), MemoryJobStore()
     job = packer(disk, archive, store, digest)
     stats = await job.run()
     assert unpacked(archive.whole()) == read_bytes(disk, 0, SIZE)
@@ -139,10 +150,18 @@ async def test_the_archive_is_the_disk_and_every_part_is_large_enough(disk, one_
     assert stats.done == 34 * MiB + 512
 
 
-@pytest.mark.parametrize("broken", [1, 2, 5, 9])
-async def test_a_later_attempt_goes_on_behind_the_unbroken_row(disk, broken) -> None:
-    store = MemoryJobStore()
-    first = MemoryArchive(refuse=[broken])
+async def in_one_go(disk, form) -> bytes:
+    archive = MemoryArchive(form=form)
+    await packer(disk, archive, MemoryJobStore(), DigestBuilder(SIZE)).run()
+    return archive.whole()
+
+
+@pytest.mark.parametrize(
+    ("form", "broken"), [("one", 1), ("one", 2), ("one", 5), ("one", 9), ("vmdk", 1), ("vmdk", 2)]
+)
+async def test_a_later_attempt_goes_on_behind_the_unbroken_row(disk, form, broken) -> None:
+    store, form = MemoryJobStore(), FORMS[form]
+    first = MemoryArchive(form=form, refuse=[broken])
     with pytest.raises(Permanent):
         await packer(disk, first, store, DigestBuilder(SIZE)).run()
     row = 0
@@ -150,11 +169,12 @@ async def test_a_later_attempt_goes_on_behind_the_unbroken_row(disk, broken) -> 
         part, _ = PackedPart.read(*receipt)
         row += part.number == row + 1
     assert row <= broken - 1
-    second, digest = MemoryArchive(), DigestBuilder(SIZE)
+    second, digest = MemoryArchive(form=form), DigestBuilder(SIZE)
     second.parts = dict(first.parts)
     job = packer(disk, second, store, digest)
     stats = await job.run()
     assert unpacked(second.whole()) == read_bytes(disk, 0, SIZE)
+    assert second.whole() == await in_one_go(disk, form)
     assert min(second.sent) == row + 1  # nothing of the row is sent again, everything behind it is
     assert stats.skipped == 0 or row
     assert await verified(disk, second, job.row, digest) == digest.count_data()
@@ -198,14 +218,15 @@ async def test_a_slow_service_bounds_what_is_pending(disk, monkeypatch) -> None:
     assert unpacked(archive.whole()) == read_bytes(disk, 0, SIZE)
 
 
-async def test_a_missing_or_swapped_part_is_a_mismatch(disk) -> None:
-    archive, digest = MemoryArchive(), DigestBuilder(SIZE)
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+async def test_a_missing_or_swapped_part_is_a_mismatch(disk, form) -> None:
+    archive, digest = MemoryArchive(form=form), DigestBuilder(SIZE)
     job = packer(disk, archive, MemoryJobStore(), digest)
     await job.run()
-    short = Row({n: part for n, part in job.row.parts.items() if n != 3})
+    short = Row({n: part for n, part in job.row.parts.items() if n != 2})
     with pytest.raises(VerifyMismatch):
         await verified(disk, archive, short, digest)
-    archive.parts[2], archive.parts[3] = archive.parts[3], archive.parts[2]
+    archive.parts[1], archive.parts[2] = archive.parts[2], archive.parts[1]
     with pytest.raises(VerifyMismatch):
         await verified(disk, archive, job.row, digest)
 
@@ -213,7 +234,7 @@ async def test_a_missing_or_swapped_part_is_a_mismatch(disk) -> None:
 def part(
     number: int, start: int, *, end: int = 0, offset: int = 0, last: bool = False
 ) -> PackedPart:
-    state = TarGzState(offset + 5, 1, 2)
+    state = (offset + 5, 1, 2)
     return PackedPart(number, start, end or start + 2, offset, 5, 7, "t", state, last)
 
 

@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import pytest
 
+from imaging.convert.archive import ArchivePiece, Differs
 from imaging.convert.ordered import copy_ordered
 from imaging.convert.targz import TarGzSink, TarGzState
-from imaging.convert.targz_check import ArchivePiece, Differs, TarGzCheck
+from imaging.convert.targz_check import TarGzCheck
 from imaging.device import read_bytes
 from imaging.digest import DigestBuilder
 from imaging.memory import MemoryDevice
