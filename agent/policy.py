@@ -8,6 +8,7 @@ from agent.config import AgentConfig
 from protocol.errors import ProtocolError
 from protocol.messages import Command
 from protocol.ops import (
+    AwsS3,
     AwsSnapshot,
     AzureDisk,
     AzurePageBlob,
@@ -66,9 +67,10 @@ def target_rule(target: TargetRef, config: AgentConfig) -> str | None:
             return None if target.name in config.targets.local else TARGET_UNKNOWN
         case AzurePageBlob():
             return None if endpoint_allowed(target.endpoint, config) else TARGET_FORBIDDEN
-        case AwsSnapshot():
+        case AwsSnapshot() | AwsS3():
+            service = "s3" if isinstance(target, AwsS3) else "ebs"
             suffix = "amazonaws.com.cn" if target.region.startswith("cn-") else "amazonaws.com"
-            url = target.endpoint or f"https://ebs.{target.region}.{suffix}"
+            url = target.endpoint or f"https://{service}.{target.region}.{suffix}"
             return None if endpoint_allowed(url, config) else TARGET_FORBIDDEN
         case GcpImage():
             url = target.endpoint or "https://storage.googleapis.com"

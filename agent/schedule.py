@@ -19,6 +19,7 @@ from protocol.jobs import FINAL, State
 from protocol.keys import KeyRing
 from protocol.messages import MAX_COMMAND, Command, ManifestKey
 from protocol.ops import (
+    AwsS3,
     AwsSnapshot,
     AzureDisk,
     AzurePageBlob,
@@ -106,7 +107,7 @@ def claim_of(command: Command) -> Claim:
             place = (to.subscription, to.resource_group, to.disk)
         case GcpImage() as to:
             place = ("gcp", to.project, to.image)
-        case AwsSnapshot() as to:
+        case AwsSnapshot() | AwsS3() as to:
             place = ("aws", to.region, to.name)
         case _:
             assert_never(args.target)

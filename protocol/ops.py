@@ -110,10 +110,10 @@ class AwsSwap(Layout, frozen=True, kw_only=True):
     ] = ()
 
 
-class AwsSnapshot(Layout, frozen=True, kw_only=True, tag_field="kind", tag="aws-snapshot"):
-    """An EBS snapshot by the EBS direct APIs, and an AMI of it. Secret "target.credential": msgpack
-    {access_key_id, secret_access_key, session_token?} or {profile} or {instance_role}, each with {role_arn,
-    external_id?} if it assumes a role.
+class AwsImage(Layout, frozen=True, kw_only=True):
+    """What becomes of a disk in an AWS account. Secret "target.credential": msgpack {access_key_id,
+    secret_access_key, session_token?} or {profile} or {instance_role}, each with {role_arn, external_id?} if it
+    assumes a role.
 
     `strategy` auto: Linux `register-image`, Windows `instance-swap` if `swap` is given, else `import-image`.
     `endpoint` is one URL for all services, for private endpoints and simulators.
@@ -122,9 +122,8 @@ class AwsSnapshot(Layout, frozen=True, kw_only=True, tag_field="kind", tag="aws-
     region: Annotated[str, msgspec.Meta(pattern=r"^[a-z]{2,4}(?:-[a-z]{2,12}){1,3}-[0-9]{1,2}\Z")]
     name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9()\[\] ./'@_-]{2,119}\Z")]
     os_type: Literal["Windows", "Linux"] = "Windows"
-    strategy: Literal[
-        "auto", "register-image", "import-image", "instance-swap", "snapshot-only"
-    ] = "auto"
+    strategy: str = "auto"
+    """Narrowed by each kind."""
     boot_mode: Literal["uefi", "uefi-preferred", "legacy-bios"] = "uefi"
     license: Literal["aws", "byol"] = "aws"
     root_device: Annotated[str, msgspec.Meta(pattern=r"^/dev/(?:sda1|xvda)\Z")] = "/dev/sda1"
@@ -143,6 +142,32 @@ class AwsSnapshot(Layout, frozen=True, kw_only=True, tag_field="kind", tag="aws-
     ] = msgspec.field(default_factory=dict)
     endpoint: Url | None = None
     credential: Sealed | None = None
+
+
+class AwsSnapshot(AwsImage, frozen=True, kw_only=True, tag_field="kind", tag="aws-snapshot"):
+    """An EBS snapshot by the EBS direct APIs, and an AMI of it."""
+
+    strategy: Literal[
+        "auto", "register-image", "import-image", "instance-swap", "snapshot-only"
+    ] = "auto"
+
+
+class AwsS3(AwsImage, frozen=True, kw_only=True, tag_field="kind", tag="aws-s3"):
+    """A stream-optimized VMDK in a bucket, which VM Import makes a snapshot of, and an AMI of it.
+
+    `strategy` object-only: the object is the result. The object is PREFIX + name + part of the job's id + .vmdk.
+    """
+
+    bucket: Annotated[
+        str, msgspec.Meta(pattern=r"^(?!xn--)[a-z0-9](?:[a-z0-9]|[.-](?=[a-z0-9])){1,61}[a-z0-9]\Z")
+    ]
+    prefix: Annotated[
+        str, msgspec.Meta(pattern=r"^(?:[A-Za-z0-9][A-Za-z0-9._-]{0,63}/){0,8}\Z")
+    ] = "imageport/"
+    keep_object: bool = False
+    strategy: Literal[
+        "auto", "register-image", "import-image", "instance-swap", "snapshot-only", "object-only"
+    ] = "auto"
 
 
 GcpName: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"^[a-z](?:[-a-z0-9]{0,57}[a-z0-9])?\Z")]
@@ -192,7 +217,7 @@ class GcpImage(Layout, frozen=True, kw_only=True, tag_field="kind", tag="gcp-ima
     credential: Sealed | None = None
 
 
-TargetRef: TypeAlias = LocalTarget | AzurePageBlob | AzureDisk | AwsSnapshot | GcpImage
+TargetRef: TypeAlias = LocalTarget | AzurePageBlob | AzureDisk | AwsSnapshot | AwsS3 | GcpImage
 
 
 class UploadArgs(Layout, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 import random
 from pathlib import Path
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from agent.config import AgentConfig, SmbServerConfig
 from agent.policy import endpoint_allowed
@@ -14,6 +14,7 @@ from agent.stages.base import StageContext
 from agent.stages.errors import CredentialIncomplete, FolderUnknown
 from agent.targets.base import DiskTarget
 from protocol.ops import (
+    AwsS3,
     AwsSnapshot,
     AzureDisk,
     AzurePageBlob,
@@ -60,8 +61,8 @@ def make_target(ref: TargetRef, job: StageContext) -> DiskTarget:
             return _page_blob(ref, job)
         case AzureDisk():
             return _managed_disk(ref, job)
-        case AwsSnapshot():
-            return _aws_snapshot(ref, job)
+        case AwsSnapshot() | AwsS3():
+            return _aws(ref, job)
         case GcpImage():
             return _gcp_image(ref, job)
         case _:
@@ -126,19 +127,23 @@ def _managed_disk(ref: AzureDisk, job: StageContext) -> DiskTarget:
     )
 
 
-def _aws_snapshot(ref: AwsSnapshot, job: StageContext) -> DiskTarget:
+def _aws(ref: AwsSnapshot | AwsS3, job: StageContext) -> DiskTarget:
+    secret = job.secret(TARGET_SECRET)
+    shared: dict[str, Any] = {
+        "http": _http(job),
+        "retrier": make_retrier(job),
+        "now_ms": job.now_ms,
+        "clock": job.clock,
+        "allowed": lambda url: endpoint_allowed(url, job.config),
+        "config_file": job.config.uploads.aws_config_file,
+    }
+    if isinstance(ref, AwsS3):
+        from agent.targets.aws.s3 import AwsS3Target  # noqa: PLC0415 - first use
+
+        return AwsS3Target(ref, secret, **shared)
     from agent.targets.aws.snapshot import AwsSnapshotTarget  # noqa: PLC0415 - first use
 
-    return AwsSnapshotTarget(
-        ref,
-        job.secret(TARGET_SECRET),
-        http=_http(job),
-        retrier=make_retrier(job),
-        now_ms=job.now_ms,
-        clock=job.clock,
-        allowed=lambda url: endpoint_allowed(url, job.config),
-        config_file=job.config.uploads.aws_config_file,
-    )
+    return AwsSnapshotTarget(ref, secret, **shared)
 
 
 def _gcp_image(ref: GcpImage, job: StageContext) -> DiskTarget:

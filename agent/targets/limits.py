@@ -101,6 +101,25 @@ RULES = {
             "M: RegisterImage: names of 3 to 128 letters",
         ),
     ),
+    "aws-s3": Rules(
+        TargetLimits(
+            chunk=8 * MiB,
+            alignment=1,
+            granularity=512,
+            min_size=1 * MiB,
+            max_size=2 * TiB - GiB,
+            inflight_start=4,
+            inflight_max=8,
+        ),
+        longest_name=120,
+        unfinished_s=None,
+        sources=(
+            "I: a sparse VMDK names places in itself by 32-bit sector numbers: 2 TiB, some of it for tables",
+            "M: S3 multipart upload: parts of 5 MiB to 5 GiB but the last, at most 10,000",
+            "M: VM Import/Export requirements: stream-optimized VMDK; a disk of 1 MiB at least",
+            "M: RegisterImage: names of 3 to 128 letters",
+        ),
+    ),
     "gcp-image": Rules(
         TargetLimits(
             chunk=8 * MiB,

@@ -4,6 +4,7 @@
 `Bucket`'s. A refused credential is renewed once and the request sent again; every other failure goes up by class.
 """
 
+import base64
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,10 @@ from imaging.units import MiB
 
 MAX_PARTS = 10_000
 MIN_PART = 5 * MiB
+_PART = 8 * MiB
+_GROWS_EVERY = 2000
+"""Parts of one size: 10,000 parts of 8 to 64 MiB are 368 GiB of archive, and small archives cost little memory."""
+_LARGEST = 64 * MiB
 _MAX_XML = 16 * MiB
 _OK = (200, 201, 204, 206)
 
@@ -265,6 +270,16 @@ class Multipart:
             except ET.ParseError:
                 code = ""
         return self.bucket.failure(status, code, message.split("\n")[0], headers, what)
+
+
+def part_size(number: int) -> int:
+    """Return the least bytes of a part: they grow with the archive."""
+    return min(_LARGEST, _PART << ((number - 1) // _GROWS_EVERY))
+
+
+def encoded_crc(value: int) -> str:
+    """Return a CRC-32C as the services write it."""
+    return base64.b64encode(value.to_bytes(4, "big")).decode()
 
 
 def _path(key: str) -> str:

@@ -7,6 +7,7 @@ again without each single one, which has to fail and name it.
 from dataclasses import dataclass
 
 AWS_STRATEGIES = ("register-image", "import-image", "instance-swap", "snapshot-only")
+OBJECT_ONLY = "object-only"
 PURPOSES = ("upload",)
 CLOUDS = ("azure", "aws", "gcp")
 
@@ -20,6 +21,21 @@ _AWS_SNAPSHOT = (
     "ec2:DescribeImages",
     "ec2:DescribeSnapshots",
 )
+_AWS_S3 = (
+    "s3:GetObject",
+    "s3:ListBucket",
+    "s3:ListBucketMultipartUploads",
+    "s3:PutObject",
+)
+_AWS_S3_IMPORT = (
+    "s3:DeleteObject",
+    "ec2:CreateTags",
+    "ec2:DescribeImages",
+    "ec2:DescribeImportSnapshotTasks",
+    "ec2:DescribeSnapshots",
+    "ec2:ImportSnapshot",
+)
+_AWS_S3_UNDO = ("s3:AbortMultipartUpload", "s3:DeleteObject", "s3:ListMultipartUploadParts")
 _AWS_IMAGE = {
     "register-image": ("ec2:RegisterImage",),
     "import-image": ("ec2:ImportImage", "ec2:DescribeImportImageTasks"),
@@ -105,6 +121,17 @@ def aws_role(strategy: str) -> Role:
     undo = {"ec2:DeleteSnapshot", *(action for name in names for action in _AWS_UNDO[name])}
     passes = "vmimport" if "import-image" in names else ""
     return Role("aws", tuple(sorted(needed)), tuple(sorted(undo)), passes)
+
+
+def aws_s3_role(strategy: str) -> Role:
+    """Return what `aws-s3` needs with a strategy; all strategies together for ""."""
+    if strategy == OBJECT_ONLY:
+        return Role("aws", _AWS_S3, _AWS_S3_UNDO)
+    images = aws_role(strategy)
+    direct = set(_AWS_SNAPSHOT) - set(_AWS_S3_IMPORT)
+    needed = {*_AWS_S3, *_AWS_S3_IMPORT, *(set(images.needed) - direct)}
+    undo = {"ec2:CancelImportTask", *_AWS_S3_UNDO, *images.undo} - needed
+    return Role("aws", tuple(sorted(needed)), tuple(sorted(undo)), "vmimport")
 
 
 def role_of(cloud: str, *, strategy: str = "") -> Role:

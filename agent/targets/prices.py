@@ -34,6 +34,7 @@ class _Prices:
 
 _TABLE = {
     "aws-snapshot": _Prices(0.006, 0.003, 512 * KiB, 0.09, 0.05, keeps_size=False),
+    "aws-s3": _Prices(0.005, 0.0004, 8 * MiB, 0.09, 0.05, keeps_size=False),
     "azure-disk": _Prices(0.0, 0.0, 4 * MiB, 0.087, 0.15, keeps_size=True),
     "azure-page-blob": _Prices(0.0015, 0.0004, 4 * MiB, 0.087, 0.045, keeps_size=False),
     "gcp-image": _Prices(0.005, 0.0004, 8 * MiB, 0.12, 0.05, keeps_size=False),

@@ -5,7 +5,8 @@
 | smb | username, password_file; domain if the account has one |
 | azure-page-blob | account_key_file, or sas_file, or what azure-disk takes |
 | azure-disk | tenant_id, client_id, client_secret_file or certificate_file or workload_identity; or managed_identity |
-| aws-snapshot | access_key_id, secret_access_key_file (+ session_token_file), or profile, or instance_role = "true"; |
+| aws-snapshot, aws-s3 | access_key_id, secret_access_key_file (+ session_token_file), or profile, |
+| | or instance_role = "true"; |
 | | each with role_arn (+ external_id) if it assumes a role |
 | gcp-image | service_account_key_file, or appliance_credential, or instance = "true" |
 
@@ -42,6 +43,15 @@ _AWS = (
     frozenset({"profile"}),
     frozenset({"instance_role"}),
 )
+_AWS_SETS = tuple(
+    base | role
+    for base in _AWS
+    for role in (
+        frozenset[str](),
+        frozenset({"role_arn"}),
+        frozenset({"role_arn", "external_id"}),
+    )
+)
 _ACCEPTED = {
     "smb": (
         frozenset({"username", "password_file"}),
@@ -49,15 +59,8 @@ _ACCEPTED = {
     ),
     "azure-page-blob": (frozenset({"account_key_file"}), frozenset({"sas_file"}), *_ENTRA),
     "azure-disk": _ENTRA,
-    "aws-snapshot": tuple(
-        base | role
-        for base in _AWS
-        for role in (
-            frozenset[str](),
-            frozenset({"role_arn"}),
-            frozenset({"role_arn", "external_id"}),
-        )
-    ),
+    "aws-snapshot": _AWS_SETS,
+    "aws-s3": _AWS_SETS,
     "gcp-image": (
         frozenset({"service_account_key_file"}),
         frozenset({"appliance_credential"}),

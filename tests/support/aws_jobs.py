@@ -28,13 +28,19 @@ class AwsJobs:
     ) -> StageContext:
         """Return a job for a snapshot; `target` changes what the reference says."""
         reference = {"os_type": "Linux", "strategy": "snapshot-only", **(target or {})}
+        return self.job(
+            AwsSnapshot, reference, credential=credential, uploads=uploads, options=options, **job
+        )
+
+    def job(
+        self, kind, reference, *, credential=None, uploads=None, options=None, **job
+    ) -> StageContext:
+        """Return a job for a target of a kind."""
         args = UploadArgs(
             source=LocalShare(name="disks"),
             path="golden.raw",
             format="raw",
-            target=AwsSnapshot(
-                region=self.sim.region, name="golden", endpoint=self.sim.url, **reference
-            ),
+            target=kind(region=self.sim.region, name="golden", endpoint=self.sim.url, **reference),
             **(options or {}),
         )
         settings = dict(uploads or {})

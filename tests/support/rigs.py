@@ -12,12 +12,13 @@ from typing import ClassVar
 
 from agent.stages.base import StageContext
 from appliance.sim.aws import AwsSim
+from appliance.sim.aws.app import BUCKET
 from appliance.sim.azure import AzureSim
 from appliance.sim.base import Simulator
 from appliance.sim.faults import Fault, FaultPlan, Throttle
 from appliance.sim.gcp import GcpSim
 from imaging.units import GiB, MiB
-from protocol.ops import LocalShare, LocalTarget, UploadArgs
+from protocol.ops import AwsS3, LocalShare, LocalTarget, UploadArgs
 from tests.support.aws_jobs import AwsJobs
 from tests.support.azure_jobs import CONTAINER, SIZE, Uploads, self_signed, write_source
 from tests.support.gcp_jobs import GcpJobs
@@ -203,6 +204,23 @@ class AwsRig(Rig):
         return {**self.sim.keys(), "secret_access_key": "wrong"}
 
 
+class AwsS3Rig(AwsRig):
+    """A VMDK in a bucket, and the snapshot that VM Import makes of it."""
+
+    kind, padded = "aws-s3", SIZE
+    write, read, listing = "s3.put-part", "s3.get", ""
+    checksum = "crc32c"
+
+    def job(self, *, target=None, **options) -> StageContext:
+        jobs = AwsJobs(self.sim, self.share, self.ca_file)
+        reference = {"os_type": "Linux", "strategy": "snapshot-only", **(target or {})}
+        return jobs.job(AwsS3, {"bucket": BUCKET, **reference}, **options)
+
+    def left(self) -> list[str]:
+        state = self.sim.vault.state
+        return [*super().left(), *state.objects, *state.uploads]
+
+
 class GcpRig(Rig):
     """A Compute Engine image."""
 
@@ -238,7 +256,7 @@ class GcpRig(Rig):
         return {"service_account_key": key.replace("imageport@", "wrong@")}
 
 
-RIGS = {rig.kind: rig for rig in (LocalRig, PageBlobRig, ManagedDiskRig, AwsRig, GcpRig)}
+RIGS = {rig.kind: rig for rig in (LocalRig, PageBlobRig, ManagedDiskRig, AwsRig, AwsS3Rig, GcpRig)}
 """Every target; the reference first."""
 CLOUDS = {kind: rig for kind, rig in RIGS.items() if kind != "local"}
 

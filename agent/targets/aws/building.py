@@ -11,7 +11,7 @@ from agent.targets.aws.control import AwsControl
 from agent.targets.aws.inventory import FINAL, IMAGE, STATE, Inventory, Resource, Scope, id_of
 from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog
 from agent.targets.errors import DiskLost, TargetRefused
-from protocol.ops import AwsSnapshot
+from protocol.ops import AwsImage
 
 T = TypeVar("T")
 
@@ -37,6 +37,13 @@ class StrategyRefused(Permanent):
     fix = "Choose a strategy that fits in the job's target; docs/jobspec.md has the table."
 
 
+class ImportFailed(Permanent):
+    """VM Import refused the disk."""
+
+    code = "aws.import-failed"
+    fix = "Read AWS' own message above; what was sent is kept."
+
+
 @dataclass(frozen=True, slots=True)
 class Building:
     """One verified snapshot that an AMI is made of.
@@ -52,7 +59,7 @@ class Building:
 
     control: AwsControl
     inventory: Inventory
-    ref: AwsSnapshot
+    ref: AwsImage
     scope: Scope
     name: str
     snapshot: str
@@ -128,7 +135,7 @@ class Strategy(Protocol):
         """Return what it would create, in words for people."""
         ...
 
-    def check(self, ref: AwsSnapshot) -> None:
+    def check(self, ref: AwsImage) -> None:
         """Raise StrategyRefused if it cannot make what `ref` asks for."""
         ...
 

@@ -20,6 +20,7 @@ WORKERS = 4
 _FRESH_S = 60.0
 """Worker threads ask botocore again after so long; it renews 10 minutes or more before the end."""
 _SIGNER = "imageport-v4"
+_S3_SIGNER = "imageport-s3v4"
 
 
 class AwsControl:
@@ -37,16 +38,24 @@ class AwsControl:
         self._keys: tuple[float, Keys] | None = None
 
     async def call(
-        self, service: str, action: str, *, needs: tuple[str, ...] = (), **params: Any
+        self,
+        service: str,
+        action: str,
+        *,
+        needs: tuple[str, ...] = (),
+        permission: str = "",
+        **params: Any,
     ) -> dict[str, Any]:
         """Call one idempotent action ("ec2", "describe_images") and return its answer; retried by class.
 
         `needs` are keys that the answer must hold: of a JSON answer that was cut off botocore makes an empty one.
+        `permission` is what the call takes, where that is not its own name.
 
         Raises:
             AgentError: By class; names service and action.
         """
         what = f"{service}:{''.join(part.capitalize() for part in action.split('_'))}"
+        what += f" (which takes {permission})" if permission else ""
 
         def once() -> dict[str, Any]:
             try:
@@ -127,7 +136,8 @@ class AwsControl:
                 if not self._access.allowed(client.meta.endpoint_url):
                     msg = f"{service} is on {client.meta.endpoint_url}, which [policy] endpoints do not allow"
                     raise EndpointForbidden(msg)
-                client.meta.events.register(f"choose-signer.{service}", lambda **_: _SIGNER)
+                signer = _S3_SIGNER if service == "s3" else _SIGNER
+                client.meta.events.register(f"choose-signer.{service}", lambda **_: signer)
                 client.meta.events.register("before-call", self._stamp)
                 self._clients[service] = client
             return self._clients[service]
@@ -152,14 +162,16 @@ def _register_signer() -> None:
     if _SIGNER in auth.AUTH_TYPE_MAPS:
         return
 
-    class SignedTime(auth.SigV4Auth):  # type: ignore[misc]  # botocore has no types
-        """SigV4Auth.add_auth with the time that the call was stamped with."""
+    class SignedTime:
+        """add_auth of SigV4Auth with the time that the call was stamped with."""
 
         def add_auth(self, request: Any) -> None:
             moment = time.gmtime(request.context["imageport_now_ms"] // 1000)
             request.context["timestamp"] = time.strftime(auth.SIGV4_TIMESTAMP, moment)
-            self._modify_request_before_signing(request)
-            text = self.string_to_sign(request, self.canonical_request(request))
-            self._inject_signature_to_request(request, self.signature(text, request))
+            plain: Any = self
+            plain._modify_request_before_signing(request)
+            text = plain.string_to_sign(request, plain.canonical_request(request))
+            plain._inject_signature_to_request(request, plain.signature(text, request))
 
-    auth.AUTH_TYPE_MAPS[_SIGNER] = SignedTime
+    auth.AUTH_TYPE_MAPS[_SIGNER] = type("V4", (SignedTime, auth.SigV4Auth), {})
+    auth.AUTH_TYPE_MAPS[_S3_SIGNER] = type("S3V4", (SignedTime, auth.S3SigV4Auth), {})

@@ -84,7 +84,7 @@ def client_options(access: AwsAccess) -> dict[str, Any]:
             connect_timeout=CONNECT_S,
             read_timeout=IDLE_S,
             proxies={"http": proxy, "https": proxy} if proxy else {},
-            s3={"addressing_style": "path"} if access.endpoint else {},
+            s3={"addressing_style": "path"},
             ignore_configured_endpoint_urls=True,
         ),
     }

@@ -49,14 +49,19 @@ _CLASSES: dict[type[AgentError], frozenset[str]] = {
             "VcpuLimitExceeded", "AMIQuotaExceeded",
         }
     ),
-    ChecksumRefused: frozenset({"BadDigest", "XAmzContentSHA256Mismatch", "INVALID_BLOCK"}),
+    ChecksumRefused: frozenset({"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch", "INVALID_BLOCK"}),
     TargetUnavailable: frozenset(
         {
             "CONFLICTING_BLOCK_UPDATE", "InternalError", "Unavailable",
             "InternalServerException", "ServiceUnavailable", "ConflictException",
         }
     ),
-    DiskLost: frozenset({"ResourceNotFoundException", "SNAPSHOT_NOT_FOUND", "InvalidSnapshot.NotFound"}),
+    DiskLost: frozenset(
+        {
+            "ResourceNotFoundException", "SNAPSHOT_NOT_FOUND", "InvalidSnapshot.NotFound",
+            "NoSuchUpload", "NoSuchKey", "404",  # what HEAD has instead of a code
+        }
+    ),
     TargetNotFound: frozenset(
         {
             "InvalidAMIID.NotFound", "InvalidInstanceID.NotFound", "InvalidSubnetID.NotFound",

@@ -6,18 +6,17 @@ proven: the result names that. The role `vmimport` has to be there.
 
 from typing import Any, ClassVar
 
-from agent.errors import Permanent
-from agent.targets.aws.building import BYOL, WINDOWS, Building, StrategyRefused, wait_for
+from agent.targets.aws.building import (
+    BYOL,
+    WINDOWS,
+    Building,
+    ImportFailed,
+    StrategyRefused,
+    wait_for,
+)
 from agent.targets.aws.inventory import IMAGE, IMPORT, snapshots_of, specification
 from agent.targets.base import Artifact
-from protocol.ops import AwsSnapshot
-
-
-class ImportFailed(Permanent):
-    """VM Import refused the disk."""
-
-    code = "aws.import-failed"
-    fix = "Read AWS' own message above; the snapshot is kept, and instance-swap needs no import."
+from protocol.ops import AwsImage
 
 
 class ImportImage:
@@ -29,7 +28,7 @@ class ImportImage:
         """See `Strategy`."""
         return [f"import task {name} (temporary)", f"AMI {name}, with a snapshot of its own"]
 
-    def check(self, ref: AwsSnapshot) -> None:
+    def check(self, ref: AwsImage) -> None:
         """Windows, in a boot mode that VM Import takes."""
         if ref.os_type != "Windows":
             raise StrategyRefused("import-image is for Windows; a Linux disk needs register-image")

@@ -6,14 +6,14 @@ from agent.errors import AgentError
 from agent.targets.aws.control import AwsControl
 from agent.targets.errors import AccessForbidden
 from agent.targets.permissions import Role
-from protocol.ops import AwsSnapshot
+from protocol.ops import AwsImage
 
 _SNAPSHOT, _IMAGE = "snap-0123456789abcdef0", "ami-0123456789abcdef0"
 _INSTANCE, _VOLUME = "i-0123456789abcdef0", "vol-0123456789abcdef0"
 
 
 async def lacking(
-    control: AwsControl, role: Role, ref: AwsSnapshot
+    control: AwsControl, role: Role, ref: AwsImage
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return (actions that are denied, actions that cannot be asked for)."""
     tries = _tries(ref)
@@ -41,7 +41,7 @@ async def _allowed(control: AwsControl, action: str, params: dict[str, Any]) -> 
     return True
 
 
-def _tries(ref: AwsSnapshot) -> dict[str, dict[str, Any]]:
+def _tries(ref: AwsImage) -> dict[str, dict[str, Any]]:
     """Return the parameters that each action is tried with; ids that cannot exist."""
     disk = {"DeviceName": ref.root_device, "Ebs": {"SnapshotId": _SNAPSHOT}}
     tags = [{"Key": "Name", "Value": "imageport"}]

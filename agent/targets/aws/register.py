@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 from agent.targets.aws.building import LINUX, Building, StrategyRefused
 from agent.targets.aws.inventory import IMAGE, specification
 from agent.targets.base import Artifact
-from protocol.ops import AwsSnapshot
+from protocol.ops import AwsImage
 
 
 class RegisterImage:
@@ -17,7 +17,7 @@ class RegisterImage:
         """See `Strategy`."""
         return [f"AMI {name}"]
 
-    def check(self, ref: AwsSnapshot) -> None:
+    def check(self, ref: AwsImage) -> None:
         """Linux only."""
         if ref.os_type == "Windows":
             msg = "register-image makes no Windows AMI: billing and activation come from the snapshot, which has none"

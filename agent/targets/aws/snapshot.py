@@ -9,21 +9,19 @@ renamed, so `replace` is refused by name; `new-version` does what people want wi
 import hashlib
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import aiohttp
 
 from agent.retry import Retrier
 from agent.secrets import Secret
-from agent.targets.aws.building import Building, Strategy, wait_for
+from agent.targets.aws.building import Building, wait_for
 from agent.targets.aws.control import AwsControl
 from agent.targets.aws.credentials import AwsAccess, check_secret
 from agent.targets.aws.discarding import Discarder
 from agent.targets.aws.ebs import BLOCK, UNSEEN_S, EbsWire, linear_checksum, volume_gib
-from agent.targets.aws.importing import ImportImage
 from agent.targets.aws.inventory import (
     FINAL,
-    IMAGE,
     SNAPSHOT,
     STATE,
     UNVERIFIED,
@@ -36,9 +34,8 @@ from agent.targets.aws.inventory import (
     tags_of,
 )
 from agent.targets.aws.probing import lacking
-from agent.targets.aws.register import RegisterImage
 from agent.targets.aws.sigv4 import Signer
-from agent.targets.aws.swap import InstanceSwap
+from agent.targets.aws.strategies import SNAPSHOT_ONLY, finish, look_for, strategy_of
 from agent.targets.base import (
     Artifact,
     Checksum,
@@ -51,7 +48,7 @@ from agent.targets.errors import ContentDiffers, DiskLost, SizeDiffers, TargetRe
 from agent.targets.http.sender import Sender
 from agent.targets.http.settings import HttpSettings, make_session
 from agent.targets.limits import RULES
-from agent.targets.naming import Choice, Found, choose_name, nothing_known
+from agent.targets.naming import Choice, choose_name, nothing_known
 from agent.targets.permissions import aws_role
 from agent.targets.tags import Tagger
 from agent.threads import Stop
@@ -62,27 +59,6 @@ from protocol.ops import AwsSnapshot
 TIMEOUT_MIN = (RULES["aws-snapshot"].unfinished_s or 0) // 60
 """The longest that AWS keeps an unfinished snapshot after its last block: a job may be resumed for three days."""
 _READERS = 16
-
-STRATEGIES: dict[str, Strategy] = {
-    strategy.name: strategy for strategy in (RegisterImage(), ImportImage(), InstanceSwap())
-}
-SNAPSHOT_ONLY = "snapshot-only"
-
-
-def strategy_of(ref: AwsSnapshot) -> Strategy | None:
-    """Return the strategy that a job asks for, or the one that `auto` means; None: the snapshot is the result.
-
-    Raises:
-        StrategyRefused: It cannot make what the job asks for.
-    """
-    name: str = ref.strategy
-    if name == "auto":
-        windows = InstanceSwap.name if ref.swap is not None else ImportImage.name
-        name = windows if ref.os_type == "Windows" else RegisterImage.name
-    if name == SNAPSHOT_ONLY:
-        return None
-    STRATEGIES[name].check(ref)
-    return STRATEGIES[name]
 
 
 class SnapshotDisk:
@@ -156,20 +132,7 @@ class SnapshotDisk:
         """Make the AMI, or leave it at the snapshot."""
         building = self._building
         await building.inventory.tag([building.snapshot], {STATE: FINAL})
-        strategy = strategy_of(building.ref)
-        if strategy is not None:
-            return await strategy.make(building)
-        return Artifact(
-            SNAPSHOT,
-            building.snapshot,
-            {
-                "name": building.name,
-                "size": building.spec.padded_size,
-                "region": building.ref.region,
-                "strategy": SNAPSHOT_ONLY,
-                "service_checksum": "sha256-linear",
-            },
-        )
+        return await finish(building, service_checksum="sha256-linear")
 
     async def close(self) -> None:
         """The sessions belong to the target."""
@@ -271,23 +234,9 @@ class AwsSnapshotTarget:
             self._ref.name,
             spec.if_exists,
             known=known,
-            look=lambda name: self._look(name, scope, spec.tagger),
+            look=lambda name: look_for(self._inventory, name, scope, spec.tagger),
             can_replace=False,
         )
-
-    async def _look(self, name: str, scope: Scope, tagger: Tagger) -> Found | None:
-        """An AMI of that name, else a snapshot that is called so."""
-        for image in await self._inventory.named(IMAGE, name):
-            ours = tagger.read(tags_of(image), scope, name) is not None
-            return Found(ours, final=True, where=f"AMI {image['ImageId']} ({name})")
-        found: Found | None = None
-        for snapshot in await self._inventory.named(SNAPSHOT, name):
-            tags = tags_of(snapshot)
-            ours = tagger.read(tags, scope, name) is not None
-            final = tags.get(STATE) == FINAL or not ours
-            one = Found(ours, final, f"snapshot {snapshot['SnapshotId']} ({name})")
-            found = one if found is None or final else found
-        return found
 
     async def _drop_unfinished(self, name: str, scope: Scope, tagger: Tagger) -> None:
         """Delete what another line of ours left unfinished under this name: there are no bytes to trust in it."""
@@ -309,7 +258,7 @@ class AwsSnapshotTarget:
         token = hashlib.sha256(f"{spec.tagger.origin}/{intent.name}/{before}".encode()).hexdigest()
         owner = spec.tagger.tags(intent.scope, intent.name)
         tags = {**ref.tags, "Name": intent.name, **owner, STATE: WRITING}
-        request: dict[str, object] = {
+        request: dict[str, Any] = {
             "VolumeSize": volume_gib(spec.padded_size),
             "ClientToken": token,
             "Description": f"imageport {intent.name}",

@@ -21,7 +21,7 @@ from agent.targets.aws.inventory import (
 )
 from agent.targets.base import Artifact
 from agent.targets.errors import TargetRefused
-from protocol.ops import AwsSnapshot
+from protocol.ops import AwsImage
 
 
 class InstanceSwap:
@@ -37,7 +37,7 @@ class InstanceSwap:
             f"AMI {name}, with a snapshot of its own",
         ]
 
-    def check(self, ref: AwsSnapshot) -> None:
+    def check(self, ref: AwsImage) -> None:
         """Windows with AWS' licence, and something to launch."""
         if ref.os_type != "Windows" or ref.license != "aws":
             raise StrategyRefused("instance-swap is for Windows with AWS' licence")

@@ -5,22 +5,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog, StoredPart
 from agent.targets.errors import ContentDiffers, DiskLost
-from agent.targets.gcp.gcs import GcsControl, encoded_crc
-from agent.targets.multipart import Multipart
+from agent.targets.gcp.gcs import GcsControl
+from agent.targets.multipart import Multipart, encoded_crc, part_size
 from agent.targets.tags import Tagger
 from agent.threads import Stop
 from imaging.convert.archives import TarGzArchive
-from imaging.units import MiB
 from protocol.ops import GcpImage
 
 if TYPE_CHECKING:
     from imaging.convert.archive import ArchiveFormat
 
 UPLOAD, OBJECT, IMAGE = "gcp.upload", "gcp.object", "gcp.image"
-PART = 8 * MiB
-_GROWS_EVERY = 2000
-"""Parts of one size: 10,000 parts of 8 to 64 MiB are 368 GiB of archive, and small archives cost little memory."""
-_LARGEST = 64 * MiB
 
 
 class Project(Protocol):
@@ -78,7 +73,7 @@ class ArchiveUpload:
 
     def part_size(self, number: int) -> int:
         """Grow with the archive."""
-        return min(_LARGEST, PART << ((number - 1) // _GROWS_EVERY))
+        return part_size(number)
 
     def put_part(self, number: int, data: bytes, stop: Stop) -> str:
         """Send one part."""

@@ -3,7 +3,6 @@
 The service checks each part with the CRC-32C that is sent along and tells its own in the answer; both are compared.
 """
 
-import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ from agent.errors import AgentError
 from agent.targets.errors import DiskLost
 from agent.targets.gcp.failures import failure, sdk_failure
 from agent.targets.gcp.tokens import TokenSource
+from agent.targets.multipart import encoded_crc
 from agent.threads import Pool, run_blocking
 
 T = TypeVar("T")
@@ -71,11 +71,6 @@ class GcsBucket:
         """See `multipart.Bucket`."""
         told = crc_in(answered)
         return bool(told) and told != crc_in(sent)
-
-
-def encoded_crc(value: int) -> str:
-    """Return a CRC-32C as Google writes it."""
-    return base64.b64encode(value.to_bytes(4, "big")).decode()
 
 
 def crc_in(headers: Mapping[str, str]) -> str:

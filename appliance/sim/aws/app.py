@@ -15,7 +15,9 @@ from appliance.sim.aws.access import EXTERNAL_ID, Access
 from appliance.sim.aws.ebs import EbsPlane
 from appliance.sim.aws.ec2 import Ec2Plane, snapshot_handlers
 from appliance.sim.aws.images import Images
+from appliance.sim.aws.imports import Imports
 from appliance.sim.aws.machines import SUBNET, Machines
+from appliance.sim.aws.s3 import S3Plane
 from appliance.sim.aws.sigv4 import scope_of
 from appliance.sim.aws.snapshots import Snapshots
 from appliance.sim.aws.state import Identity, State, new_identity
@@ -23,8 +25,10 @@ from appliance.sim.aws.sts import ImdsPlane, StsPlane
 from appliance.sim.aws.vault import BLOCK, SnapshotData, Vault
 from appliance.sim.base import Served, Simulator
 from appliance.sim.call import Call, Plane, Refusal
+from appliance.sim.objects.shelf import Shelf
 
 REGION = "eu-central-1"
+BUCKET = "imageport-sim-images"
 STOCK = (
     ("Windows_Server-2022-English-Full-Base-2026.11.11", "uefi", "RunInstances:0002"),
     ("Windows_Server-2019-English-Full-Base-2026.11.11", "legacy-bios", "RunInstances:0002"),
@@ -44,6 +48,7 @@ class AwsSim(Simulator):
     """
 
     kind: ClassVar[str] = "aws"
+    body_most: ClassVar[int] = 80 << 20
 
     def __init__(
         self,
@@ -70,8 +75,12 @@ class AwsSim(Simulator):
             for name, boot_mode, billing in STOCK:
                 images.add_stock(name, boot_mode=boot_mode, billing=billing, now=self.clock())
         self._ebs = EbsPlane(self.vault, self.access, snapshots, self.stats)
+        self.shelf = Shelf(directory, self.vault.state, self.vault.save)
+        imports = Imports(self.vault, self.shelf, seconds=self._task_s)
+        self._s3 = S3Plane(self.shelf, self.access, self.stats)
         handlers = {
             **snapshot_handlers(self.vault, snapshots),
+            **imports.handlers(),
             **images.handlers(),
             **machines.handlers(),
         }
@@ -82,7 +91,7 @@ class AwsSim(Simulator):
         return self.vault.close
 
     def _fresh(self) -> State:
-        return State(identity=new_identity(self._region))
+        return State(identity=new_identity(self._region), buckets={BUCKET: self._region})
 
     def _route(self, call: Call) -> Plane:
         if call.path.startswith(ADMIN_PREFIX):
@@ -92,9 +101,12 @@ class AwsSim(Simulator):
         if call.path.startswith(sts.METADATA):
             return self._imds
         scope = scope_of(call)
-        return self._sts if scope is not None and scope.service == "sts" else self._ec2
+        planes: dict[str, Plane] = {"sts": self._sts, "s3": self._s3}
+        return planes.get(scope.service if scope else "", self._ec2)
 
     def _busy(self, operation: str) -> Refusal:
+        if operation.startswith("s3."):
+            return Refusal(503, "SlowDown", "Please reduce your request rate.")
         if operation.startswith("ebs."):
             message = "Rate exceeded for the account."
             return Refusal(400, "RequestThrottledException/ACCOUNT_THROTTLED", message)
@@ -102,6 +114,10 @@ class AwsSim(Simulator):
 
     def _controls(self) -> dict[tuple[str, str], Handler]:
         def flip(_call: Call, wanted: dict[str, Any]) -> None:
+            if "object" in wanted:
+                found = self.shelf.find(str(wanted["bucket"]), str(wanted["object"]))
+                self.shelf.flip(found, int(wanted["offset"]))
+                return
             self.snapshot(str(wanted["snapshot"])).file.flip(int(wanted["offset"]))
 
         def policy(_call: Call, wanted: dict[str, Any]) -> None:
@@ -154,4 +170,5 @@ class AwsSim(Simulator):
             "subnet": SUBNET,
             "windows_image": self.stock_image("Windows_Server-2022"),
             "block_size": BLOCK,
+            "bucket": BUCKET,
         }

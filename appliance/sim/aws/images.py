@@ -212,7 +212,7 @@ class Images:
 
     def _cancel(self, args: Tree, _now: float) -> Tree:
         task = self._vault.state.tasks.get(need(args, "ImportTaskId"))
-        if task is None or task.kind != "import":
+        if task is None or task.kind not in ("import", "import-snapshot"):
             raise Refusal(400, "InvalidConversionTaskId", "The task does not exist.")
         if task.done:
             raise Refusal(400, "IncorrectState", "The task is completed.")

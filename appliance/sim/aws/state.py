@@ -7,6 +7,8 @@ import secrets
 
 import msgspec
 
+from appliance.sim.objects.records import Object, Upload
+
 FILE_NAME = "aws.json"
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 
@@ -123,31 +125,6 @@ class Task(msgspec.Struct):
     failed: str = ""
 
 
-class Upload(msgspec.Struct):
-    """One multipart upload to a bucket."""
-
-    bucket: str
-    key: str
-    started: float
-    metadata: dict[str, str] = {}
-    algorithm: str = ""
-    parts: dict[int, tuple[str, int, str]] = {}
-    """number -> (etag, size, checksum)"""
-
-
-class Object(msgspec.Struct):
-    """One object of a bucket."""
-
-    file: str
-    size: int
-    etag: str
-    modified: float
-    checksum: str = ""
-    algorithm: str = ""
-    metadata: dict[str, str] = {}
-    tags: Tags = {}
-
-
 class State(msgspec.Struct):
     """Everything in the file; `policy` None allows everything."""
 
@@ -159,8 +136,10 @@ class State(msgspec.Struct):
     volumes: dict[str, Volume] = {}
     instances: dict[str, Instance] = {}
     tasks: dict[str, Task] = {}
-    buckets: dict[str, dict[str, Object]] = {}
+    buckets: dict[str, str] = {}
     uploads: dict[str, Upload] = {}
+    objects: dict[str, Object] = {}
+    next: int = 1
     encrypted_by_default: bool = False
     next_file: int = 1
     next_id: int = 1

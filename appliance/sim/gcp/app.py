@@ -17,7 +17,7 @@ from appliance.sim.call import Call, Plane, Refusal
 from appliance.sim.gcp import compute, jsonplane, tokens
 from appliance.sim.gcp.compute import ComputePlane
 from appliance.sim.gcp.jsonplane import JsonPlane
-from appliance.sim.gcp.shelf import Shelf
+from appliance.sim.gcp.shelf import GcpShelf
 from appliance.sim.gcp.state import FILE_NAME, Identity, State, new_identity
 from appliance.sim.gcp.tokens import TokenPlane, Tokens
 from appliance.sim.gcp.xmlplane import XmlPlane
@@ -63,7 +63,7 @@ class GcpSim(Simulator):
 
     def _open(self, directory: Path) -> Callable[[], object]:
         self.state = records.load(directory / FILE_NAME, State, self._fresh)
-        self.shelf = Shelf(directory, self.state)
+        self.shelf = GcpShelf(directory, self.state)
         self._tokens = Tokens(self.state, life_s=self._token_s)
         self._token_plane = TokenPlane(self.state, self._tokens)
         self._xml = XmlPlane(self.shelf, self._tokens, self.stats)

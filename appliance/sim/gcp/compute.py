@@ -14,7 +14,7 @@ import msgspec
 from appliance.sim.call import Call, Refusal, Reply
 from appliance.sim.gcp.archive import BadArchive, unpack
 from appliance.sim.gcp.jsonplane import json_error, json_reply
-from appliance.sim.gcp.shelf import Shelf
+from appliance.sim.gcp.shelf import GcpShelf
 from appliance.sim.gcp.state import Image, Operation
 from appliance.sim.gcp.tokens import Tokens
 
@@ -44,7 +44,7 @@ _KNOWN = frozenset(
 class ComputePlane:
     """Images of one project."""
 
-    def __init__(self, shelf: Shelf, tokens: Tokens, *, seconds: float) -> None:
+    def __init__(self, shelf: GcpShelf, tokens: Tokens, *, seconds: float) -> None:
         self._shelf = shelf
         self._tokens = tokens
         self._seconds = seconds

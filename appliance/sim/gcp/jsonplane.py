@@ -8,10 +8,10 @@ from urllib.parse import unquote
 import msgspec
 
 from appliance.sim.call import Call, Refusal, Reply
-from appliance.sim.gcp.shelf import Shelf, encoded_crc
-from appliance.sim.gcp.state import Object
 from appliance.sim.gcp.tokens import Tokens
 from appliance.sim.gcp.xmlplane import XmlPlane
+from appliance.sim.objects.records import Object
+from appliance.sim.objects.shelf import Shelf, encoded_crc
 
 PREFIXES = ("/storage/v1/", "/download/storage/v1/")
 

@@ -6,6 +6,8 @@ import msgspec
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from appliance.sim.objects.records import Object, Upload
+
 FILE_NAME = "gcp.json"
 
 
@@ -16,45 +18,6 @@ class Identity(msgspec.Struct):
     email: str
     private_key: str
     token_secret: str
-
-
-class Part(msgspec.Struct):
-    """One part of an upload, or of an object; its bytes are in `file`."""
-
-    file: str
-    size: int
-    crc32c: int
-    etag: str
-
-
-class Upload(msgspec.Struct):
-    """One XML multipart upload that is not completed."""
-
-    bucket: str
-    name: str
-    started: float
-    content_type: str
-    metadata: dict[str, str] = {}
-    parts: dict[int, Part] = {}
-
-
-class Object(msgspec.Struct):
-    """One object: parts, one after the other."""
-
-    bucket: str
-    name: str
-    parts: list[Part]
-    generation: int
-    created: float
-    crc32c: int
-    content_type: str
-    metadata: dict[str, str] = {}
-    metageneration: int = 1
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-        return sum(part.size for part in self.parts)
 
 
 class Image(msgspec.Struct):
