@@ -242,6 +242,8 @@ async def _send(request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
 async def _truncate(request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
     response = web.StreamResponse(status=reply.status, headers=reply.headers)
     response.content_length = reply.stream_length or len(reply.body)
+    if not reply.body and not reply.stream_length:
+        return _cut(request)  # half of nothing: the header is torn
     await response.prepare(request)
     await response.write(reply.body[: len(reply.body) // 2])
     return _cut(request)

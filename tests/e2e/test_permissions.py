@@ -10,7 +10,15 @@ from agent.stages import plugins
 from agent.stages.upload import UploadStage
 from agent.targets.aws import building
 from agent.targets.gcp import compute
-from agent.targets.permissions import AWS_STRATEGIES, AZURE_DISK, GCP_IMAGE, Role, aws_role
+from agent.targets.permissions import (
+    AWS_STRATEGIES,
+    AZURE_DISK,
+    GCP_IMAGE,
+    OBJECT_ONLY,
+    Role,
+    aws_role,
+    aws_s3_role,
+)
 from appliance.cli.permissions import aws_policy
 from tests.support.aws_jobs import AwsJobs
 from tests.support.job_store import MemoryJobStore
@@ -30,7 +38,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def grant(rig: Rig, role: Role, *, without: str = "") -> None:
     actions = [action for action in role.all if action != without]
-    if rig.kind == "aws-snapshot":
+    if rig.kind.startswith("aws"):
         policy = aws_policy(Role("aws", tuple(actions), ()))
         rig.sim.set_policy(policy)
     else:
@@ -41,10 +49,12 @@ def job(rig: Rig, strategy: str, **options):
     if not isinstance(rig, AwsRig):
         return rig.job(**options)
     jobs = AwsJobs(rig.sim, rig.share, rig.ca_file)
-    linux = strategy in ("register-image", "snapshot-only")
+    linux = strategy in ("register-image", "snapshot-only", "object-only")
     target = {"strategy": strategy, "os_type": "Linux" if linux else "Windows"}
     if strategy == "instance-swap":
         target["swap"] = jobs.swap()
+    if rig.kind == "aws-s3":
+        return rig.job(target=target, **options)
     return jobs.snapshot_job(target=target, **options)
 
 
@@ -52,6 +62,9 @@ CASES = {
     "azure-disk": ("azure-disk", "", AZURE_DISK),
     "gcp-image": ("gcp-image", "", GCP_IMAGE),
     **{f"aws-{name}": ("aws-snapshot", name, aws_role(name)) for name in AWS_STRATEGIES},
+    **{
+        f"s3-{name}": ("aws-s3", name, aws_s3_role(name)) for name in (*AWS_STRATEGIES, OBJECT_ONLY)
+    },
 }
 
 

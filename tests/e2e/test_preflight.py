@@ -60,6 +60,7 @@ async def test_what_is_there_is_a_problem_with_its_fix(rig: Rig) -> None:
 MISSING = {
     "azure-disk": "Microsoft.Compute/disks/write",
     "aws-snapshot": "ec2:DeleteSnapshot",
+    "aws-s3": "ec2:ImportSnapshot",
     "gcp-image": "compute.images.create",
 }
 
@@ -69,7 +70,7 @@ async def test_a_missing_permission_is_named_before_anything_is_made(
     kind: str, tmp_path: Path
 ) -> None:
     async with running(kind, tmp_path) as rig:
-        if kind == "aws-snapshot":
+        if kind.startswith("aws"):
             deny = {"Effect": "Deny", "Action": MISSING[kind]}
             allow = {"Effect": "Allow", "Action": "*"}
             rig.sim.set_policy({"Statement": [deny, allow]})

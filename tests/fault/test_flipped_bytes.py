@@ -72,6 +72,7 @@ CASES = {
     "page blob, reading back": ("azure-page-blob", False),
     "snapshot": ("aws-snapshot", True),
     "archive": ("gcp-image", True),
+    "object": ("aws-s3", True),
 }
 """A managed disk's tokens need TLS; its pages are those of a page blob."""
 

@@ -12,6 +12,7 @@ from agent.retry import RetryPolicy
 from agent.stages import plugins
 from agent.stages.upload import UploadStage
 from agent.targets.aws import building, snapshot
+from agent.targets.aws.s3 import AwsS3Target
 from agent.targets.errors import ContentDiffers, DiskLost, TargetExists
 from agent.targets.gcp import compute
 from agent.targets.gcp.image import GcpImageTarget
@@ -49,13 +50,14 @@ async def run(rig: Rig, *faults: Fault, throttle: Throttle | None = None, **opti
 @pytest.fixture
 def one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """An archive's parts in order, so that the second one fails when the first is acknowledged."""
-    slow = replace(GcpImageTarget.limits, inflight_start=1, inflight_max=1)
-    monkeypatch.setattr(GcpImageTarget, "limits", slow)
+    for target in (GcpImageTarget, AwsS3Target):
+        slow = replace(target.limits, inflight_start=1, inflight_max=1)
+        monkeypatch.setattr(target, "limits", slow)
 
 
 def refused(rig: Rig) -> Fault:
     """Return a write that is refused for good: the job fails in the middle."""
-    nth = [2] if rig.kind == "gcp-image" else [3]
+    nth = [2] if rig.is_archive else [3]
     return Fault(action="status", status=400, code="Nonsense", op=rig.write, nth=nth)
 
 
@@ -119,7 +121,7 @@ async def test_a_service_that_loses_or_changes_bytes_is_found_out(rig: Rig, acti
 
 
 async def test_expired_credentials_are_renewed(rig: Rig) -> None:
-    if rig.kind == "aws-snapshot":
+    if rig.kind.startswith("aws"):
         role = {"role_arn": rig.sim.access.role_arn, "external_id": "imageport-external"}
         options = {"credential": {**rig.sim.keys(), **role}}
     else:
@@ -148,6 +150,7 @@ async def test_a_disk_deleted_under_us_is_named(rig: Rig, monkeypatch: pytest.Mo
     codes = {
         "aws-snapshot": "ResourceNotFoundException/SNAPSHOT_NOT_FOUND",
         "gcp-image": "NoSuchUpload",
+        "aws-s3": "NoSuchUpload",
     }
     code = codes.get(rig.kind, "BlobNotFound")
     with pytest.raises(DiskLost):
@@ -192,7 +195,7 @@ async def test_another_job_may_take_the_place_of_a_wrong_disk(rig: Rig) -> None:
     wrong = Fault(action="flip-stored", op=rig.write, nth=[2], limit=1)
     with pytest.raises((VerifyMismatch, ContentDiffers)):
         await run(rig, wrong)
-    if rig.kind != "gcp-image":  # no image was made there: the name is free
+    if not rig.is_archive:  # no image was made there: the name is free
         with pytest.raises(TargetExists):
             await run(rig, origin=OTHER)
     await run(rig, origin="cd" * 16, options={"if_exists": "resume"})

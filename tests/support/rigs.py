@@ -37,6 +37,7 @@ class Rig(ABC):
         write / read / listing: Names of the simulator's operations that move bytes, for faults.
         checksum: What the result says that the service checked.
         name: Of the object that intents name.
+        is_archive: Whether it gets parts of an archive; the source makes two.
     """
 
     kind: ClassVar[str]
@@ -46,6 +47,7 @@ class Rig(ABC):
     listing: ClassVar[str] = ""
     checksum: ClassVar[str] = ""
     name: ClassVar[str] = "golden"
+    is_archive: ClassVar[bool] = False
 
     def __init__(self, sim: Simulator | None, share: Path, ca_file: Path | None) -> None:
         self.sim = sim
@@ -210,6 +212,7 @@ class AwsS3Rig(AwsRig):
     kind, padded = "aws-s3", SIZE
     write, read, listing = "s3.put-part", "s3.get", ""
     checksum = "crc32c"
+    is_archive = True
 
     def job(self, *, target=None, **options) -> StageContext:
         jobs = AwsJobs(self.sim, self.share, self.ca_file)
@@ -227,6 +230,7 @@ class GcpRig(Rig):
     kind, padded = "gcp-image", GiB
     write, read = "gcs.put-part", "gcs.get"
     checksum = "crc32c"
+    is_archive = True
 
     @classmethod
     def make_sim(cls, **served: object) -> GcpSim:

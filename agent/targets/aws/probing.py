@@ -58,6 +58,13 @@ def _tries(ref: AwsImage) -> dict[str, dict[str, Any]]:
         },
         "ec2:DeregisterImage": {"ImageId": _IMAGE},
         "ec2:ImportImage": {"DiskContainers": [{"SnapshotId": _SNAPSHOT}], "Platform": "Windows"},
+        "ec2:ImportSnapshot": {
+            "DiskContainer": {
+                "Format": "VMDK",
+                "UserBucket": {"S3Bucket": "imageport-dry-run", "S3Key": "imageport-dry-run"},
+            }
+        },
+        "ec2:DescribeImportSnapshotTasks": {},
         "ec2:CancelImportTask": {"ImportTaskId": "import-ami-0123456789abcdef0"},
         "ec2:RunInstances": {
             "ImageId": launch.image if launch else _IMAGE,

@@ -6,6 +6,7 @@ as for `aws-snapshot` -> the object is deleted. What is proven is the object; wh
 """
 
 import hashlib
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
@@ -117,7 +118,7 @@ class AwsS3Target:
         only = self.ref.strategy == OBJECT_ONLY
         strategy = None if only else strategy_of(self.ref)
         kept = "" if only or self.ref.keep_object else " (temporary)"
-        made = [f"object s3://{self.ref.bucket}/{self.ref.prefix}{choice.name}-JOB.vmdk{kept}"]
+        made = [f"object s3://{self.ref.bucket}/{self._key_start(choice.name)}JOB.vmdk{kept}"]
         if not only:
             made.append(f"EBS snapshot {choice.name} in {self.ref.region}, by VM Import")
             made += strategy.objects(choice.name) if strategy else []
@@ -161,7 +162,11 @@ class AwsS3Target:
 
     def key(self, name: str, tagger: Tagger) -> str:
         """Return the object's key: a line of jobs never touches another line's."""
-        return f"{self.ref.prefix}{name}-{tagger.origin[:_LINE]}.vmdk"
+        return f"{self._key_start(name)}{tagger.origin[:_LINE]}.vmdk"
+
+    def _key_start(self, name: str) -> str:
+        """Return what all keys of a name begin with; AMI names may hold what is awkward in an address."""
+        return f"{self.ref.prefix}{re.sub('[^A-Za-z0-9._-]+', '-', name)}-"
 
     def intent(self, kind: str, name: str) -> Intent:
         """Return the intent of one object of the job."""
@@ -218,7 +223,7 @@ class AwsS3Target:
     async def _look(self, name: str, tagger: Tagger) -> Found | None:
         if self.ref.strategy != OBJECT_ONLY:
             return await look_for(self._inventory, name, self.intent(TASK, name).scope, tagger)
-        start = f"{self.ref.prefix}{name}-"
+        start = self._key_start(name)
         for key in await keys_in(self.control, self.ref.bucket, start):
             line = key.removeprefix(start).removesuffix(".vmdk")
             if len(line) != _LINE or set(line) - set("0123456789abcdef"):

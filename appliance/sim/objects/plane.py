@@ -48,6 +48,7 @@ class ObjectPlane(ABC):
             "abort": self._abort,
             "list-uploads": self._list_uploads,
             "get": self._get,
+            "head": self._get,
             **self._more(),
         }
 
@@ -116,7 +117,9 @@ class ObjectPlane(ABC):
         }
         if found := names.get((call.method, True)):
             return found
-        if call.method in ("GET", "HEAD") and key:
+        if call.method == "HEAD" and key:
+            return "head"
+        if call.method == "GET" and key:
             return "list-parts" if "uploadId" in query else "get"
         if call.method == "GET" and "uploads" in query:
             return "list-uploads"

@@ -9,7 +9,7 @@ from agent.stages.upload import spec_for
 from agent.targets.errors import SizeUnsupported
 from agent.targets.limits import RULES
 from imaging.units import GiB, KiB, MiB
-from protocol.ops import AwsSnapshot, AzureDisk, AzurePageBlob, GcpImage, LocalTarget
+from protocol.ops import AwsS3, AwsSnapshot, AzureDisk, AzurePageBlob, GcpImage, LocalTarget
 
 REFS = {
     "local": lambda name: LocalTarget(name="cloud", disk=name),
@@ -20,6 +20,7 @@ REFS = {
         endpoint="https://a.blob.core.windows.net", container="vhds", blob=name
     ),
     "aws-snapshot": lambda name: AwsSnapshot(region="eu-central-1", name=name),
+    "aws-s3": lambda name: AwsS3(region="eu-central-1", bucket="bucket", name=name),
     "gcp-image": lambda name: GcpImage(project="project", bucket="bucket", image=name),
 }
 
