@@ -7,6 +7,7 @@ again without each single one, which has to fail and name it.
 from dataclasses import dataclass
 
 AWS_STRATEGIES = ("register-image", "import-image", "instance-swap", "snapshot-only")
+AWS_TARGETS = ("aws-snapshot", "aws-s3")
 OBJECT_ONLY = "object-only"
 PURPOSES = ("upload",)
 CLOUDS = ("azure", "aws", "gcp")
@@ -134,6 +135,7 @@ def aws_s3_role(strategy: str) -> Role:
     return Role("aws", tuple(sorted(needed)), tuple(sorted(undo)), "vmimport")
 
 
-def role_of(cloud: str, *, strategy: str = "") -> Role:
-    """Return the role for uploads to a cloud."""
-    return {"azure": AZURE_DISK, "gcp": GCP_IMAGE, "aws": aws_role(strategy)}[cloud]
+def role_of(cloud: str, *, strategy: str = "", target: str = "") -> Role:
+    """Return the role for uploads to a cloud; `target` is one of AWS_TARGETS, "" for the first."""
+    aws = aws_s3_role if target == "aws-s3" else aws_role
+    return {"azure": AZURE_DISK, "gcp": GCP_IMAGE, "aws": aws(strategy)}[cloud]

@@ -6,7 +6,15 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from agent.targets.permissions import AWS_STRATEGIES, CLOUDS, PURPOSES, Role, role_of
+from agent.targets.permissions import (
+    AWS_STRATEGIES,
+    AWS_TARGETS,
+    CLOUDS,
+    OBJECT_ONLY,
+    PURPOSES,
+    Role,
+    role_of,
+)
 from appliance.cli import output
 from appliance.cli.exits import BadUsage, Exit
 from appliance.cli.helppage import show_examples
@@ -36,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "imageport permissions azure --format bicep > role.bicep",
         "imageport permissions aws --strategy instance-swap > policy.json",
+        "imageport permissions aws --target aws-s3 --format terraform",
         "imageport permissions gcp --scope my-project --format terraform",
     )
     parser.add_argument("cloud", choices=CLOUDS, help="whose role")
@@ -54,9 +63,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--strategy",
-        choices=AWS_STRATEGIES,
+        choices=(*AWS_STRATEGIES, OBJECT_ONLY),
         default="",
         help="aws: only what this strategy needs (default: all of them)",
+    )
+    parser.add_argument(
+        "--target",
+        choices=AWS_TARGETS,
+        default="",
+        help="aws: which kind of target (default: aws-snapshot)",
     )
     parser.add_argument(
         "--scope",
@@ -75,10 +90,13 @@ def run(args: argparse.Namespace) -> int:
     if args.format not in FORMATS[args.cloud]:
         known = ", ".join(FORMATS[args.cloud])
         raise BadUsage(f"--format {args.format}: {args.cloud} has {known}")
-    if args.strategy and args.cloud != "aws":
-        raise BadUsage("--strategy is for aws")
+    for name in ("strategy", "target"):
+        if getattr(args, name) and args.cloud != "aws":
+            raise BadUsage(f"--{name} is for aws")
+    if args.strategy == OBJECT_ONLY and args.target != "aws-s3":
+        raise BadUsage(f"--strategy {OBJECT_ONLY} is for --target aws-s3")
     scope = _scope(args)
-    role = role_of(args.cloud, strategy=args.strategy)
+    role = role_of(args.cloud, strategy=args.strategy, target=args.target)
     output.answer(_WRITERS[args.cloud, args.format](role, scope).rstrip("\n"))
     return Exit.OK
 

@@ -67,7 +67,7 @@ class VmdkArchive:
         """See `ArchiveFormat`."""
         from imaging.convert.vmdk_stream import FlowingVmdkSink  # noqa: PLC0415
 
-        return FlowingVmdkSink.stride
+        return FlowingVmdkSink.unit
 
     def sink(
         self, file: Appendable, size: int, extents: Extents, states: Sequence[State]

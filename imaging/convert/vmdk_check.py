@@ -1,7 +1,7 @@
 """Check pieces of a stream-optimized VMDK that was written somewhere against the digests of the disk.
 
-A piece stands for whole grain tables, as `FlowingVmdkSink` wrote them. Nothing is trusted: each grain is inflated, each
-table, the directory and the footer are built anew and compared.
+A piece stands for whole units, as `FlowingVmdkSink` wrote them. Nothing is trusted: each grain is inflated, each table,
+the directory and the footer are built anew and compared. What a table has of the pieces before comes from the states.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from uuid import UUID
 
 from imaging.convert.archive import ArchivePiece, Differs
-from imaging.convert.vmdk_stream import beginning, header_of
+from imaging.convert.vmdk_stream import FlowState, beginning, header_of
 from imaging.digest import DIGEST_BLOCK, ZERO_BLOCK_DIGEST, DigestBuilder, block_count
 from imaging.errors import InvalidImage
 from imaging.formats.vmdk import build
@@ -43,20 +43,28 @@ class VmdkCheck:
         self._digest = digest
         self._decoder = GrainDecoder(round_up(size, build.GRAIN_SIZE), build.GRAIN_SIZE)
         self._directory = array("I", bytes(4 * -(-size // build.TABLE_SPAN)))
-        for _sector, *pairs in states:
-            for number, place in zip(pairs[::2], pairs[1::2], strict=True):
+        self._open: dict[int, dict[int, int]] = {}
+        """Sector at which a piece begins -> entries of the table that is open there."""
+        for state in map(FlowState.read, states):
+            self._open[state.sector] = state.open_table
+            for number, place in state.ended.items():
                 self._directory[number] = place
 
     def check(self, piece: ArchivePiece, data: bytes) -> int:
         """See PieceCheck."""
         walk = _Walk(data, piece.file_offset)
+        table = dict(self._open.get(walk.sector, {})) if not piece.is_first else {}
         if piece.is_first:
             walk.expect(beginning(self._size, NAME, UUID(int=0)), "another header")
         compared = 0
         first, end = piece.start // build.TABLE_SPAN, -(-piece.end // build.TABLE_SPAN)
         for number in range(first, min(end, len(self._directory))):
-            if self._directory[number]:
-                compared += self._check_table(number, walk)
+            compared += self._check_grains(number, walk, piece, table)
+            ends = (number + 1) * build.TABLE_SPAN <= piece.end or piece.is_last
+            if ends and table:
+                self._check_table(number, walk, table)
+            if ends:
+                table = {}
         if piece.is_last:
             self._check_end(walk)
         if walk.at != len(data):
@@ -69,26 +77,35 @@ class VmdkCheck:
             raise Differs(f"{compared} blocks of data, the source has {expected}")
         return compared
 
-    def _check_table(self, number: int, walk: "_Walk") -> int:
-        """Compare the blocks that a grain table names, then the table; return how many blocks were compared."""
-        table = array("I", bytes(4 * TABLE_ENTRIES))
+    def _check_grains(
+        self, number: int, walk: "_Walk", piece: ArchivePiece, table: dict[int, int]
+    ) -> int:
+        """Compare the blocks of a piece that one table names; return how many, and add the grains to the table."""
         compared, block, filled = 0, -1, bytearray(DIGEST_BLOCK)
         last = -1
         for grain, place, content in walk.grains(self._decoder):
-            if grain // TABLE_ENTRIES != number or grain <= last:
+            at = grain * build.GRAIN_SIZE
+            if (
+                grain // TABLE_ENTRIES != number
+                or grain <= last
+                or not piece.start <= at < piece.end
+            ):
                 raise Differs(f"grain {grain} in another place")
             last = grain
-            table[grain % TABLE_ENTRIES] = place
-            at = grain * build.GRAIN_SIZE
+            table[grain] = place
             if at // DIGEST_BLOCK != block:
                 compared += self._compare(block, filled)
                 block, filled = at // DIGEST_BLOCK, bytearray(DIGEST_BLOCK)
             filled[at % DIGEST_BLOCK : at % DIGEST_BLOCK + len(content)] = content
-        compared += self._compare(block, filled)
+        return compared + self._compare(block, filled)
+
+    def _check_table(self, number: int, walk: "_Walk", grains: dict[int, int]) -> None:
+        table = array("I", bytes(4 * TABLE_ENTRIES))
+        for grain, place in grains.items():
+            table[grain % TABLE_ENTRIES] = place
         walk.expect_marked(MarkerType.GRAIN_TABLE, build.build_table(table), "another grain table")
         if walk.sector - build.TABLE_SECTORS != self._directory[number]:
             raise Differs(f"grain table {number} in another place")
-        return compared
 
     def _compare(self, block: int, filled: bytearray) -> int:
         if block < 0:

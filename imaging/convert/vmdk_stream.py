@@ -7,7 +7,7 @@ directory, the footer (a header that says where the directory is), the end of th
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from uuid import UUID
 
@@ -86,6 +86,21 @@ class GrainWriter:
         self.write(build_marker(MarkerType.END_OF_STREAM, 0))
         return header
 
+    def open_table(self) -> dict[int, int]:
+        """Return the entries of the table that is being filled, by the grain's number on the disk."""
+        first = self._table_number * TABLE_ENTRIES
+        return {first + index: place for index, place in enumerate(self._table) if place}
+
+    def restore(self, states: "Sequence[FlowState]") -> None:
+        """Go on behind the last of all states."""
+        for state in states:
+            for number, place in state.ended.items():
+                self.directory[number] = place
+        self.sector = states[-1].sector
+        for grain, place in states[-1].open_table.items():
+            self._table_number, index = divmod(grain, TABLE_ENTRIES)
+            self._table[index] = place
+
     def write(self, data: bytes | memoryview) -> None:
         """Write whole sectors at the end."""
         end = self.sector + len(data) // SECTOR_SIZE
@@ -135,14 +150,9 @@ class StreamOptimizedSink:
 
 
 class FlowingVmdkSink:
-    """The same bytes from their beginning to their end, for a service that takes parts; it can be gone on with.
-
-    Its state behind a whole number of `stride` bytes of the disk: the sector, then number and place of each table since
-    the state before.
-    """
+    """The same bytes from their beginning to their end, for a service that takes parts; it can be gone on with."""
 
     unit = GrainWriter.unit
-    stride = build.TABLE_SPAN
 
     def __init__(
         self,
@@ -158,27 +168,52 @@ class FlowingVmdkSink:
         self._file = file
         self.encode = self._grains.encode
         self.append = self._grains.append
-        for state in states:
-            self._grains.sector, *pairs = state
-            for number, place in zip(pairs[::2], pairs[1::2], strict=True):
-                self._grains.directory[number] = place
-                self._told[number] = True
-        if not states:
+        if states:
+            self._grains.restore([FlowState.read(state) for state in states])
+            self._told = bytearray(map(bool, self._grains.directory))
+        else:
             file.write(0, beginning(size, file.path.name, options.unique_id))
 
     def take_state(self) -> tuple[int, ...]:
-        """Return the state since the last call."""
-        pairs = []
+        """Return the state since the last call (`FlowState`)."""
+        ended = {}
         for number, place in enumerate(self._grains.directory):
             if place and not self._told[number]:
                 self._told[number] = True
-                pairs += [number, place]
-        return (self._grains.sector, *pairs)
+                ended[number] = place
+        return FlowState(self._grains.sector, self._grains.open_table(), ended).plain()
 
     def finish(self) -> None:
         """Write what follows the grains."""
         self._grains.finish()
         self._file.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class FlowState:
+    """How far a stream is behind a unit, seen from the state before.
+
+    Attributes:
+        sector: Where the next byte goes.
+        open_table: Entries of the table that is not ended: number of the grain -> sector.
+        ended: Tables ended since: number -> sector.
+    """
+
+    sector: int
+    open_table: dict[int, int]
+    ended: dict[int, int]
+
+    def plain(self) -> tuple[int, ...]:
+        """Return it as numbers."""
+        pairs = (*self.open_table.items(), *self.ended.items())
+        return (self.sector, len(self.open_table), *(one for pair in pairs for one in pair))
+
+    @classmethod
+    def read(cls, plain: Sequence[int]) -> "FlowState":
+        """Read what `plain` returned."""
+        sector, count, *rest = plain
+        pairs = list(zip(rest[::2], rest[1::2], strict=True))
+        return cls(sector, dict(pairs[:count]), dict(pairs[count:]))
 
 
 def header_of(size: int, directory: int) -> SparseHeader:

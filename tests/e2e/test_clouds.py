@@ -1,6 +1,7 @@
 """One image goes to three clouds by signed orders, and each cloud's official SDK reads the same disk back."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import pytest
 
 from appliance.demo.readback import root_of
 from appliance.sim.aws import AwsSim
+from appliance.sim.aws.app import BUCKET
 from appliance.sim.azure import AzureSim
 from appliance.sim.gcp import GcpSim
 from imaging.units import GiB
@@ -110,6 +112,37 @@ def test_aws_gives_back_the_same_disk(world: World, tmp_path: Path) -> None:
     assert disk["SnapshotId"] == value["snapshot"]
     back = tmp_path / "back.raw"
     readback.aws_snapshot(world.aws, disk["SnapshotId"], SIZE, back, ca_file=world.ca_file)
+    assert root_of(back, image_format="raw") == world.root
+
+
+def test_s3_gives_back_the_same_disk_and_so_does_the_imported_snapshot(
+    world: World, tmp_path: Path
+) -> None:
+    value = world.send(
+        {
+            "kind": "aws-s3",
+            "region": world.aws.region,
+            "bucket": BUCKET,
+            "name": "golden by s3",
+            "os_type": "Linux",
+            "keep_object": True,
+            "endpoint": world.aws.url,
+            "credential": world.aws.keys(),
+        }
+    )
+    s3 = readback.aws_client(world.aws, "s3", ca_file=world.ca_file)
+    (found,) = s3.list_objects_v2(Bucket=BUCKET, Prefix="imageport/golden-by-s3-")["Contents"]
+    vmdk = tmp_path / "back.vmdk"
+    vmdk.write_bytes(s3.get_object(Bucket=BUCKET, Key=found["Key"])["Body"].read())
+    command = ["qemu-img", "convert", "-f", "vmdk", "-O", "raw", vmdk, tmp_path / "vmdk.raw"]
+    subprocess.run(command, check=True, capture_output=True)
+    assert root_of(tmp_path / "vmdk.raw", image_format="raw") == world.root
+    ec2 = readback.aws_client(world.aws, "ec2", ca_file=world.ca_file)
+    (image,) = ec2.describe_images(ImageIds=[value["id"]])["Images"]
+    assert image["Name"] == "golden by s3"
+    snapshot = image["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    back = tmp_path / "back.raw"
+    readback.aws_snapshot(world.aws, snapshot, SIZE, back, ca_file=world.ca_file)
     assert root_of(back, image_format="raw") == world.root
 
 

@@ -4,6 +4,7 @@ moto checks little (no signature, no checksum, no billing), so it proves the wir
 """
 
 import random
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from agent.targets.http.settings import HttpSettings, make_session
 from agent.targets.multipart import Multipart
 from agent.threads import Pool, Stop, run_blocking
 from imaging.units import MiB
-from protocol.ops import AwsSnapshot, LocalShare, UploadArgs
+from protocol.ops import AwsS3, AwsSnapshot, LocalShare, UploadArgs
 from tests.support.azure_jobs import SIZE, write_source
 from tests.support.stage_jobs import config_for, make_job
 
@@ -62,6 +63,36 @@ async def test_moto_gives_back_the_snapshot(
     assert back == (tmp_path / "golden.raw").read_bytes()
 
 
+async def test_moto_gives_back_the_object_and_qemu_reads_it(moto: str, tmp_path: Path) -> None:
+    write_source(tmp_path)
+    target = AwsS3(
+        region=REGION, name="golden", bucket="vmdks", strategy="object-only", endpoint=moto
+    )
+    args = UploadArgs(
+        source=LocalShare(name="disks"), path="golden.raw", format="raw", target=target
+    )
+    secret = {"access_key_id": "AKIAEXAMPLE", "secret_access_key": "secret"}
+    job = make_job(args, config_for(share=tmp_path), secrets={"target.credential": secret})
+    pool = Pool("moto", 1)
+
+    def s3():
+        return boto3.client("s3", endpoint_url=moto, region_name=REGION, **KEYS)
+
+    where = {"LocationConstraint": REGION}
+    await run_blocking(
+        pool, lambda: s3().create_bucket(Bucket="vmdks", CreateBucketConfiguration=where)
+    )
+    outcome = await UploadStage().run(job)
+    assert outcome.report["verified"]["root"] == outcome.root
+    key = outcome.outputs[0].value["id"].removeprefix("s3://vmdks/")
+    vmdk, raw = tmp_path / "back.vmdk", tmp_path / "back.raw"
+    vmdk.write_bytes(await run_blocking(pool, lambda: read_object(s3(), key, "vmdks")))
+    command = ["qemu-img", "convert", "-f", "vmdk", "-O", "raw", str(vmdk), str(raw)]
+    await run_blocking(pool, lambda: subprocess.run(command, check=True, capture_output=True))
+    pool.close()
+    assert raw.read_bytes() == (tmp_path / "golden.raw").read_bytes()
+
+
 def read_back(url: str, snapshot: str) -> bytes:
     ebs = boto3.client("ebs", endpoint_url=url, region_name=REGION, **KEYS)
     disk = bytearray(SIZE + BLOCK)
@@ -74,8 +105,8 @@ def read_back(url: str, snapshot: str) -> bytes:
     return bytes(disk[:SIZE])
 
 
-def read_object(client, key: str) -> bytes:
-    return client.get_object(Bucket="images", Key=key)["Body"].read()
+def read_object(client, key: str, bucket: str = "images") -> bytes:
+    return client.get_object(Bucket=bucket, Key=key)["Body"].read()
 
 
 class OpenBucket:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from appliance.sim.aws import AwsSim
+from appliance.sim.aws.app import BUCKET
 from appliance.sim.azure import AzureSim
 from appliance.sim.base import Simulator
 from appliance.sim.gcp import GcpSim
@@ -41,9 +42,10 @@ class Cloud:
                 "management": sim.url, "authority": sim.url, "credential": credential,
             }  # fmt: skip
         if isinstance(sim, AwsSim):
+            bucket = {"bucket": BUCKET} if self.kind == "aws-s3" else {}
             return {
                 "kind": self.kind, "region": sim.region, "name": "golden", "os_type": "Linux",
-                "endpoint": sim.url, "credential": sim.keys(),
+                "endpoint": sim.url, "credential": sim.keys(), **bucket,
             }  # fmt: skip
         key = {"service_account_key": sim.service_account_key()}
         return {
@@ -56,7 +58,9 @@ class Cloud:
         if isinstance(sim, AzureSim):
             return bytes(sim.disk_blob("golden").file.read(0, SIZE))
         if isinstance(sim, AwsSim):
-            (snapshot,) = [s for s in sim.vault.state.snapshots.values() if s.client_token]
+            (snapshot,) = [
+                s for s in sim.vault.state.snapshots.values() if not s.licensed and s.tags
+            ]
             return bytes(sim.snapshot(snapshot.id).file.read(0, SIZE))
         with sim.image_disk("golden").open("rb") as file:
             return file.read(SIZE)
@@ -67,14 +71,16 @@ class Cloud:
             return len(sim.vault.state.disks)
         if isinstance(sim, AwsSim):
             state = sim.vault.state
-            mine = [s for s in state.snapshots.values() if s.client_token]
+            stock = {i.snapshot for i in state.images.values() if i.owner == "amazon"}
+            mine = [s for s in state.snapshots if s not in stock]
             images = [i for i in state.images.values() if i.owner == "self"]
-            return max(len(mine), len(images))  # an AMI and its snapshot are one
+            left = len(state.objects) + len(state.uploads)
+            return max(len(mine), len(images)) + left  # an AMI and its snapshot are one
         state = sim.state
         return len(state.images) + len(state.objects) + len(state.uploads)
 
 
-MAKERS = {"azure-disk": AzureSim, "aws-snapshot": AwsSim, "gcp-image": GcpSim}
+MAKERS = {"azure-disk": AzureSim, "aws-snapshot": AwsSim, "aws-s3": AwsSim, "gcp-image": GcpSim}
 
 
 @contextmanager

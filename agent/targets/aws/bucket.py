@@ -113,9 +113,14 @@ async def state_of(control: AwsControl, bucket: str, key: str) -> ObjectState | 
     return ObjectState(
         int(found["ContentLength"]),
         str(found["ETag"]),
-        str(found.get("ChecksumCRC32C", "")),
+        whole_crc(found),
         {str(key).lower(): str(value) for key, value in found.get("Metadata", {}).items()},
     )
+
+
+def whole_crc(found: Mapping[str, object]) -> str:
+    """Return the CRC-32C of the whole object, "" where the service has only one over its parts' checksums."""
+    return str(found["ChecksumCRC32C"]) if found.get("ChecksumType") == "FULL_OBJECT" else ""
 
 
 async def keys_in(control: AwsControl, bucket: str, prefix: str) -> list[str]:

@@ -15,7 +15,8 @@ from imaging.memory import MemoryDevice
 from imaging.units import KiB, MiB
 
 SIZE = 98 * MiB  # three whole tables and a bit
-SPAN = 32 * MiB
+STEP = 8 * MiB
+"""A quarter of what a grain table names."""
 
 
 class Parts:
@@ -38,7 +39,7 @@ def made():
     disk = MemoryDevice(SIZE)
     rng = random.Random(3)
     disk.write(64 * KiB, rng.randbytes(96 * KiB))  # part of two grains
-    disk.write(34 * MiB, rng.randbytes(2 * MiB))
+    disk.write(35 * MiB, rng.randbytes(2 * MiB))
     disk.write(SIZE - 512, b"\x01" * 512)
     digest, parts, states = DigestBuilder(SIZE), Parts(), []
     form = VmdkArchive()
@@ -49,7 +50,7 @@ def made():
 
         def append(self, offset, encoded):
             sink.append(offset, encoded)
-            if (offset + sink.unit) % form.stride == 0:
+            if (offset + sink.unit) % STEP == 0 and offset + sink.unit < SIZE:
                 states.append(sink.take_state())
                 parts.pieces.append(bytearray())
 
@@ -64,14 +65,17 @@ def made():
 def pieces_of(parts):
     offset = 0
     for number, data in enumerate(parts):
-        start, end = number * SPAN, min((number + 1) * SPAN, SIZE)
+        start, end = number * STEP, min((number + 1) * STEP, SIZE)
         yield ArchivePiece(start, end, number == 0, number == len(parts) - 1, offset), bytes(data)
         offset += len(data)
 
 
 def test_every_piece_is_the_disk(made) -> None:
     check, parts = made
-    assert [check.check(piece, data) for piece, data in pieces_of(parts)] == [1, 4, 0, 1]
+    found = [check.check(piece, data) for piece, data in pieces_of(parts)]
+    assert found == [1, 0, 0, 0, 4, *[0] * 7, 1]
+    assert len(parts[1]) == 0
+    assert len(parts[3]) == 2560  # where the first table ends, which has no grain of this piece
 
 
 def test_no_flipped_bit_that_changes_the_disk_passes(made) -> None:
@@ -112,6 +116,6 @@ def test_no_shorter_or_longer_piece_passes(made) -> None:
 
 def test_a_piece_in_anothers_place_is_none(made) -> None:
     check, parts = made
-    (first, _), (_, second), *_ = pieces_of(parts)
+    (first, _), _, _, _, (_, second), *_ = pieces_of(parts)
     with pytest.raises(Differs):
         check.check(first, second)
