@@ -63,9 +63,33 @@ class AzurePageBlob(Layout, frozen=True, kw_only=True, tag_field="kind", tag="az
 ArmId = Annotated[str, msgspec.Meta(pattern=r"^/subscriptions/[^\s?#]{1,1000}\Z")]
 
 
+class AzureGallery(Layout, frozen=True, kw_only=True):
+    """Which version of which image definition of a Compute Gallery the disk becomes; the gallery has to be there."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._]{0,78}[A-Za-z0-9])?\Z")]
+    image: Annotated[
+        str, msgspec.Meta(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]{0,78}[A-Za-z0-9])?\Z")
+    ]
+    version: Annotated[
+        str, msgspec.Meta(pattern=r"^(?:0|[1-9][0-9]{0,8})(?:\.(?:0|[1-9][0-9]{0,8})){2}\Z")
+    ]
+    os_state: Literal["Specialized", "Generalized"] = "Specialized"
+    publisher: Plain = "imageport"
+    offer: Plain = "golden"
+    sku: Plain | None = None
+    """These three name a definition that has to be made; no sku: the image's name."""
+    regions: Annotated[
+        tuple[Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]{1,64}\Z")], ...],
+        msgspec.Meta(max_length=50),
+    ] = ()
+    """Beside the disk's own."""
+    replicas: Annotated[int, msgspec.Meta(ge=1, le=100)] = 1
+    storage: Literal["Standard_LRS", "Standard_ZRS", "Premium_LRS"] = "Standard_LRS"
+
+
 class AzureDisk(Layout, frozen=True, kw_only=True, tag_field="kind", tag="azure-disk"):
-    """A managed disk by direct upload. Secret "target.credential": msgpack {tenant_id, client_id} with
-    client_secret or certificate (PEM, key included), or {managed_identity}, or {workload_identity}.
+    """A managed disk by direct upload, or what is made of it. Secret "target.credential": msgpack {tenant_id,
+    client_id} with client_secret or certificate (PEM, key included), or {managed_identity}, or {workload_identity}.
 
     `management` is the ARM endpoint, `authority` the token endpoint; both follow from `cloud` unless given, and only
     endpoints that the appliance's configuration allows are used.
@@ -85,6 +109,11 @@ class AzureDisk(Layout, frozen=True, kw_only=True, tag_field="kind", tag="azure-
     disk_encryption_set: ArmId | None = None
     disk_access: ArmId | None = None
     """Private endpoints only, through this DiskAccess."""
+    result: Literal["disk", "snapshot", "image-version"] = "disk"
+    """What is left at the end: a snapshot has the disk's name; the disk is deleted then."""
+    keep_disk: bool = False
+    gallery: AzureGallery | None = None
+    """For image-version."""
     entra_upload: bool = False
     """Pages need a token of the principal beside the SAS (dataAccessAuthMode)."""
     cloud: Literal["public", "us-government", "china"] = "public"

@@ -93,6 +93,34 @@ AZURE_DISK = Role(
     ),
     undo=("Microsoft.Compute/disks/delete",),
 )
+_AZURE_RESULTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "disk": ((), ()),
+    "snapshot": (
+        (
+            "Microsoft.Compute/disks/delete",
+            "Microsoft.Compute/snapshots/read",
+            "Microsoft.Compute/snapshots/write",
+        ),
+        ("Microsoft.Compute/snapshots/delete",),
+    ),
+    "image-version": (
+        (
+            "Microsoft.Compute/disks/delete",
+            "Microsoft.Compute/galleries/images/read",
+            "Microsoft.Compute/galleries/images/versions/read",
+            "Microsoft.Compute/galleries/images/versions/write",
+            "Microsoft.Compute/galleries/images/write",
+            "Microsoft.Compute/galleries/read",
+            "Microsoft.Compute/locations/capsOperations/read",
+        ),
+        (
+            "Microsoft.Compute/galleries/images/delete",
+            "Microsoft.Compute/galleries/images/versions/delete",
+        ),
+    ),
+}
+"""result -> what it needs beside the disk, and to take it back."""
+AZURE_RESULTS = tuple(_AZURE_RESULTS)
 GCP_IMAGE = Role(
     "gcp",
     needed=(
@@ -115,6 +143,15 @@ GCP_IMAGE = Role(
 )
 
 
+def azure_role(result: str) -> Role:
+    """Return what `azure-disk` needs for a result."""
+    needed, undo = _AZURE_RESULTS[result]
+    all_needed = {*AZURE_DISK.needed, *needed}
+    return Role(
+        "azure", tuple(sorted(all_needed)), tuple(sorted({*AZURE_DISK.undo, *undo} - all_needed))
+    )
+
+
 def aws_role(strategy: str) -> Role:
     """Return what `aws-snapshot` needs with a strategy; all strategies together for ""."""
     names = (strategy,) if strategy else AWS_STRATEGIES
@@ -135,7 +172,7 @@ def aws_s3_role(strategy: str) -> Role:
     return Role("aws", tuple(sorted(needed)), tuple(sorted(undo)), "vmimport")
 
 
-def role_of(cloud: str, *, strategy: str = "", target: str = "") -> Role:
-    """Return the role for uploads to a cloud; `target` is one of AWS_TARGETS, "" for the first."""
+def role_of(cloud: str, *, strategy: str = "", target: str = "", result: str = "") -> Role:
+    """Return the role for uploads to a cloud; "" is the first of AWS_TARGETS and of AZURE_RESULTS."""
     aws = aws_s3_role if target == "aws-s3" else aws_role
-    return {"azure": AZURE_DISK, "gcp": GCP_IMAGE, "aws": aws(strategy)}[cloud]
+    return {"azure": azure_role(result or "disk"), "gcp": GCP_IMAGE, "aws": aws(strategy)}[cloud]

@@ -9,6 +9,7 @@ from typing import Any
 from agent.targets.permissions import (
     AWS_STRATEGIES,
     AWS_TARGETS,
+    AZURE_RESULTS,
     CLOUDS,
     OBJECT_ONLY,
     PURPOSES,
@@ -74,6 +75,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="aws: which kind of target (default: aws-snapshot)",
     )
     parser.add_argument(
+        "--result",
+        choices=AZURE_RESULTS,
+        default="",
+        help="azure: what is left at the end (default: disk)",
+    )
+    parser.add_argument(
         "--scope",
         metavar="ID",
         help="where the role is defined: azure the resource group's id, gcp terraform the project; needed there",
@@ -90,13 +97,13 @@ def run(args: argparse.Namespace) -> int:
     if args.format not in FORMATS[args.cloud]:
         known = ", ".join(FORMATS[args.cloud])
         raise BadUsage(f"--format {args.format}: {args.cloud} has {known}")
-    for name in ("strategy", "target"):
-        if getattr(args, name) and args.cloud != "aws":
-            raise BadUsage(f"--{name} is for aws")
+    for name, cloud in (("strategy", "aws"), ("target", "aws"), ("result", "azure")):
+        if getattr(args, name) and args.cloud != cloud:
+            raise BadUsage(f"--{name} is for {cloud}")
     if args.strategy == OBJECT_ONLY and args.target != "aws-s3":
         raise BadUsage(f"--strategy {OBJECT_ONLY} is for --target aws-s3")
     scope = _scope(args)
-    role = role_of(args.cloud, strategy=args.strategy, target=args.target)
+    role = role_of(args.cloud, strategy=args.strategy, target=args.target, result=args.result)
     output.answer(_WRITERS[args.cloud, args.format](role, scope).rstrip("\n"))
     return Exit.OK
 

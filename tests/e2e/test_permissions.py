@@ -9,17 +9,19 @@ from agent.retry import RetryPolicy
 from agent.stages import plugins
 from agent.stages.upload import UploadStage
 from agent.targets.aws import building
+from agent.targets.azure import arm, gallery
 from agent.targets.gcp import compute
 from agent.targets.permissions import (
     AWS_STRATEGIES,
-    AZURE_DISK,
     GCP_IMAGE,
     OBJECT_ONLY,
     Role,
     aws_role,
     aws_s3_role,
+    azure_role,
 )
 from appliance.cli.permissions import aws_policy
+from protocol.ops import AzureGallery
 from tests.support.aws_jobs import AwsJobs
 from tests.support.job_store import MemoryJobStore
 from tests.support.rigs import AwsRig, Rig, running
@@ -31,6 +33,8 @@ pytestmark = pytest.mark.e2e
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(building, "POLL_S", 0.01)
     monkeypatch.setattr(compute, "POLL_S", 0.01)
+    monkeypatch.setattr(arm, "POLL_S", 0.01)
+    monkeypatch.setattr(gallery, "POLL_S", 0.01)
     monkeypatch.setattr(
         plugins, "RetryPolicy", lambda: RetryPolicy(base_s=0.01, cap_s=0.05, patience_s=10.0)
     )
@@ -46,6 +50,11 @@ def grant(rig: Rig, role: Role, *, without: str = "") -> None:
 
 
 def job(rig: Rig, strategy: str, **options):
+    if rig.kind == "azure-disk":
+        target = {"result": strategy}
+        if strategy == "image-version":
+            target["gallery"] = AzureGallery(name="golden", image="win11", version="1.0.0")
+        return rig.job(target=target, **options)
     if not isinstance(rig, AwsRig):
         return rig.job(**options)
     jobs = AwsJobs(rig.sim, rig.share, rig.ca_file)
@@ -59,7 +68,7 @@ def job(rig: Rig, strategy: str, **options):
 
 
 CASES = {
-    "azure-disk": ("azure-disk", "", AZURE_DISK),
+    **{f"azure-{result}": ("azure-disk", result, azure_role(result)) for result in AZURE_RESULTS},
     "gcp-image": ("gcp-image", "", GCP_IMAGE),
     **{f"aws-{name}": ("aws-snapshot", name, aws_role(name)) for name in AWS_STRATEGIES},
     **{
@@ -73,9 +82,13 @@ async def test_the_least_role_is_enough_and_nothing_of_it_is_too_much(
     case: tuple[str, str, Role], tmp_path: Path
 ) -> None:
     kind, strategy, role = case
-    slow = {"lro_seconds": 0.05} if kind == "gcp-image" else {}  # so that operations are polled
+    slow = (
+        {"lro_seconds": 0.05} if kind in ("gcp-image", "azure-disk") else {}
+    )  # so that operations are polled
     async with running(kind, tmp_path, **slow) as rig:
         store = MemoryJobStore()
+        if kind == "azure-disk":
+            rig.sim.make_gallery("golden")
         grant(rig, role)
         await UploadStage().run(job(rig, strategy, store=store))
         assert await UploadStage().clean_up(job(rig, strategy, store=store)) == []

@@ -88,18 +88,19 @@ class Uploads:
         return self._job(target, credential, uploads, options, job)
 
     def disk_job(
-        self, *, name="golden", credential=None, uploads=None, options=None, **job
+        self, *, name="golden", credential=None, uploads=None, options=None, target=None, **job
     ) -> StageContext:
-        """Return a job for a managed disk."""
-        target = AzureDisk(
+        """Return a job for a managed disk; `target` adds to what the reference says."""
+        reference = AzureDisk(
             subscription=self.sim.subscription,
             resource_group=self.sim.resource_group,
             location="westeurope",
             disk=name,
             management=self.sim.url,
             authority=self.sim.url,
+            **(target or {}),
         )
-        return self._job(target, credential or self.principal(), uploads, options, job)
+        return self._job(reference, credential or self.principal(), uploads, options, job)
 
     def principal(self) -> dict[str, str]:
         """Return the simulator's service principal."""

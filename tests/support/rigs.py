@@ -137,7 +137,8 @@ class AzureRig(Rig):
 
     def left(self) -> list[str]:
         state = self.sim.vault.state
-        return [*state.blobs, *state.disks]
+        made = [path for path in state.galleries if path.count("/") > 1]
+        return [*state.blobs, *state.disks, *made]
 
 
 class PageBlobRig(AzureRig):

@@ -1,4 +1,4 @@
-"""Azure Resource Manager for managed disks: five calls and the polling of long-running operations, over raw REST.
+"""Azure Resource Manager for managed disks and what is made of them: a few calls, operations polled, raw REST.
 
 Not azure-mgmt-compute: importing it and making a client costs seconds and 200 MB for five calls (docs/adr/0004); tests
 drive the same simulator with that SDK, so both see the same service. API version 2023-10-02.
@@ -79,6 +79,24 @@ class ArmDisks:
         """Delete; a disk that is gone is no error."""
         try:
             await self._finish("DELETE", self.resource_id(disk), f"delete disk {disk}", None)
+        except DiskLost:
+            return
+
+    async def fetch(self, path: str, version: str, what: str) -> dict[str, Any] | None:
+        """Return another resource by its id, None if there is none."""
+        try:
+            return (await self._call("GET", self._url(path, version), f"look at {what}")).body
+        except DiskLost:
+            return None
+
+    async def put(self, path: str, version: str, what: str, resource: dict[str, Any]) -> None:
+        """Make another resource and wait until the operation has ended."""
+        await self._finish("PUT", self._url(path, version), f"create {what}", resource)
+
+    async def remove(self, path: str, version: str, what: str) -> None:
+        """Delete another resource; one that is gone is no error."""
+        try:
+            await self._finish("DELETE", self._url(path, version), f"delete {what}", None)
         except DiskLost:
             return
 
@@ -173,8 +191,8 @@ class ArmDisks:
         except CONNECTION_ERRORS as err:
             raise connection_failure(err, what=what) from err
 
-    def _url(self, path: str) -> str:
-        return f"{self.management}{path}?api-version={API_VERSION}"
+    def _url(self, path: str, version: str = API_VERSION) -> str:
+        return f"{self.management}{path}?api-version={version}"
 
 
 def _grants(role: Mapping[str, Any], action: str) -> bool:

@@ -1,13 +1,13 @@
 """Target `azure-disk`: direct upload to a managed disk, without a storage account of the customer.
 
 Create with `createOption: Upload` -> beginGetAccess(Write) -> pages to the SAS -> footer -> endGetAccess (the service
-looks at the footer) -> beginGetAccess(Read) for reading back. Owner tags and state are the disk's tags. There is no
-rename of managed disks, so `replace` is refused by name; `new-version` does what people want with it.
+looks at the footer) -> beginGetAccess(Read) for reading back -> what the job asks for (`results`). Owner tags and state
+are the resources' tags. There is no rename of managed disks, so `replace` is refused by name; `new-version` does what
+people want with it.
 """
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
@@ -18,17 +18,30 @@ from agent.targets.azure.arm import ArmDisks
 from agent.targets.azure.clouds import CLOUDS
 from agent.targets.azure.connections import Connections
 from agent.targets.azure.credentials import read_credential
-from agent.targets.azure.diskresource import disk_resource
-from agent.targets.azure.entra import Principal, TokenSource
-from agent.targets.azure.footer import FOOTER_SIZE, footer_for
-from agent.targets.base import (
-    Artifact,
-    Checksum,
-    DiskSpec,
-    Intent,
-    IntentLog,
-    Preflight,
+from agent.targets.azure.diskresource import (
+    FINAL,
+    KIND,
+    STATE,
+    UNVERIFIED,
+    WRITABLE,
+    attached,
+    disk_resource,
+    state_of,
+    tags_of,
+    unique_id,
 )
+from agent.targets.azure.diskupload import ManagedDisk
+from agent.targets.azure.entra import Principal, TokenSource
+from agent.targets.azure.footer import FOOTER_SIZE
+from agent.targets.azure.gallery import DEFINITION, VERSION, VersionOfImage, discard
+from agent.targets.azure.results import (
+    SNAPSHOT,
+    DiskItself,
+    Result,
+    ResultMissing,
+    SnapshotOfDisk,
+)
+from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog, Preflight
 from agent.targets.errors import (
     CredentialRefused,
     DiskLost,
@@ -39,134 +52,9 @@ from agent.targets.errors import (
 from agent.targets.http.settings import HttpSettings
 from agent.targets.limits import RULES
 from agent.targets.naming import Choice, Found, choose_name, nothing_known
-from agent.targets.permissions import AZURE_DISK
+from agent.targets.permissions import azure_role
 from agent.targets.tags import Tagger
-from agent.threads import Stop
-from imaging.digest import DigestBuilder
-from imaging.extent import Extent
 from protocol.ops import AzureDisk
-
-KIND = "azure.disk"
-ACCESS_S = 24 * 3600
-"""SAS life: longer than most uploads, so that renewal is the exception; a renewed one continues the same upload."""
-_STATE = "imageport-state"
-_UNVERIFIED = "unverified"
-"""State of what failed verification."""
-_WRITABLE = ("ReadyToUpload", "ActiveUpload")
-
-
-class SasFromArm:
-    """Authorises page requests on a disk by the SAS that ARM grants; asks for another when it is refused."""
-
-    def __init__(self, target: "AzureDiskTarget", name: str, access: str) -> None:
-        self._target = target
-        self._name = name
-        self._access = access
-        self._url: Secret | None = None
-        self._granting = asyncio.Lock()
-
-    async def request(self) -> tuple[str, dict[str, str]]:
-        """Return the SAS URL; whoever comes first asks for it, the others wait for the same one."""
-        async with self._granting:
-            if self._url is None:
-                url = await self._target.disks.grant(
-                    self._name, access=self._access, seconds=ACCESS_S
-                )
-                self._target.check_endpoint(url, "has its bytes")
-                self._url = Secret(url)
-            return self._url.reveal(), await self._target.proof()
-
-    async def refused(self, error: CredentialRefused) -> None:  # noqa: ARG002 - a new SAS is tried first
-        """Forget it, so that the next request asks for another one."""
-        self._url = None
-
-    async def end(self) -> None:
-        """Revoke the access if one was granted."""
-        if self._url is not None:
-            self._url = None
-            await self._target.disks.revoke(self._name)
-
-
-class ManagedDisk:
-    """One disk being uploaded."""
-
-    def __init__(
-        self,
-        target: "AzureDiskTarget",
-        name: str,
-        spec: DiskSpec,
-        resource: dict[str, Any],
-        *,
-        resumed: bool,
-    ) -> None:
-        self._target = target
-        self._name = name
-        self._spec = spec
-        self._sealed = _state_of(resource) not in _WRITABLE
-        self._write = SasFromArm(target, name, "Write")
-        self._read = SasFromArm(target, name, "Read")
-        self._writer = target.connections.wire(self._write, f"disk {name}")
-        self._reader = target.connections.wire(self._read, f"disk {name}")
-        self.resumed = resumed
-
-    @property
-    def checksum(self) -> Checksum | None:
-        """The service's checksum of a write, while it takes one."""
-        return self._writer.checksum
-
-    def put(self, offset: int, data: memoryview, checksum: str | None, stop: Stop) -> None:
-        """Write pages."""
-        if self._sealed:
-            msg = f"disk {self._name} no longer takes an upload"
-            raise DiskLost(msg, name=self._name)
-        self._writer.put(offset, data, checksum, stop)
-
-    async def seal(self, digest: DigestBuilder) -> None:  # noqa: ARG002 - it checks writes only
-        """Write the footer and end the upload."""
-        if self._sealed:
-            return
-        size = self._spec.padded_size
-        footer = footer_for(size, self._spec.tagger.origin, now_ms=self._target.now_ms())
-        await self._writer.put_footer(size, footer)
-        await self._target.disks.revoke(self._name)
-        self._sealed = True
-        resource = await self._target.must(self._name)
-        if _state_of(resource) in _WRITABLE:
-            msg = f"disk {self._name} is still {_state_of(resource)} after the upload was ended"
-            raise DiskLost(msg, name=self._name)
-
-    def allocated(self, offset: int, length: int) -> AsyncIterator[Extent]:
-        """Ask for the page ranges."""
-        return self._reader.ranges(offset, length)
-
-    async def read(self, offset: int, buffer: memoryview) -> None:
-        """Read pages."""
-        await self._reader.read(offset, buffer)
-
-    async def reject(self) -> None:
-        """Say so in the tags; a disk whose upload has ended cannot be written any more."""
-        await self._target.mark(self._name, self._spec, _UNVERIFIED)
-
-    async def finish(self) -> Artifact:
-        """End the read access and mark the disk final."""
-        await self._read.end()
-        resource = await self._target.mark(self._name, self._spec, "final")
-        return Artifact(
-            KIND,
-            self._target.disks.resource_id(self._name),
-            {
-                "name": self._name,
-                "size": self._spec.padded_size,
-                "unique_id": _unique_id(resource),
-                "state": _state_of(resource),
-                "service_checksum": self._writer.checksum_name,
-            },
-        )
-
-    async def close(self) -> None:
-        """End the read access; the upload's stays, a later attempt goes on with it."""
-        with contextlib.suppress(AgentError):  # it ends by itself
-            await self._read.end()
 
 
 class AzureDiskTarget:
@@ -213,16 +101,30 @@ class AzureDiskTarget:
             credential, http, ref.authority or cloud.authority, token_file=token_file
         )
         self.connections = Connections(http, checksums)
+        self._result = self._make_result()
 
     @property
     def disks(self) -> ArmDisks:
         """The control plane."""
+        return self._arm()
+
+    def _arm(self) -> ArmDisks:
         group = f"/subscriptions/{self._ref.subscription}/resourceGroups/{self._ref.resource_group}"
         cloud = CLOUDS[self._ref.cloud]
         management = (self._ref.management or cloud.management).rstrip("/")
         audience = cloud.management
         session = self.connections.session
         return ArmDisks(session, self.tokens, management, audience, group, self._retrier)
+
+    def _make_result(self) -> Result:
+        ref = self._ref
+        if (ref.result == "image-version") != (ref.gallery is not None):
+            raise ResultMissing("result image-version and [target.gallery] belong together")
+        if ref.result == "snapshot":
+            return SnapshotOfDisk(ref, self._arm, self._scope())
+        if ref.gallery is not None:
+            return VersionOfImage(ref, ref.gallery, self._arm, self._scope())
+        return DiskItself()
 
     async def proof(self) -> dict[str, str]:
         """Return what a page request needs beside its SAS: the principal's token, if the disk wants it."""
@@ -238,10 +140,16 @@ class AzureDiskTarget:
 
     async def open(self, spec: DiskSpec, intents: IntentLog) -> ManagedDisk:
         """Create the disk, or find this line's own."""
+        await self._result.prepare(spec, intents)
         choice = await self._choose(
-            spec, known=lambda name: intents.known(self._intent(name)) is not None
+            spec,
+            known=lambda name: (
+                intents.known(self._intent(name)) is not None or self._result.known(name, intents)
+            ),
         )
         name, intent = choice.name, self._intent(choice.name)
+        if await self._result.is_made(name, spec, intents):
+            return ManagedDisk(self, name, spec, intents, {}, resumed=True)
         known = intents.known(intent)
         resource = await self.disks.get(name)
         if (
@@ -250,23 +158,53 @@ class AzureDiskTarget:
             and self._is_line(resource, name, spec.tagger)
         ):
             _check(resource, known, spec, name)
-            return ManagedDisk(self, name, spec, resource, resumed=True)
+            return ManagedDisk(self, name, spec, intents, resource, resumed=True)
         if (
             resource is not None
         ):  # of another line of ours, and unfinished or wrong: no bytes to trust
-            if _attached(resource):
+            if attached(resource):
                 msg = f"disk {name} is attached to a machine"
                 raise TargetExists(msg, where=name)
             await self._remove(name, resource)
         resource = await self._create(name, spec, intents, intent)
-        return ManagedDisk(self, name, spec, resource, resumed=False)
+        return ManagedDisk(self, name, spec, intents, resource, resumed=False)
 
     async def preflight(self, spec: DiskSpec) -> Preflight:
         """Look which name is free, and ask which actions the principal has on the resource group."""
+        await self._result.prepare(spec, None)
         choice = await self._choose(spec)
-        lacking = await self.disks.lacking(AZURE_DISK.all)
-        made = f"managed disk {self._ref.resource_group}/{choice.name} ({self._ref.sku}, {self._ref.location})"
-        return Preflight(choice.name, (made,), missing=lacking)
+        ref = self._ref
+        lacking = await self.disks.lacking(azure_role(ref.result).all)
+        stays = "" if ref.result == "disk" or ref.keep_disk else ", temporary"
+        made = f"managed disk {ref.resource_group}/{choice.name} ({ref.sku}, {ref.location}{stays})"
+        return Preflight(choice.name, (made, *self._result.objects(choice.name)), missing=lacking)
+
+    async def conclude(
+        self, name: str, spec: DiskSpec, intents: IntentLog, checksum: str
+    ) -> Artifact:
+        """Mark the proven disk final; make of it what the job asks for, then delete it unless it is to be kept.
+
+        May be called again after a crash: what is made already is found.
+        """
+        facts: dict[str, str | int | bool] = {
+            "name": name,
+            "size": spec.padded_size,
+            "service_checksum": checksum,
+        }
+        if self._ref.result == "disk":
+            resource = await self.mark(name, spec, FINAL)
+            facts |= {"unique_id": unique_id(resource), "state": state_of(resource)}
+            return Artifact(KIND, self.disks.resource_id(name), facts)
+        made = await self._result.make(name, spec, intents)
+        disk = await self.disks.get(name)
+        if disk is not None and self._is_line(disk, name, spec.tagger):
+            if self._ref.keep_disk:
+                await self.mark(name, spec, FINAL)
+            else:
+                await self._remove(name, disk)
+                await intents.removed(self._intent(name))
+        facts["disk_kept"] = self._ref.keep_disk
+        return Artifact(made.kind, made.object_id, {**facts, **made.properties})
 
     async def mark(self, name: str, spec: DiskSpec, state: str) -> dict[str, Any]:
         """Set owner tags and state, and return the resource."""
@@ -286,16 +224,24 @@ class AzureDiskTarget:
         return intent.scope == self._scope()
 
     async def discard(self, intent: Intent, object_id: str, tagger: Tagger) -> str | None:
-        """Delete a disk of this line that is attached to nothing."""
+        """Delete a disk of this line that is attached to nothing, or what was made of it."""
+        if intent.kind == SNAPSHOT:
+            snapshots = SnapshotOfDisk(self._ref, self._arm, self._scope())
+            return await snapshots.discard(intent, object_id, tagger)
+        if intent.kind in (DEFINITION, VERSION):
+            return await discard(self._arm(), intent, tagger)
+        return await self._discard_disk(intent, object_id, tagger)
+
+    async def _discard_disk(self, intent: Intent, object_id: str, tagger: Tagger) -> str | None:
         resource = await self.disks.get(intent.name)
         if resource is None:
             return None
         where = f"disk {self._ref.resource_group}/{intent.name}"
         if not self._is_line(resource, intent.name, tagger):
             return f"{where} carries another owner tag"
-        if object_id and _unique_id(resource) != object_id:
+        if object_id and unique_id(resource) != object_id:
             return f"{where} is another disk than the one created"
-        if _attached(resource):
+        if attached(resource):
             return f"{where} is attached to a machine"
         await self._remove(intent.name, resource)
         return None
@@ -306,7 +252,7 @@ class AzureDiskTarget:
         await self.connections.close()
 
     async def _remove(self, name: str, resource: dict[str, Any]) -> None:
-        if _state_of(resource) in ("ActiveUpload", "ActiveSAS"):
+        if state_of(resource) in ("ActiveUpload", "ActiveSAS"):
             with contextlib.suppress(
                 AgentError
             ):  # an upload without a footer ends with an error, and ends
@@ -326,11 +272,11 @@ class AzureDiskTarget:
     async def _look(self, name: str, tagger: Tagger) -> Found | None:
         resource = await self.disks.get(name)
         if resource is None:
-            return None
-        tags = _tags_of(resource)
+            return await self._result.look(name, tagger)
+        tags = tags_of(resource)
         ours = tagger.read(tags, self._scope(), name) is not None
         where = f"disk {self._ref.resource_group}/{name}"
-        final = _state_of(resource) not in _WRITABLE and tags.get(_STATE) != _UNVERIFIED
+        final = state_of(resource) not in WRITABLE and tags.get(STATE) != UNVERIFIED
         return Found(ours, final, where)
 
     async def _create(
@@ -342,14 +288,14 @@ class AzureDiskTarget:
         )
         await self.disks.create(name, resource)
         made = await self.must(name)
-        await intents.created(intent, _unique_id(made))
+        await intents.created(intent, unique_id(made))
         return made
 
     def _tags(self, name: str, spec: DiskSpec, state: str) -> dict[str, str]:
-        return {**self._ref.tags, **spec.tagger.tags(self._scope(), name), _STATE: state}
+        return {**self._ref.tags, **spec.tagger.tags(self._scope(), name), STATE: state}
 
     def _is_line(self, resource: dict[str, Any], name: str, tagger: Tagger) -> bool:
-        return tagger.is_this_line(_tags_of(resource), self._scope(), name)
+        return tagger.is_this_line(tags_of(resource), self._scope(), name)
 
     def _intent(self, name: str) -> Intent:
         return Intent(KIND, self._scope(), name)
@@ -360,7 +306,7 @@ class AzureDiskTarget:
 
 
 def _check(resource: dict[str, Any], known: str, spec: DiskSpec, name: str) -> None:
-    if known and known != _unique_id(resource):
+    if known and known != unique_id(resource):
         msg = f"disk {name} is not the one that this job created"
         raise DiskLost(msg, name=name)
     size = resource.get("properties", {}).get("creationData", {}).get("uploadSizeBytes")
@@ -368,19 +314,3 @@ def _check(resource: dict[str, Any], known: str, spec: DiskSpec, name: str) -> N
     if size is not None and size != expected:
         msg = f"disk {name} takes an upload of {size} bytes, this one has {expected}"
         raise SizeDiffers(msg, name=name, found=size, expected=expected)
-
-
-def _tags_of(resource: dict[str, Any]) -> dict[str, str]:
-    return {str(name).lower(): str(value) for name, value in (resource.get("tags") or {}).items()}
-
-
-def _state_of(resource: dict[str, Any]) -> str:
-    return str(resource.get("properties", {}).get("diskState", ""))
-
-
-def _attached(resource: dict[str, Any]) -> bool:
-    return bool(resource.get("managedBy") or resource.get("managedByExtended"))
-
-
-def _unique_id(resource: dict[str, Any]) -> str:
-    return str(resource.get("properties", {}).get("uniqueId", ""))

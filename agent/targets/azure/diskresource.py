@@ -1,8 +1,14 @@
-"""The body of a PUT that makes a managed disk for direct upload (REST reference of Disks, 2023-10-02). Pure."""
+"""A managed disk as the REST model has it (reference of Disks, 2023-10-02): made for a PUT, and read. Pure."""
 
 from typing import Any
 
 from protocol.ops import AzureDisk
+
+KIND = "azure.disk"
+STATE = "imageport-state"
+UNVERIFIED, FINAL = "unverified", "final"
+"""States of what failed verification, and of what is done."""
+WRITABLE = ("ReadyToUpload", "ActiveUpload")
 
 
 def disk_resource(ref: AzureDisk, upload_size: int, tags: dict[str, str]) -> dict[str, Any]:
@@ -32,3 +38,23 @@ def disk_resource(ref: AzureDisk, upload_size: int, tags: dict[str, str]) -> dic
         "properties": properties,
     }
     return resource | ({"zones": list(ref.zones)} if ref.zones else {})
+
+
+def tags_of(resource: dict[str, Any]) -> dict[str, str]:
+    """Return a resource's tags; names do not differ by case."""
+    return {str(name).lower(): str(value) for name, value in (resource.get("tags") or {}).items()}
+
+
+def state_of(resource: dict[str, Any]) -> str:
+    """Return a disk's state."""
+    return str(resource.get("properties", {}).get("diskState", ""))
+
+
+def attached(resource: dict[str, Any]) -> bool:
+    """Whether a disk is attached to a machine."""
+    return bool(resource.get("managedBy") or resource.get("managedByExtended"))
+
+
+def unique_id(resource: dict[str, Any]) -> str:
+    """Return what tells a resource from a later one of the same name."""
+    return str(resource.get("properties", {}).get("uniqueId", ""))

@@ -193,6 +193,10 @@ class AzureSim(Simulator):
         self.disks.provisioned(disk)
         return self.disks.grant(disk, "Write", seconds, self.clock())
 
+    def make_gallery(self, name: str, location: str = LOCATION) -> None:
+        """Make a Compute Gallery in the first resource group."""
+        self._arm.galleries.add(self.resource_group, name, location)
+
     def blob(self, container: str, name: str) -> PageBlob:
         """Return a blob as stored, for tests to look at or to damage."""
         return self.vault.blobs[f"{container}/{name}"]

@@ -8,10 +8,17 @@ from urllib.parse import unquote
 
 import msgspec
 
-from appliance.sim.azure import rights
-from appliance.sim.azure.armrequest import read_access, read_disk, read_group, read_tags
+from appliance.sim.azure import galleries, rights
+from appliance.sim.azure.armrequest import (
+    read_access,
+    read_disk,
+    read_group,
+    read_snapshot,
+    read_tags,
+)
 from appliance.sim.azure.disks import Disks
 from appliance.sim.azure.footer import FOOTER_SIZE
+from appliance.sim.azure.galleries import Galleries
 from appliance.sim.azure.lro import Operation, Operations
 from appliance.sim.azure.state import DiskRecord
 from appliance.sim.azure.tokens import MANAGEMENT, TokenPlane
@@ -20,12 +27,12 @@ from appliance.sim.call import Call, Refusal, Reply
 
 _GROUP = re.compile(r"/subscriptions/([^/]+)/resourcegroups/([^/]+)", re.IGNORECASE)
 _DISKS = re.compile(
-    r"/subscriptions/([^/]+)(?:/resourcegroups/([^/]+))?/providers/microsoft\.compute/disks"
+    r"/subscriptions/([^/]+)(?:/resourcegroups/([^/]+))?/providers/microsoft\.compute/(disks|snapshots)"
     r"(?:/([^/]+)(?:/(begingetaccess|endgetaccess))?)?",
     re.IGNORECASE,
 )
 _OPERATION = re.compile(
-    r"/subscriptions/([^/]+)/providers/microsoft\.compute/locations/([^/]+)/diskoperations/([^/]+)",
+    r"/subscriptions/([^/]+)/providers/microsoft\.compute/locations/([^/]+)/(diskoperations|capsoperations)/([^/]+)",
     re.IGNORECASE,
 )
 _API_VERSION = re.compile(r"20\d\d-\d\d-\d\d(?:-preview)?", re.ASCII)
@@ -43,6 +50,7 @@ class ArmPlane:
         operations: Operations,
         retry_after: int,
     ) -> None:
+        self.galleries = Galleries(vault, disks, self.require_group)
         self._vault = vault
         self._disks = disks
         self._tokens = tokens
@@ -54,15 +62,19 @@ class ArmPlane:
         """Name the operation: arm.*."""
         path = unquote(call.path)
         if _OPERATION.fullmatch(path):
-            return "arm.poll"
+            return "arm.poll" if "diskoperations" in path.lower() else "arm.caps-poll"
         if _GROUP.fullmatch(path):
             return f"arm.group-{call.method.lower()}"
+        if gallery := galleries.operation(call.method, path):
+            return gallery
         found = _DISKS.fullmatch(path)
         if found is None:
             return "arm.unknown"
-        if found[4]:
-            return "arm.begin-access" if found[4].lower() == "begingetaccess" else "arm.end-access"
-        return f"arm.disk-{call.method.lower()}" if found[3] else "arm.disk-list"
+        what = found[3].lower().removesuffix("s")
+        if found[5]:
+            verb = "begin-access" if found[5].lower() == "begingetaccess" else "end-access"
+            return f"arm.{verb}" if what == "disk" else f"arm.{what}-{verb}"
+        return f"arm.{what}-{call.method.lower()}" if found[4] else f"arm.{what}-list"
 
     async def answer(self, call: Call) -> Reply:
         """Authorize, end what is due, and do."""
@@ -90,24 +102,27 @@ class ArmPlane:
     async def _route(self, call: Call, path: str) -> Reply:
         polled = _OPERATION.fullmatch(path)
         if polled and call.method == "GET":
-            return self._poll(call, self._operations.get(polled[3]))
+            return self._poll(call, self._operations.get(polled[4]))
         group = _GROUP.fullmatch(path)
         if group:
             return await self._group(call, group[2])
         if rights.PERMISSIONS.fullmatch(path) and call.method == "GET":
             return _json(200, rights.listed(self._vault.state.granted))
+        if galleries.operation(call.method, path):
+            return await self.galleries.answer(call, path, self._accepted)
         found = _DISKS.fullmatch(path)
         if found is None:
             raise Refusal(404, "InvalidResourceType", f"{call.method} {path} is not simulated.")
-        if not found[2] and (found[3] or call.method != "GET"):
+        _, place, kind, name, action = found.groups(default="")
+        if not place and (name or call.method != "GET"):
             raise _wrong_method(call)
-        if found[2]:
-            self._require_group(found[2])
-        if not found[3] and call.method == "GET":
-            return self._list(found[2] or "")
-        if not found[3]:
+        if place:
+            self.require_group(place)
+        if not name and call.method == "GET":
+            return self._list(place, kind.lower())
+        if not name:
             raise _wrong_method(call)
-        return await self._disk(call, found[2], found[3], (found[4] or "").lower())
+        return await self._disk(call, place, kind.lower(), name, action.lower())
 
     async def _group(self, call: Call, name: str) -> Reply:
         if call.method not in ("GET", "PUT"):
@@ -115,7 +130,7 @@ class ArmPlane:
         if call.method == "PUT":
             self._vault.state.groups[name.lower()] = read_group(await _body(call))
             self._vault.save()
-        self._require_group(name)
+        self.require_group(name)
         location = self._vault.state.groups[name.lower()]
         subscription = self._vault.state.identity.subscription
         body = {
@@ -126,37 +141,41 @@ class ArmPlane:
         }
         return _json(200, body)
 
-    def _require_group(self, name: str) -> None:
+    def require_group(self, name: str) -> None:
+        """Raise 404 unless a resource group exists."""
         if name.lower() not in self._vault.state.groups:
             raise Refusal(
                 404, "ResourceGroupNotFound", f"Resource group '{name}' could not be found."
             )
 
-    def _list(self, group: str) -> Reply:
+    def _list(self, group: str, kind: str) -> Reply:
         found = [
             self._shape(disk)
-            for disk in self._disks.all()
+            for disk in self._disks.all(kind)
             if not group or disk.group.lower() == group.lower()
         ]
         return _json(200, {"value": found})
 
-    async def _disk(self, call: Call, group: str, name: str, action: str) -> Reply:
+    async def _disk(self, call: Call, group: str, kind: str, name: str, action: str) -> Reply:
         if action:
-            return await self._access(call, group, name, action)
+            return await self._access(call, self._disks.get(group, name, kind), action)
         match call.method:
             case "GET":
-                return _json(200, self._shape(self._disks.get(group, name)))
+                return _json(200, self._shape(self._disks.get(group, name, kind)))
             case "PUT":
-                return await self._create(call, group, name)
+                return await self._create(call, group, kind, name)
             case "PATCH":
-                return await self._patch(call, group, name)
+                return await self._patch(call, self._disks.get(group, name, kind))
             case "DELETE":
-                return self._delete(call, group, name)
+                return self._delete(call, group, kind, name)
         raise _wrong_method(call)
 
-    async def _create(self, call: Call, group: str, name: str) -> Reply:
-        wanted = read_disk(await _body(call))
-        disk = self._disks.create(group, name, wanted, call.now)
+    async def _create(self, call: Call, group: str, kind: str, name: str) -> Reply:
+        body = await _body(call)
+        if kind == "snapshots":
+            disk = self._disks.snapshot(group, name, read_snapshot(body), call.now)
+        else:
+            disk = self._disks.create(group, name, read_disk(body), call.now)
 
         def work() -> dict[str, Any]:
             self._disks.provisioned(disk)
@@ -167,40 +186,41 @@ class ArmPlane:
         reply.body = msgspec.json.encode(self._shape(disk))
         return reply
 
-    async def _patch(self, call: Call, group: str, name: str) -> Reply:
-        disk = self._disks.get(group, name)
+    async def _patch(self, call: Call, disk: DiskRecord) -> Reply:
         self._disks.tag(disk, read_tags(await _body(call)))
         return _json(200, self._shape(disk))
 
-    def _delete(self, call: Call, group: str, name: str) -> Reply:
-        disk = self._disks.find(group, name)
+    def _delete(self, call: Call, group: str, kind: str, name: str) -> Reply:
+        disk = self._disks.find(group, name, kind)
         if disk is None:
             return Reply(204)
         self._disks.check_deletable(disk)
+        self.galleries.check_unused(disk)
 
         def work() -> None:
-            if self._disks.find(group, name) is disk:
+            if self._disks.find(group, name, kind) is disk:
                 self._disks.check_deletable(disk)
                 self._disks.delete(disk)
 
         return self._accepted(call, work, disk.location)
 
-    async def _access(self, call: Call, group: str, name: str, action: str) -> Reply:
+    async def _access(self, call: Call, disk: DiskRecord, action: str) -> Reply:
         if call.method != "POST":
             raise _wrong_method(call)
-        disk = self._disks.get(group, name)
         if action == "endgetaccess":
             return self._accepted(call, lambda: self._disks.revoke(disk), disk.location)
         access, seconds = read_access(await _body(call))
         url = self._disks.grant(disk, access, seconds, call.now)
         return self._accepted(call, lambda: {"accessSAS": url}, disk.location)
 
-    def _accepted(self, call: Call, work: Callable[[], Any], location: str) -> Reply:
+    def _accepted(
+        self, call: Call, work: Callable[[], Any], location: str, kind: str = "DiskOperations"
+    ) -> Reply:
         operation = self._operations.start(work, call.now)
         subscription = self._vault.state.identity.subscription
         url = (
             f"{self.base_url}/subscriptions/{subscription}/providers/Microsoft.Compute/locations/{location}"
-            f"/DiskOperations/{operation.number}?p=imageport&api-version={call.query['api-version']}"
+            f"/{kind}/{operation.number}?p=imageport&api-version={call.query['api-version']}"
         )
         return Reply(
             202, self._wait() | {"Azure-AsyncOperation": url, "Location": f"{url}&monitor=true"}
@@ -228,9 +248,12 @@ class ArmPlane:
         """Return a disk as the REST model has it."""
         size = disk.blob.size - FOOTER_SIZE
         subscription = self._vault.state.identity.subscription
-        path = f"/subscriptions/{subscription}/resourceGroups/{disk.group}/providers/Microsoft.Compute/disks"
+        path = f"/subscriptions/{subscription}/resourceGroups/{disk.group}/providers/Microsoft.Compute/{disk.kind}"
+        made_by: dict[str, Any] = {"createOption": "Upload", "uploadSizeBytes": disk.blob.size}
+        if disk.kind == "snapshots":
+            made_by = {"createOption": "Copy", "sourceResourceId": disk.source}
         properties = {
-            "creationData": {"createOption": "Upload", "uploadSizeBytes": disk.blob.size},
+            "creationData": made_by,
             "diskSizeGB": -(-size // _GIB),
             "diskSizeBytes": size,
             "diskState": disk.state,
@@ -249,7 +272,7 @@ class ArmPlane:
         shape = {
             "id": f"{path}/{disk.name}",
             "name": disk.name,
-            "type": "Microsoft.Compute/disks",
+            "type": f"Microsoft.Compute/{disk.kind}",
             "location": disk.location,
             "sku": {"name": disk.sku, "tier": disk.sku.partition("_")[0]},
             "tags": disk.tags,

@@ -5,7 +5,7 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 
-from appliance.sim.azure.disks import SIZE_MAX, SIZE_MIN, SKUS, NewDisk
+from appliance.sim.azure.disks import SIZE_MAX, SIZE_MIN, SKUS, NewDisk, NewSnapshot
 from appliance.sim.azure.footer import FOOTER_SIZE
 from appliance.sim.call import Refusal
 
@@ -62,6 +62,35 @@ class _Disk(_Model):
     type: str = ""
 
 
+class _SnapshotCreation(_Model):
+    create_option: Literal["Copy"]
+    source_resource_id: str
+
+
+class _SnapshotProperties(_Model):
+    creation_data: _SnapshotCreation
+    os_type: Literal["", "Windows", "Linux"] = ""
+    hyper_v_generation: Literal["", "V1", "V2"] = msgspec.field(default="", name="hyperVGeneration")
+    incremental: bool = False
+    network_access_policy: str = "AllowAll"
+    public_network_access: str = "Enabled"
+    disk_access_id: str = ""
+    data_access_auth_mode: Literal["None", "AzureActiveDirectory"] = "None"
+    security_profile: _Security | None = None
+    encryption: _Encryption | None = None
+
+
+class _SnapshotSku(_Model):
+    name: Literal["Standard_LRS", "Premium_LRS", "Standard_ZRS"] = "Standard_LRS"
+
+
+class _Snapshot(_Model):
+    location: str
+    properties: _SnapshotProperties
+    sku: _SnapshotSku = msgspec.field(default_factory=_SnapshotSku)
+    tags: dict[str, str] = {}
+
+
 class _Access(_Model):
     access: Literal["Read", "Write"]
     duration_in_seconds: int
@@ -112,8 +141,23 @@ def read_disk(body: bytes) -> NewDisk:
         os_type=wanted.properties.os_type,
         generation=wanted.properties.hyper_v_generation,
         zones=_zones(wanted.zones, wanted.sku.name),
-        tags=_checked_tags(wanted.tags),
+        tags=checked_tags(wanted.tags),
         more=_more(wanted.properties),
+    )
+
+
+def read_snapshot(body: bytes) -> NewSnapshot:
+    """Return a checked PUT of a snapshot; raises Refusal."""
+    wanted = _read(body, _Snapshot)
+    properties = wanted.properties
+    return NewSnapshot(
+        location=_location(wanted.location),
+        sku=wanted.sku.name,
+        source=properties.creation_data.source_resource_id,
+        os_type=properties.os_type,
+        generation=properties.hyper_v_generation,
+        tags=checked_tags(wanted.tags),
+        more={"incremental": properties.incremental, **_more(properties)},
     )
 
 
@@ -125,7 +169,7 @@ def _zones(zones: list[str], sku: str) -> list[str]:
     return zones
 
 
-def _more(wanted: _Properties) -> dict[str, Any]:
+def _more(wanted: _Properties | _SnapshotProperties) -> dict[str, Any]:
     """Return the further properties as the answer shows them, checked against each other."""
     more: dict[str, Any] = {"dataAccessAuthMode": wanted.data_access_auth_mode}
     if wanted.security_profile is not None:
@@ -179,7 +223,8 @@ def _upload_size(creation: _Creation) -> int:
     return size
 
 
-def _checked_tags(tags: dict[str, str]) -> dict[str, str]:
+def checked_tags(tags: dict[str, str]) -> dict[str, str]:
+    """Return the tags; raises Refusal."""
     if len(tags) > _TAGS_MOST:
         raise Refusal(400, "TooManyTags", f"At most {_TAGS_MOST} tags, not {len(tags)}.")
     for name, value in tags.items():
@@ -200,7 +245,7 @@ def _checked_tags(tags: dict[str, str]) -> dict[str, str]:
 
 def read_tags(body: bytes) -> dict[str, str]:
     """Return the tags of a checked PATCH of a disk; nothing else of a disk can be patched here."""
-    return _checked_tags(_read(body, _Tags).tags)
+    return checked_tags(_read(body, _Tags).tags)
 
 
 def read_group(body: bytes) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from appliance.sim.azure.footer import FOOTER_SIZE, footer_problem
 from appliance.sim.azure.sas import service_sas
 from appliance.sim.azure.state import DiskRecord, Policy
-from appliance.sim.azure.vault import Vault, fingerprint
+from appliance.sim.azure.vault import PageBlob, Vault, fingerprint
 from appliance.sim.call import Refusal
 
 SIZE_MIN = 20_972_032
@@ -31,6 +31,9 @@ SKUS = (
     "UltraSSD_LRS",
 )
 _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]{0,78}[A-Za-z0-9_])?")
+_ID_PARTS = 9
+"""Of `/subscriptions/S/resourceGroups/G/providers/Microsoft.Compute/disks/NAME`, split at its slashes."""
+_PIECE = 1 << 20
 SAS_VERSION = "2018-03-28"
 """`sv` in the URLs of real disk grants."""
 
@@ -49,6 +52,19 @@ class NewDisk:
     more: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class NewSnapshot:
+    """A checked request to make a snapshot; `source` is a disk's ARM id."""
+
+    location: str
+    sku: str
+    source: str
+    os_type: str
+    generation: str
+    tags: dict[str, str]
+    more: dict[str, Any] = field(default_factory=dict)
+
+
 class Disks:
     """All disks of the simulated subscription; a key is `group/name` in lower case."""
 
@@ -57,28 +73,80 @@ class Disks:
         self._sas_url = sas_url
 
     @staticmethod
-    def key(group: str, name: str) -> str:
-        """Return the key of a disk; names of Azure resources do not differ by case."""
-        return f"{group}/{name}".lower()
+    def key(group: str, name: str, kind: str = "disks") -> str:
+        """Return the key of a disk or snapshot; names of Azure resources do not differ by case."""
+        return f"{group}/{name}".lower() if kind == "disks" else f"{group}/{kind}/{name}".lower()
 
-    def all(self) -> list[DiskRecord]:
+    def all(self, kind: str = "disks") -> list[DiskRecord]:
         """Return every disk, sorted by key."""
-        return [self._vault.state.disks[key] for key in sorted(self._vault.state.disks)]
+        state = self._vault.state
+        return [state.disks[key] for key in sorted(state.disks) if state.disks[key].kind == kind]
 
-    def find(self, group: str, name: str) -> DiskRecord | None:
+    def find(self, group: str, name: str, kind: str = "disks") -> DiskRecord | None:
         """Return a disk or None."""
-        return self._vault.state.disks.get(self.key(group, name))
+        return self._vault.state.disks.get(self.key(group, name, kind))
 
-    def get(self, group: str, name: str) -> DiskRecord:
+    def get(self, group: str, name: str, kind: str = "disks") -> DiskRecord:
         """Return a disk or raise 404."""
-        disk = self.find(group, name)
+        disk = self.find(group, name, kind)
         if disk is None:
             raise Refusal(
                 404,
                 "ResourceNotFound",
-                f"The Resource 'Microsoft.Compute/disks/{name}' under resource group '{group}' was not found.",
+                f"The Resource 'Microsoft.Compute/{kind}/{name}' under resource group '{group}' was not found.",
             )
         return disk
+
+    def by_id(self, resource_id: str) -> DiskRecord:
+        """Return a finished disk by its ARM id, as the source of something; raise 404 or 409."""
+        parts = resource_id.split("/")
+        if len(parts) != _ID_PARTS or parts[-2].lower() != "disks":
+            raise Refusal(400, "InvalidParameter", f"The source {resource_id!r} is no disk's id.")
+        disk = self.get(parts[4], parts[8])
+        if disk.state not in ("Unattached", "Attached", "ActiveSAS"):
+            raise _not_allowed(f"Disk {disk.name} is in state {disk.state}.")
+        return disk
+
+    def snapshot(self, group: str, name: str, wanted: NewSnapshot, now: float) -> DiskRecord:
+        """Make a snapshot: a copy of a finished disk's bytes."""
+        old = self.find(group, name, "snapshots")
+        source = self.by_id(wanted.source)
+        if old is not None:
+            if old.source.lower() != wanted.source.lower():
+                message = "Changing property 'creationData.sourceResourceId' is not allowed."
+                raise Refusal(409, "PropertyChangeNotAllowed", message)
+            old.tags = wanted.tags
+            self._vault.save()
+            return old
+        if not _NAME.fullmatch(name):
+            raise Refusal(400, "InvalidParameter", f"The resource name {name!r} is not valid.")
+        if (wanted.os_type, wanted.generation) != (source.os_type, source.generation):
+            message = f"The snapshot's osType and hyperVGeneration are not those of {source.name}."
+            raise Refusal(400, "InvalidParameter", message)
+        blob = self.copy(source, now)
+        unique = str(uuid.uuid4())
+        made = DiskRecord(
+            name=name, group=group, location=wanted.location, sku=wanted.sku, created=now,
+            unique_id=unique, label=f"md-{fingerprint(unique)}", folder=fingerprint(unique[::-1]),
+            blob=blob.record, os_type=source.os_type, generation=source.generation,
+            tags=wanted.tags, state="Unattached", more=wanted.more, kind="snapshots",
+            source=wanted.source,
+        )  # fmt: skip
+        key = self.key(group, name, "snapshots")
+        self._vault.disks[key] = blob
+        self._vault.state.disks[key] = made
+        self._vault.save()
+        return made
+
+    def copy(self, disk: DiskRecord, now: float) -> PageBlob:
+        """Return a copy of a disk's bytes."""
+        source = self._vault.disks[self.key(disk.group, disk.name, disk.kind)].file
+        made = self._vault.new_blob(source.size, now)
+        for offset, length in source.pages.within(0, source.size):
+            for at in range(offset, offset + length, _PIECE):
+                piece = source.read(at, min(_PIECE, offset + length - at))
+                made.file.write(at, [piece])
+        return made
 
     def create(self, group: str, name: str, wanted: NewDisk, now: float) -> DiskRecord:
         """Make the disk, or take the change of an existing one when it touches tags only."""
@@ -160,7 +228,7 @@ class Disks:
 
     def delete(self, disk: DiskRecord) -> None:
         """Remove the disk and its bytes."""
-        self._vault.drop_disk(self.key(disk.group, disk.name))
+        self._vault.drop_disk(self.key(disk.group, disk.name, disk.kind))
 
     def grant(self, disk: DiskRecord, access: str, seconds: int, now: float) -> str:
         """Open access and return the URL with its SAS."""

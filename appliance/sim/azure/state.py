@@ -89,6 +89,23 @@ class DiskRecord(msgspec.Struct):
     policies: dict[str, Policy] = {}
     managed_by: str = ""
     more: dict[str, Any] = {}
+    kind: str = "disks"
+    """Or "snapshots": what its resource type is called."""
+    source: str = ""
+    """ARM id of the disk that a snapshot was made of."""
+
+
+class GalleryRecord(msgspec.Struct):
+    """One gallery, image definition or image version; `body` is the resource without what the service adds.
+
+    A version keeps a copy of its disk's bytes.
+    """
+
+    path: str
+    group: str
+    body: dict[str, Any]
+    creating: bool = False
+    blob: BlobRecord | None = None
 
 
 class State(msgspec.Struct):
@@ -99,6 +116,7 @@ class State(msgspec.Struct):
     containers: dict[str, Container] = {}
     blobs: dict[str, BlobRecord] = {}
     disks: dict[str, DiskRecord] = {}
+    galleries: dict[str, GalleryRecord] = {}
     voided: list[str] = []
     granted: list[str] | None = None
     """Actions that every caller of ARM may do; None: all."""

@@ -47,6 +47,11 @@ class Vault:
         self.state = records.load(directory / FILE_NAME, State, fresh)
         self.blobs = {key: self._reopen(record) for key, record in self.state.blobs.items()}
         self.disks = {key: self._reopen(disk.blob) for key, disk in self.state.disks.items()}
+        self.versions = {
+            key: self._reopen(one.blob)
+            for key, one in self.state.galleries.items()
+            if one.blob is not None
+        }
 
     def _reopen(self, record: BlobRecord) -> PageBlob:
         return PageBlob(record, PageFile(self.directory, record.file, record.size, create=False))
@@ -88,7 +93,7 @@ class Vault:
     def close(self) -> None:
         """Close every file."""
         self.save()
-        for blob in (*self.blobs.values(), *self.disks.values()):
+        for blob in (*self.blobs.values(), *self.disks.values(), *self.versions.values()):
             blob.file.close()
 
 

@@ -52,6 +52,7 @@ def test_a_scope_that_is_missing_or_none_is_asked_for(
         "gcp --format powercli",
         "gcp --strategy register-image",
         "gcp --target aws-s3",
+        "aws --result snapshot",
         "aws --strategy object-only",
         "aws --target azure-disk",
         "azure --for publish",
