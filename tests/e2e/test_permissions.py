@@ -13,6 +13,7 @@ from agent.targets.azure import arm, gallery
 from agent.targets.gcp import compute
 from agent.targets.permissions import (
     AWS_STRATEGIES,
+    AZURE_RESULTS,
     GCP_IMAGE,
     OBJECT_ONLY,
     Role,
