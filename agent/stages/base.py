@@ -29,7 +29,7 @@ class ReportProgress(Protocol):
             done: Never falls inside one step and attempt.
             total: Bytes of data that this step moves.
             retries: Retried calls so far.
-            slow: What holds it back now ("source", "limit", "target"), None if nothing does.
+            slow: What holds it back now (source, cpu, limit, network, cloud or target), None if nothing does.
         """
         ...
 

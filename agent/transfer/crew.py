@@ -4,12 +4,13 @@ The loop keeps the books: it takes news from the workers some dozens of times a 
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agent.errors import most_telling
 from agent.threads import Pool, Stop, until_done
+from agent.transfer.flow import shares
 
 TICK_S = 0.05
 """How often the loop notes what the workers finished: receipts and progress, some dozens at a time."""
@@ -29,6 +30,7 @@ class Stats:
         puts: Their number.
         retries: Puts that failed and were tried again.
         slow: The side that holds the transfer back (`agent.transfer.flow`); None unless it stands still.
+        held_by: Side -> percent of the time that it held this attempt back; complete at the end.
     """
 
     total: int = 0
@@ -38,6 +40,7 @@ class Stats:
     puts: int = 0
     retries: int = 0
     slow: str | None = None
+    held_by: dict[str, int] = field(default_factory=dict)
 
 
 class Books:
@@ -52,6 +55,7 @@ class Books:
         self.stats = stats
         self.tell = tell
         self._news: deque[Callable[[], None]] = deque()
+        self._held: Counter[str] = Counter()
 
     def post(self, news: Callable[[], None]) -> None:
         """Leave something to be entered. From any thread."""
@@ -73,6 +77,11 @@ class Books:
         self.tell(self.stats)
         return self.stats.done > before
 
+    def held(self, by: str) -> None:
+        """Enter which side holds the copy back at this moment. On the loop."""
+        self._held[by] += 1
+        self.stats.held_by = shares(self._held)
+
     def stalled(self, by: str | None) -> None:
         """Tell which side holds the copy back; None: nothing does any more. On the loop."""
         self.stats.slow = by
@@ -87,8 +96,8 @@ async def run_crew(
     works: Sequence[Callable[[], None]],
     stop: Stop,
     *,
-    note: Callable[[], bool],
-    stalled: Callable[[], None],
+    books: Books,
+    held_back_by: Callable[[], str],
 ) -> None:
     """Run every work in a thread of `pool` and return when all have ended.
 
@@ -96,8 +105,8 @@ async def run_crew(
         pool: With a thread for each work.
         works: Each ends soon once `stop` is set.
         stop: Set here when one fails or the caller is cancelled.
-        note: Takes the workers' news, on the loop; whether something got done.
-        stalled: Called on the loop, once for every STALL_S without.
+        books: Where the workers leave their news.
+        held_back_by: Returns the side that holds the work back now. On the loop, every TICK_S.
 
     Raises:
         The first real failure, after all threads have left their work.
@@ -115,16 +124,19 @@ async def run_crew(
                 running, timeout=TICK_S, return_when=asyncio.FIRST_EXCEPTION
             )
             errors = [error for end in done if (error := end.exception())]
-            quiet_s = 0.0 if note() else quiet_s + TICK_S
+            quiet_s = 0.0 if books.note() else quiet_s + TICK_S
+            side = held_back_by()
+            if running:
+                books.held(side)
             if quiet_s >= STALL_S:
                 quiet_s = 0.0
-                stalled()
+                books.stalled(side)
     finally:
         if any(not end.done() for end in ends):
             stop.set()
         for end in ends:
             await until_done(end)
-        note()
+        books.note()
     errors += [error for end in ends if (error := end.exception())]  # what the stop made of them
     if errors:
         raise most_telling(errors)

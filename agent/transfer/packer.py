@@ -23,11 +23,12 @@ from agent.retry import Retrier
 from agent.targets.base import ArchiveDisk, TargetLimits
 from agent.threads import Pool, Stop, run_blocking
 from agent.transfer.crew import Books, Stats, run_crew
-from agent.transfer.flow import LIMIT, SOURCE, TARGET
+from agent.transfer.flow import CPU, SOURCE, held_back_by
 from agent.transfer.gate import Gate
 from agent.transfer.limiter import Limiter
 from agent.transfer.parts import PackedPart, Row
 from agent.transfer.pump import Receipts
+from agent.whereabouts import At, Place, now, register
 from imaging.convert.archive import ArchiveSink
 from imaging.convert.ordered import copy_ordered
 from imaging.device import BlockDevice
@@ -78,12 +79,14 @@ class Packer:
     _queue: "deque[_Ready | None]" = field(default_factory=deque)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _pending: int = 0
-    _limited: int = 0
+    _encoding: int = 0
+    _places: list[Place] = field(init=False)
     _books: Books = field(init=False)
 
     def __post_init__(self) -> None:
         self._books = Books(self.stats, self.progress)
         limits = self.limits
+        self._places = [Place() for _ in range(limits.inflight_max)]
         self._gate = Gate(
             start=limits.inflight_start, most=limits.inflight_max, now=self.retrier.now
         )
@@ -96,10 +99,11 @@ class Packer:
             await run_blocking(pool, self._load, stop=self._stop)
             self.progress(self.stats)
             if not self.row.is_complete:
-                works = [self._pack, *([self._send] * senders)]
+                works: list[Callable[[], None]] = [self._pack]
+                works += [partial(self._send, place) for place in self._places]
                 with self._stop.waking(self.abort), self._stop.waking(self._wake):
                     await run_crew(
-                        pool, works, self._stop, note=self._books.note, stalled=self._stalled
+                        pool, works, self._stop, books=self._books, held_back_by=self._held_back_by
                     )
         finally:
             pool.close()
@@ -108,11 +112,14 @@ class Packer:
 
     # --- on the loop --------------------------------------------------------------------------------------
 
-    def _stalled(self) -> None:
+    def _held_back_by(self) -> str:
         with self._changed:
-            waiting = self._pending > 0
-            limited = waiting and self._limited > 0
-        self._books.stalled(LIMIT if limited else TARGET if waiting else SOURCE)
+            waiting, encoding = self._pending > 0, self._encoding > 0
+        if waiting:
+            sending = [place.look() for place in self._places if place.at is not At.TURN]
+            if sending:
+                return held_back_by(sending)
+        return CPU if encoding else SOURCE
 
     def _finished(self, ready: _Ready, tag: str) -> None:
         part = ready.part.tagged(tag)
@@ -157,7 +164,7 @@ class Packer:
         try:
             copy_ordered(
                 self.source,
-                _Cut(sink, cutter, form.stride),
+                _Cut(sink, cutter, self, form.stride),
                 digest=self.digest,
                 stop=self._stop.is_set,
                 start=start,
@@ -182,13 +189,15 @@ class Packer:
             self._queue.append(ready)
             self._changed.notify_all()
 
-    def _send(self) -> None:
+    def _send(self, place: Place) -> None:
+        register(place)
         while (ready := self._next()) is not None:
             ready.part.crc32c = int(google_crc32c.value(ready.data))
             tag = self._put(ready)
             with self._changed:
                 self._pending -= len(ready.data)
                 self._changed.notify_all()
+            now(At.TURN)
             self._books.post(partial(self._finished, ready, tag))
             ready.data = b""
 
@@ -201,25 +210,26 @@ class Packer:
 
     def _put(self, ready: _Ready) -> str:
         def once() -> str:
-            self._count_limited(1)
-            try:
-                self.limiter.take(len(ready.data), self._stop)
-            finally:
-                self._count_limited(-1)
+            now(At.LIMITED)
+            self.limiter.take(len(ready.data), self._stop)
+            now(At.SLOT)
             with self._gate.slot(self._stop):
+                now(At.WRITING)
                 return self.disk.put_part(ready.part.number, ready.data, self._stop)
 
         tag = self.retrier.call_blocking(once, self._stop, failed=self._failed)
         self._gate.succeeded()
         return tag
 
-    def _count_limited(self, more: int) -> None:
+    def count_encoding(self, more: int) -> None:
+        """Note that a thread begins (1) or ends (-1) to compress. From the packing threads."""
         with self._changed:
-            self._limited += more
+            self._encoding += more
 
     def _failed(self, err: Retryable) -> None:
         if isinstance(err, Throttled | TooSlow):
             self._gate.throttled()
+        now(At.PAUSED if "status" in err.fields else At.BROKEN)
         self._books.retried()
 
     def _wake(self) -> None:
@@ -277,12 +287,20 @@ class _Cutter:
 class _Cut:
     """An ArchiveSink that lets the cutter look after every stride."""
 
-    def __init__(self, sink: ArchiveSink, cutter: _Cutter, stride: int) -> None:
+    def __init__(self, sink: ArchiveSink, cutter: _Cutter, packer: Packer, stride: int) -> None:
         self._sink = sink
+        self._packer = packer
         self._cutter = cutter
         self._stride = stride
         self.unit = sink.unit
-        self.encode = sink.encode
+
+    def encode(self, offset: int, data: memoryview | None) -> Sequence[Any]:
+        """As the sink."""
+        self._packer.count_encoding(1)
+        try:
+            return self._sink.encode(offset, data)
+        finally:
+            self._packer.count_encoding(-1)
 
     def append(self, offset: int, encoded: Sequence[Any]) -> None:
         """As the sink, then cut."""

@@ -18,12 +18,13 @@ from agent.retry import Retrier
 from agent.targets.base import TargetDisk, TargetLimits
 from agent.threads import Pool, Stop, run_blocking
 from agent.transfer.crew import Books, Stats, run_crew
-from agent.transfer.flow import At, held_back_by
+from agent.transfer.flow import held_back_by
 from agent.transfer.gate import Gate
 from agent.transfer.limiter import Limiter
 from agent.transfer.plan import Chunk, Gap, plan_chunks
 from agent.transfer.reader import FilledChunk, Span, fill_chunk
 from agent.transfer.sizer import Sizer
+from agent.whereabouts import At, Place, now, register
 from imaging.device import BlockDevice
 from imaging.digest import DIGEST_BLOCK, DigestBuilder
 
@@ -76,7 +77,7 @@ class Pump:
     _sizer: Sizer = field(init=False)
     _reading: "SimpleQueue[None]" = field(default_factory=SimpleQueue)
     """A token for each worker that may read: in C, where a semaphore in Python costs 64 workers a core."""
-    _workers: list[At] = field(init=False)
+    _workers: list[Place] = field(init=False)
     _books: Books = field(init=False)
     _items: Iterator[Chunk | Gap] = field(init=False)
     _planning: threading.Lock = field(default_factory=threading.Lock)
@@ -93,7 +94,7 @@ class Pump:
         self._sizer = Sizer(least=least, most=limits.chunk, now=self.retrier.now)
         for _ in range(self.readers):
             self._reading.put(None)
-        self._workers = [At.READING] * limits.inflight_max
+        self._workers = [Place() for _ in range(limits.inflight_max)]
         self._finished_cells = bytearray(-(-self.source.size // chunk))
         self._items = plan_chunks(self.source.extents(0, self.source.size), self.source.size, chunk)
 
@@ -112,17 +113,17 @@ class Pump:
         try:
             await run_blocking(pool, self._load_receipts, stop=self._stop)
             with self._stop.waking(self.abort):
-                works = [partial(self._work, number) for number in range(len(self._workers))]
+                works = [partial(self._work, place) for place in self._workers]
                 await run_crew(
-                    pool, works, self._stop, note=self._books.note, stalled=self._stalled
+                    pool, works, self._stop, books=self._books, held_back_by=self._held_back_by
                 )
         finally:
             pool.close()
         self._books.stalled(None)  # nothing waits any more, whatever the last chunk waited for
         return self.stats
 
-    def _stalled(self) -> None:
-        self._books.stalled(held_back_by(self._workers))
+    def _held_back_by(self) -> str:
+        return held_back_by(place.look() for place in self._workers)
 
     def _finished(self, filled: FilledChunk) -> None:
         chunk = filled.chunk
@@ -146,7 +147,8 @@ class Pump:
                 self.digest.set_blocks(offset // DIGEST_BLOCK, digests)
                 self._finished_cells[offset // self.chunk_size] = 1
 
-    def _work(self, number: int) -> None:
+    def _work(self, place: Place) -> None:
+        register(place)
         buffer = bytearray()
         while True:
             self._reading.get()
@@ -154,6 +156,7 @@ class Pump:
                 self._stop.check()
                 chunk = self._next_chunk()
                 if chunk is None:
+                    now(At.DONE)
                     return
                 buffer = buffer or bytearray(self.chunk_size)
                 filled = self._read(chunk, buffer)
@@ -161,8 +164,8 @@ class Pump:
                 self._reading.put(None)
             with memoryview(buffer) as view:
                 for span in filled.spans:
-                    self._put(number, chunk.offset, span, view)
-            self._workers[number] = At.READING
+                    self._put(chunk.offset, span, view)
+            now(At.TURN)
             self._books.post(partial(self._finished, filled))
 
     def _next_chunk(self) -> Chunk | None:
@@ -191,7 +194,7 @@ class Pump:
         self.digest.set_blocks(chunk.offset // DIGEST_BLOCK, filled.digests)
         return filled
 
-    def _put(self, number: int, base: int, span: Span, view: memoryview) -> None:
+    def _put(self, base: int, span: Span, view: memoryview) -> None:
         """Send a span in as many requests as the link wants."""
         done = 0
         while done < span.length:
@@ -201,20 +204,21 @@ class Pump:
             if length < span.length and checksum is not None:
                 compute = self.disk.checksum
                 checksum = compute(view[start : start + length], b"") if compute else None
-            if self._put_piece(number, base + start, view[start : start + length], checksum):
+            if self._put_piece(base + start, view[start : start + length], checksum):
                 done += length
 
-    def _put_piece(self, number: int, offset: int, data: memoryview, checksum: str | None) -> bool:
+    def _put_piece(self, offset: int, data: memoryview, checksum: str | None) -> bool:
         """Send one request until it succeeds; False if it has to be cut smaller first."""
         size = len(data)
 
         def once() -> bool:
-            self._workers[number] = At.LIMITED
+            now(At.LIMITED)
             self.limiter.take(size, self._stop)
-            self._workers[number] = At.WRITING
+            now(At.SLOT)
             if size > self._sizer.size:
                 return False
             with self._gate.slot(self._stop):
+                now(At.WRITING)
                 began = self.retrier.now()
                 self.disk.put(offset, data, checksum, self._stop)
             self._sizer.took(self.retrier.now() - began, size)
@@ -230,4 +234,5 @@ class Pump:
             self._gate.throttled()
         if isinstance(err, TooSlow):
             self._sizer.timed_out()
+        now(At.PAUSED if "status" in err.fields else At.BROKEN)
         self._books.retried()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from agent.targets.base import Checksum
 from agent.transfer.plan import Chunk
+from agent.whereabouts import At, now
 from imaging.device import BlockDevice
 from imaging.digest import DIGEST_BLOCK, ZERO_BLOCK_DIGEST
 
@@ -71,6 +72,7 @@ def fill_chunk(
     with memoryview(buffer) as view:
         ranges = list(chunk.ranges)
         if whole:
+            now(At.READING)
             for offset, length in ranges:
                 start = offset - chunk.offset
                 device.read_into(offset, view[start : start + length])
@@ -79,7 +81,9 @@ def fill_chunk(
             first = chunk.offset + start
             length = min(DIGEST_BLOCK, chunk.length - start)
             inside, ranges = _split(ranges, first + length)
+            now(At.READING if not whole and inside else At.COMPUTING)
             _read_block(None if whole else device, first, block, inside)
+            now(At.COMPUTING)
             if not inside or _is_zero(buffer, start):
                 digests += ZERO_BLOCK_DIGEST
                 continue

@@ -102,6 +102,10 @@ def _transfer_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
     if isinstance(transfer, dict):
         sent, total = output.size(transfer.get("sent", 0)), output.size(transfer.get("total", 0))
         rows.append(("data", f"{total} read, {sent} sent, {transfer.get('retries', 0)} retries"))
+        if isinstance(held := transfer.get("held_by"), dict) and held:
+            rows.append(
+                ("held back by", ", ".join(f"{side} {part} %" for side, part in held.items()))
+            )
     if isinstance(verified, dict):
         rows.append(
             (

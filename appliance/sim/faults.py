@@ -36,6 +36,7 @@ Action = Literal[
     "drop-after-body",  # cut it when the body has come; nothing is done
     "drop-after-write",  # do what was asked, then cut instead of answering
     "delay",  # wait `seconds` before doing anything
+    "late",  # do it, answer `seconds` later
     "truncate",  # do it, send half of the answer's body, cut
     "trickle",  # do it, send the answer's body in pieces, `seconds` apart
     "corrupt",  # do it, flip one bit of the answer's body

@@ -216,6 +216,8 @@ class SimServer:
             middle = len(reply.body) // 2
             flipped = bytes([reply.body[middle] ^ 1])
             reply.body = reply.body[:middle] + flipped + reply.body[middle + 1 :]
+        if "late" in actions:
+            await asyncio.sleep(max(f.seconds for f in faults))
         if "truncate" in actions:
             return await _truncate(request, reply)
         if "trickle" in actions and reply.body:

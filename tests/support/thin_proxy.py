@@ -5,6 +5,7 @@ Frames are taken in turn, 8 KiB at a time, so that many connections share the li
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -44,6 +45,9 @@ async def thin_link(port: int, *, rate: int) -> AsyncIterator[int]:
             group.create_task(pump(reader, up_writer, thin=True))
             group.create_task(pump(up_reader, writer, thin=False))
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=PIECE)
+    listener = socket.create_server(("127.0.0.1", 0))
+    # As on a real link: what is on its way is the sender's, not in a buffer at the other end.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PIECE)
+    server = await asyncio.start_server(serve, sock=listener, limit=PIECE)
     async with server:
         yield server.sockets[0].getsockname()[1]

@@ -24,6 +24,7 @@ from agent.targets.http.wire import (
     basic,
     dial,
 )
+from agent.whereabouts import At, now
 
 __all__ = [
     "SEND_ERRORS",
@@ -70,6 +71,7 @@ class Sender:
         Raises:
             SEND_ERRORS: No whole answer came; whether the service did it is unknown.
         """
+        now(At.SENDING)
         clock = Clock()
         parts = urlsplit(url)
         origin = _origin_of(parts)
@@ -174,6 +176,7 @@ def _exchange(wire: Wire, head: bytes, body: memoryview, clock: Clock) -> tuple[
     if early is not None:
         hung_up = ConnectionResetError("the service ended the request before it had all of it")
         return _reason(wire, early, clock, hung_up), False
+    now(At.ANSWER, wire.sock.fileno())
     reader = AnswerReader(lambda: wire.receive(clock))
     answer = reader.read()
     return answer, reader.keep

@@ -9,8 +9,8 @@ import pytest
 
 from agent.errors import Permanent, Retryable, Throttled
 from agent.transfer import pump as pump_module
-from agent.transfer.flow import At
 from agent.transfer.gate import Gate
+from agent.whereabouts import At
 from imaging.digest import DIGEST_BLOCK, digest_device
 from imaging.errors import DeviceIOError
 from imaging.units import MiB
@@ -128,7 +128,7 @@ class CrowdedDisk(MemoryDisk):
         with self._lock:
             self.let_in.append(offset)
             first = len(self.let_in) == 1
-        while first and any(at is not At.WRITING for at in self.workers):
+        while first and any(place.at not in {At.WRITING, At.SLOT} for place in self.workers):
             stop.sleep(0.01)
         if first:
             stop.sleep(0.01)

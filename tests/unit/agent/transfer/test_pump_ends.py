@@ -110,9 +110,9 @@ async def test_the_first_error_is_told_not_what_the_stop_made_of_another_worker(
 ):
     here, work = threading.local(), Pump._work
 
-    def numbered(pump, number):
-        here.number = number
-        work(pump, number)
+    def numbered(pump, place):
+        here.number = pump._workers.index(place)
+        work(pump, place)
 
     monkeypatch.setattr(Pump, "_work", numbered)
     device = source()
