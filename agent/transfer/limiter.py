@@ -1,31 +1,29 @@
-"""Token-bucket bandwidth limit; several stack (appliance, job). The rate may be changed while bytes flow."""
+"""Token-bucket bandwidth limit; several stack (appliance, job). The rate may be changed while bytes flow.
+
+Who shares a bucket gets the same share of it, however many workers ask: of those that wait, the one that got least goes
+first (start-time fair queuing, Goyal et al. 1996).
+"""
 
 import threading
+from collections import Counter
 from collections.abc import Callable
-from typing import Protocol
+from weakref import WeakKeyDictionary
 
 from agent.threads import Stop
-
-
-class Taker(Protocol):
-    """Whatever else has to agree before bytes may be sent."""
-
-    def take(self, n: int, stop: Stop) -> None:
-        """Return when `n` more bytes may be sent."""
-        ...
-
 
 BURST_S = 1.0
 """The bucket holds one second of the rate: short enough that a graph of the link looks flat."""
 _LOOK_S = 0.25
 """The longest sleep: a changed rate is seen within it."""
+_TURN_S = 0.02
+"""How often somebody whose turn it is not looks again."""
 
 
 class Limiter:
     """Bytes a second for whoever calls `take`; None is no limit. Thread-safe."""
 
     def __init__(
-        self, rate: int | None, *, now: Callable[[], float], parent: Taker | None = None
+        self, rate: int | None, *, now: Callable[[], float], parent: "Limiter | None" = None
     ) -> None:
         self._rate = rate
         self._now = now
@@ -33,6 +31,10 @@ class Limiter:
         self._tokens = float(rate or 0) * BURST_S
         self._filled_at = now()
         self._lock = threading.Lock()
+        self._waiting: Counter[Limiter] = Counter()
+        self._served: WeakKeyDictionary[Limiter, float] = WeakKeyDictionary()
+        """Bytes that each child got; one that comes (back) begins where the last one served stands."""
+        self._now_served = 0.0
 
     @property
     def rate(self) -> int | None:
@@ -42,7 +44,7 @@ class Limiter:
     @property
     def lowest(self) -> int | None:
         """The rate that holds with those above it, None without limit."""
-        above = self._parent.lowest if isinstance(self._parent, Limiter) else None
+        above = self._parent.lowest if self._parent is not None else None
         return min((one for one in (self._rate, above) if one is not None), default=None)
 
     def set_rate(self, bytes_per_s: int | None) -> None:
@@ -59,11 +61,25 @@ class Limiter:
             Cancelled: `stop` was set first.
         """
         if self._parent is not None:
-            self._parent.take(n, stop)
-        while wait := self._take(n):
-            stop.sleep(min(_LOOK_S, wait))
+            self._parent.share(n, stop, self)
+        self.share(n, stop, self)
 
-    def _take(self, n: int) -> float:
+    def share(self, n: int, stop: Stop, child: "Limiter") -> None:
+        """Take from this bucket for one of those that share it. Blocking; as `take`."""
+        with self._lock:
+            if not self._waiting[child]:
+                self._served[child] = max(self._served.get(child, 0.0), self._now_served)
+            self._waiting[child] += 1
+        try:
+            while wait := self._take(n, child):
+                stop.sleep(min(_LOOK_S, wait))
+        finally:
+            with self._lock:
+                self._waiting[child] -= 1
+                if not self._waiting[child]:
+                    del self._waiting[child]
+
+    def _take(self, n: int, child: "Limiter") -> float:
         """Take `n` bytes and return 0, or return the seconds until there may be some."""
         with self._lock:
             if self._rate is None:
@@ -71,7 +87,11 @@ class Limiter:
             self._fill()
             if self._tokens <= 0:
                 return -self._tokens / self._rate + 0.001
+            if self._served[child] > min(self._served[one] for one in self._waiting):
+                return _TURN_S
             self._tokens -= n
+            self._now_served = self._served[child]
+            self._served[child] += n
             return 0.0
 
     def _fill(self) -> None:
