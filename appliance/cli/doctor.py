@@ -7,17 +7,26 @@ import argparse
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from agent.app import real_clocks
+from agent.secrets import Secret
+from agent.shares.smb.ref import SmbCredential, SmbShareRef
+from agent.targets.endpoints import endpoints_of
 from appliance.cli import agentlog, output
 from appliance.cli.exits import BadUsage, Exit
 from appliance.cli.helppage import show_examples
 from appliance.cli.inputs import seconds
+from appliance.cli.spec import load_upload
+from appliance.cli.speckeys import BadSpec
 from appliance.doctor.base import DEFAULT_TIMEOUT_S, Finding, Options, Status
 from appliance.doctor.registry import CHECKS
 from appliance.doctor.run import summary, worst
 from appliance.doctor.service import consult, report
 from appliance.doctor.sharespec import parse_share, read_credential
+from protocol.ops import TargetRef
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "imageport doctor",
         "imageport doctor relay clock --json",
         "imageport doctor share --share smb://fs01/images --credential-file fs01.secret",
+        "imageport doctor --spec job.toml",
         "imageport doctor target --target https://ACCOUNT.blob.core.windows.net",
     )
     parser.add_argument(
@@ -55,6 +65,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="URL",
         help="an endpoint to try (repeatable)",
+    )
+    parser.add_argument(
+        "--spec",
+        type=Path,
+        metavar="F",
+        help="an upload's spec: try its share, with its account, and every service that its target asks",
     )
     parser.add_argument(
         "--config",
@@ -94,10 +110,35 @@ def _options(args: argparse.Namespace) -> Options:
     for url in args.target:
         if not url.startswith(("http://", "https://")):
             raise BadUsage(f"--target {url!r}: expected an http:// or https:// URL")
+    if args.spec is not None:
+        if args.share is not None:
+            raise BadUsage("--spec names the share: no --share beside it")
+        return of_spec(load_upload(args.spec), tuple(args.target))
     if args.share is None:
         return Options(targets=tuple(args.target))
     credential = read_credential(args.credential_file)
     return Options(parse_share(args.share), credential, tuple(args.target))
+
+
+def of_spec(spec: dict[str, Any], more: tuple[str, ...]) -> Options:
+    """Return what a job needs of the world: its share and account, the services of its target, and `more` of them."""
+    source, target = spec["args"]["source"], dict(spec["args"]["target"])
+    target.pop("credential", None)
+    try:
+        ref = msgspec.convert(target, TargetRef)
+    except msgspec.ValidationError as err:
+        raise BadSpec(f"the spec does not fit: [target] {err}") from err
+    targets = (*more, *endpoints_of(ref))
+    if source["kind"] != "smb" or "credential" not in source:
+        return Options(targets=targets)
+    account = source["credential"]
+    share = SmbShareRef(
+        source["server"], source["share"], source.get("port", 445), source.get("folder", "")
+    )
+    credential = SmbCredential(
+        account["username"], Secret(account["password"]), account.get("domain", "")
+    )
+    return Options(share, credential, targets)
 
 
 def _list(*, as_json: bool) -> int:
