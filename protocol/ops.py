@@ -241,6 +241,8 @@ class GcpImage(Layout, frozen=True, kw_only=True, tag_field="kind", tag="gcp-ima
         msgspec.Meta(max_length=50),
     ] = msgspec.field(default_factory=dict)
     gzip: Literal["one-member", "members"] = "one-member"
+    upload: Literal["parallel", "resumable"] = "parallel"
+    """Parts by the XML API, several at once; or one resumable upload of the JSON API."""
     keep_archive: bool = False
     endpoint: Url | None = None
     credential: Sealed | None = None

@@ -27,6 +27,8 @@ NOT_CONFIGURED = "its folder is no longer in the configuration"
 DRY = "found"
 REMOVED = "removed"
 MAX_LISTED = 200
+SECRET_IDS = frozenset({"gcp.session"})
+"""Kinds of which the id alone lets somebody write: never shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,10 @@ class Sweeper:
         for leftover in reversed(await self.services.leftovers()):  # what was made of another first
             if apply and leftover not in await self.services.leftovers():
                 continue  # ordered again meanwhile: its job needs it
-            rows.append({**asdict(leftover), "outcome": await self._one(leftover, apply=apply)})
+            row = {**asdict(leftover), "outcome": await self._one(leftover, apply=apply)}
+            if leftover.kind in SECRET_IDS:
+                row["object_id"] = ""
+            rows.append(row)
         return rows[::-1]
 
     async def _one(self, leftover: Leftover, *, apply: bool) -> str:

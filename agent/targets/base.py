@@ -193,8 +193,16 @@ class ArchiveDisk(Protocol):
         """Return the least bytes of a part; only the last one may have fewer."""
         ...
 
-    def put_part(self, number: int, data: bytes, stop: Stop) -> str:
-        """Send one part and return what the service gave for it; as `TargetDisk.put`. Idempotent, from threads."""
+    @property
+    def held(self) -> int | None:
+        """Bytes of the archive's beginning that the service holds, if it counts; else receipts say which parts."""
+        ...
+
+    def put_part(self, number: int, offset: int, data: bytes, stop: Stop) -> str:
+        """Send one part, which begins at `offset` of the archive; return what the service gave for it.
+
+        As `TargetDisk.put`: idempotent, from threads.
+        """
         ...
 
     async def seal(self, parts: Sequence[StoredPart], crc32c: int) -> None:

@@ -134,10 +134,12 @@ class Packer:
     def _load(self) -> None:
         """Take up the unbroken row of parts that earlier attempts finished."""
         found = (PackedPart.read(*receipt) for receipt in self.receipts.load())
-        meter = _Meter(self.source)
+        meter, held = _Meter(self.source), self.disk.held
         for part, blocks in found:
             self._stop.check()
             if part is None or not self.row.continues(part):
+                break
+            if held is not None and part.file_offset + part.size > held:
                 break
             count = -(-(min(part.end, self.source.size) - part.start) // DIGEST_BLOCK)
             if count > 0:
@@ -215,7 +217,9 @@ class Packer:
             now(At.SLOT)
             with self._gate.slot(self._stop):
                 now(At.WRITING)
-                return self.disk.put_part(ready.part.number, ready.data, self._stop)
+                return self.disk.put_part(
+                    ready.part.number, ready.part.file_offset, ready.data, self._stop
+                )
 
         tag = self.retrier.call_blocking(once, self._stop, failed=self._failed)
         self._gate.succeeded()

@@ -20,7 +20,7 @@ from agent.transfer.errors import VerifyMismatch
 from appliance.sim.faults import Fault, Throttle
 from imaging.units import MiB
 from tests.support.job_store import MemoryJobStore
-from tests.support.rigs import CLOUDS, Rig, running
+from tests.support.rigs import CLOUDS, GcpResumableRig, Rig, running
 
 pytestmark = pytest.mark.fault
 
@@ -141,6 +141,12 @@ async def test_a_second_attempt_sends_only_what_was_not_acknowledged(rig: Rig) -
     outcome = await run(rig, store=store, attempt=2)
     assert rig.stored() == rig.expected()
     moved = outcome.report["transfer"]
+    if isinstance(
+        rig, GcpResumableRig
+    ):  # a part ends between two steps: packed again, not sent again
+        assert rig.sim.stats.bytes_received == rig.sim.stats.bytes_stored
+        assert rig.sim.stats.bytes_stored == next(iter(rig.sim.state.images.values())).archive_bytes
+        return
     assert moved["skipped"] > 0
     assert moved["sent"] <= moved["total"] - moved["skipped"] + 4 * MiB  # whole blocks
 

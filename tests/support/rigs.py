@@ -261,8 +261,24 @@ class GcpRig(Rig):
         return {"service_account_key": key.replace("imageport@", "wrong@")}
 
 
+class GcpResumableRig(GcpRig):
+    """The same by one resumable upload."""
+
+    write = "gcs.session-put"
+
+    def job(self, *, target=None, **options) -> StageContext:
+        return super().job(target={"upload": "resumable", **(target or {})}, **options)
+
+    def left(self) -> list[str]:
+        sessions = (
+            self.sim.state.sessions
+        )  # an empty one, whose begin was not answered, ends by itself
+        return [*super().left(), *(one for one, upload in sessions.items() if upload.parts)]
+
+
 RIGS = {rig.kind: rig for rig in (LocalRig, PageBlobRig, ManagedDiskRig, AwsRig, AwsS3Rig, GcpRig)}
-"""Every target; the reference first."""
+RIGS["gcp-image-resumable"] = GcpResumableRig
+"""Every target, and every way to it; the reference first."""
 CLOUDS = {kind: rig for kind, rig in RIGS.items() if kind != "local"}
 
 

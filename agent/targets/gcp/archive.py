@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog, StoredPart
 from agent.targets.errors import ContentDiffers, DiskLost
 from agent.targets.gcp.gcs import GcsControl
+from agent.targets.gcp.resumable import Way
 from agent.targets.multipart import Multipart, encoded_crc, part_size
 from agent.targets.tags import Tagger
 from agent.threads import Stop
@@ -15,7 +16,7 @@ from protocol.ops import GcpImage
 if TYPE_CHECKING:
     from imaging.convert.archive import ArchiveFormat
 
-UPLOAD, OBJECT, IMAGE = "gcp.upload", "gcp.object", "gcp.image"
+OBJECT, IMAGE = "gcp.object", "gcp.image"
 
 
 class Project(Protocol):
@@ -58,14 +59,15 @@ class ArchiveUpload:
         spec: DiskSpec,
         intents: IntentLog,
         *,
-        upload: str,
+        way: Way | None,
         resumed: bool,
     ) -> None:
+        """Send by a way; None: the archive is complete."""
         self._target = target
         self._name = name
         self._spec = spec
         self._intents = intents
-        self._upload = upload
+        self._way = way
         self._key = target.key(name, spec.tagger)
         self._generation = ""
         self.resumed = resumed
@@ -75,31 +77,37 @@ class ArchiveUpload:
         """Grow with the archive."""
         return part_size(number)
 
-    def put_part(self, number: int, data: bytes, stop: Stop) -> str:
+    @property
+    def held(self) -> int | None:
+        """See `ArchiveDisk`."""
+        return None if self._way is None else self._way.held
+
+    def put_part(self, number: int, offset: int, data: bytes, stop: Stop) -> str:
         """Send one part."""
-        if not self._upload:
+        if self._way is None:
             msg = f"the archive {self._key} is complete and takes no more parts"
             raise DiskLost(msg, name=self._key)
-        return self._target.multipart.put_part(self._key, self._upload, number, data, stop)
+        return self._way.put_part(number, offset, data, stop)
 
     async def seal(self, parts: Sequence[StoredPart], crc32c: int) -> None:
         """Complete the object; its CRC-32C, as the service computed it, has to be ours."""
         target, intent = self._target, self._target.intent(OBJECT, self._name)
         await self._intents.record(intent)
-        if self._upload:
+        way = self._way
+        if way is not None:
             try:
-                listed = [(part.number, part.tag) for part in parts]
-                await target.multipart.complete(self._key, self._upload, listed)
+                await way.complete(parts)
             except DiskLost:
                 if await target.control.state(self._key) is None:
                     raise  # not completed by a call whose answer was lost
-            self._upload = ""
+            self._way = None
         state = await target.control.state(self._key)
         if state is None:
             msg = f"the archive {self._key} is gone"
             raise DiskLost(msg, name=self._key)
         await self._intents.created(intent, state.generation)
-        await self._intents.removed(target.intent(UPLOAD, self._name))
+        if way is not None:
+            await self._intents.removed(target.intent(way.kind, self._name))
         self._generation = state.generation
         if state.crc32c != encoded_crc(crc32c) or state.size != sum(part.size for part in parts):
             msg = (

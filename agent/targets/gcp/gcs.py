@@ -99,7 +99,8 @@ class GcsControl:
         """Connect nothing yet."""
         self._bucket = bucket
         self._project = project
-        self._pool = Pool("gcs", 2)
+        self.pool = Pool("gcs", 2)
+        """For what else blocks."""
 
     async def location(self) -> str:
         """Return where the bucket is; `target.not-found` if there is none."""
@@ -146,18 +147,18 @@ class GcsControl:
 
     async def token(self) -> str:
         """Return an access token."""
-        return await run_blocking(self._pool, self._bucket.tokens.token)
+        return await run_blocking(self.pool, self._bucket.tokens.token)
 
     async def forget(self, token: str) -> None:
         """Forget a token that a service refused."""
-        await run_blocking(self._pool, lambda: self._bucket.tokens.refused(token))
+        await run_blocking(self.pool, lambda: self._bucket.tokens.refused(token))
 
     def close(self) -> None:
         """Close the pool."""
-        self._pool.close()
+        self.pool.close()
 
     async def _call(self, what: str, work: Callable[[Any], T]) -> T:
-        return await run_blocking(self._pool, lambda: self._once(what, work))
+        return await run_blocking(self.pool, lambda: self._once(what, work))
 
     def _once(self, what: str, work: Callable[[Any], T]) -> T:
         from google.api_core.exceptions import GoogleAPICallError  # noqa: PLC0415 - 0.2 s to import

@@ -7,6 +7,7 @@ labels. Images cannot be renamed, so `replace` is refused by name; `new-version`
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import aiohttp
@@ -18,11 +19,21 @@ from agent.targets.base import (
     Intent,
     IntentLog,
     Preflight,
+    TargetLimits,
 )
 from agent.targets.errors import DiskLost, EndpointForbidden, TargetExists
-from agent.targets.gcp.archive import IMAGE, OBJECT, UPLOAD, ArchiveUpload
+from agent.targets.gcp.archive import IMAGE, OBJECT, ArchiveUpload
 from agent.targets.gcp.compute import PUBLIC_COMPUTE, ComputeImages
 from agent.targets.gcp.gcs import PUBLIC_STORAGE, GcsBucket, GcsControl
+from agent.targets.gcp.resumable import (
+    SESSION,
+    UPLOAD,
+    InOrder,
+    InParts,
+    Way,
+    begin_session,
+    end_session,
+)
 from agent.targets.gcp.tokens import TokenSource, check_secret
 from agent.targets.http.sender import Sender
 from agent.targets.http.settings import HttpSettings, make_session
@@ -36,6 +47,7 @@ from protocol.ops import GcpImage
 
 FOLDER = "imageport"
 _STATE = "imageport-state"
+_GZIP = "application/gzip"
 _SESSIONS = 16
 
 
@@ -43,7 +55,7 @@ class GcpImageTarget:
     """One project and bucket, for one job."""
 
     kind: ClassVar[str] = "gcp-image"
-    limits = RULES["gcp-image"].transfer
+    limits: TargetLimits = RULES["gcp-image"].transfer
 
     def __init__(
         self,
@@ -64,6 +76,8 @@ class GcpImageTarget:
             EndpointForbidden: The site's policy does not allow the endpoints.
         """
         check_secret(secret)
+        if ref.upload == "resumable":  # one chunk after the other
+            self.limits = replace(type(self).limits, inflight_start=1, inflight_max=InOrder.MOST)
         for public in (PUBLIC_STORAGE, PUBLIC_COMPUTE):
             if not allowed(ref.endpoint or public):
                 msg = f"requests would go to {ref.endpoint or public}, which [policy] endpoints do not allow"
@@ -120,26 +134,29 @@ class GcpImageTarget:
             spec,
             known=lambda name: any(
                 intents.known(self.intent(kind, name)) is not None
-                for kind in (UPLOAD, OBJECT, IMAGE)
+                for kind in (UPLOAD, SESSION, OBJECT, IMAGE)
             ),
         )
         name, key = choice.name, self.key(choice.name, spec.tagger)
-        upload = await self._known_upload(name, key, intents)
-        if upload or await self._is_complete(name, key, intents):
-            return ArchiveUpload(self, name, spec, intents, upload=upload, resumed=True)
-        upload = await self._begin(name, key, spec, intents)
-        return ArchiveUpload(self, name, spec, intents, upload=upload, resumed=False)
+        way = await self._known_way(name, key, intents)
+        if way is not None or await self._is_complete(name, key, intents):
+            return ArchiveUpload(self, name, spec, intents, way=way, resumed=True)
+        way = await self._begin(name, key, spec, intents)
+        return ArchiveUpload(self, name, spec, intents, way=way, resumed=False)
 
-    async def _known_upload(self, name: str, key: str, intents: IntentLog) -> str:
-        """Return the id of the upload that an earlier attempt began, if the service still has it."""
-        known = intents.known(self.intent(UPLOAD, name))
-        if not known:
-            return ""
-        try:
-            await self._retrier.call(lambda: self.multipart.parts(key, known))
-        except DiskLost:
-            return ""
-        return known
+    async def _known_way(self, name: str, key: str, intents: IntentLog) -> Way | None:
+        """Return the upload that an earlier attempt began, if the service still has it."""
+        upload = intents.known(self.intent(UPLOAD, name))
+        if upload:
+            with contextlib.suppress(DiskLost):
+                await self._retrier.call(lambda: self.multipart.parts(key, upload))
+                return InParts(self.multipart, key, upload)
+        session = intents.known(self.intent(SESSION, name))
+        if session:
+            way = InOrder(self._bucket, self._sender, key, session)
+            if await self._retrier.call(way.resume):
+                return way
+        return None
 
     async def _is_complete(self, name: str, key: str, intents: IntentLog) -> bool:
         """Whether an earlier attempt completed the archive, or even made the image of it."""
@@ -149,22 +166,31 @@ class GcpImageTarget:
             return False
         return await self._retrier.call(lambda: self.control.state(key)) is not None
 
-    async def _begin(self, name: str, key: str, spec: DiskSpec, intents: IntentLog) -> str:
-        intent = self.intent(UPLOAD, name)
+    async def _begin(self, name: str, key: str, spec: DiskSpec, intents: IntentLog) -> Way:
+        in_order = self.ref.upload == "resumable"
+        intent = self.intent(SESSION if in_order else UPLOAD, name)
         await intents.record(intent)
-        tags = spec.tagger.tags(self.intent(OBJECT, name).scope, name)
-        headers = {
-            f"x-goog-meta-{tag}": value for tag, value in {**tags, _STATE: "writing"}.items()
-        }
-        headers["Content-Type"] = "application/gzip"
+        tags = {**spec.tagger.tags(self.intent(OBJECT, name).scope, name), _STATE: "writing"}
 
         async def begin() -> str:
+            if in_order:
+                return await begin_session(
+                    self._bucket,
+                    self._opened(),
+                    self.control.pool,
+                    key,
+                    metadata=tags,
+                    content_type=_GZIP,
+                )
             await self._abort_all(key)  # also one whose answer was lost, just now
-            return await self.multipart.begin(key, headers)
+            headers = {f"x-goog-meta-{tag}": value for tag, value in tags.items()}
+            return await self.multipart.begin(key, {**headers, "Content-Type": _GZIP})
 
         upload = await self._retrier.call(begin)
         await intents.created(intent, upload)
-        return upload
+        if in_order:
+            return InOrder(self._bucket, self._sender, key, upload)
+        return InParts(self.multipart, key, upload)
 
     async def _choose(self, spec: DiskSpec, known: Callable[[str], bool] = nothing_known) -> Choice:
         """Return the name that the disk gets."""
@@ -259,6 +285,12 @@ class GcpImageTarget:
         if intent.kind == UPLOAD:
             await self._abort_all(key)
             return None
+        if intent.kind == SESSION:
+            if (
+                object_id
+            ):  # one whose answer was lost ends by itself, after a week, and is not seen before
+                await self._retrier.call(lambda: self._end(key, object_id))
+            return None
         if intent.kind == OBJECT:
             return await self._delete_object(intent.name, key, object_id, tagger)
         image = await self.images.get(intent.name)
@@ -268,6 +300,9 @@ class GcpImageTarget:
             return f"image {self.ref.project}/{intent.name} carries other labels"
         await self.images.delete(intent.name)
         return None
+
+    async def _end(self, key: str, upload: str) -> None:
+        await end_session(self._bucket, self._opened(), key, upload, self.control.pool)
 
     async def _abort_all(self, key: str) -> None:
         """Give up every upload of this key, which is this line's alone."""

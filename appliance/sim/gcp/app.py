@@ -14,9 +14,10 @@ from appliance.sim.admin import PREFIX as ADMIN_PREFIX
 from appliance.sim.admin import AdminPlane, Handler
 from appliance.sim.base import Served, Simulator
 from appliance.sim.call import Call, Plane, Refusal
-from appliance.sim.gcp import compute, jsonplane, tokens
+from appliance.sim.gcp import compute, jsonplane, sessions, tokens
 from appliance.sim.gcp.compute import ComputePlane
 from appliance.sim.gcp.jsonplane import JsonPlane
+from appliance.sim.gcp.sessions import SessionPlane
 from appliance.sim.gcp.shelf import GcpShelf
 from appliance.sim.gcp.state import FILE_NAME, Identity, State, new_identity
 from appliance.sim.gcp.tokens import TokenPlane, Tokens
@@ -57,7 +58,7 @@ class GcpSim(Simulator):
 
     async def __aenter__(self) -> Self:
         await super().__aenter__()
-        self._compute.url = self.url
+        self._compute.url = self._sessions.url = self.url
         self._tokens.url = self.url + tokens.TOKEN_PATH
         return self
 
@@ -68,6 +69,7 @@ class GcpSim(Simulator):
         self._token_plane = TokenPlane(self.state, self._tokens)
         self._xml = XmlPlane(self.shelf, self._tokens, self.stats)
         self._json = JsonPlane(self.shelf, self._tokens, self._xml)
+        self._sessions = SessionPlane(self.shelf, self._tokens, self.stats)
         self._compute = ComputePlane(self.shelf, self._tokens, seconds=self._lro_seconds)
         self._admin = AdminPlane(self, self._controls())
         return self.shelf.save
@@ -85,6 +87,8 @@ class GcpSim(Simulator):
             return self._token_plane
         if path.startswith(compute.PREFIXES):
             return self._compute
+        if path.startswith(sessions.PREFIX):
+            return self._sessions
         return self._json if path.startswith(jsonplane.PREFIXES) else self._xml
 
     def _busy(self, _operation: str) -> Refusal:

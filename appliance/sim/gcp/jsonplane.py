@@ -78,7 +78,7 @@ class JsonPlane:
         self._tokens.allow("storage.objects.list", bucket)
         prefix = call.query.get("prefix", "")
         items = [
-            _resource(one)
+            resource(one)
             for one in self._shelf.state.objects.values()
             if one.bucket == bucket and one.name.startswith(prefix)
         ]
@@ -88,7 +88,7 @@ class JsonPlane:
         found = self._shelf.find(bucket, key)
         self._tokens.allow("storage.objects.get", key)
         self._require_generation(call, found)
-        return json_reply(200, _resource(found))
+        return json_reply(200, resource(found))
 
     def _download(self, call: Call, bucket: str, key: str) -> Reply:
         call.path = f"/{bucket}/{key}"
@@ -126,7 +126,8 @@ def _parsed(call: Call) -> tuple[str, str, str]:
     return names.get(call.method, "unknown"), bucket, key
 
 
-def _resource(found: Object) -> dict[str, Any]:
+def resource(found: Object) -> dict[str, Any]:
+    """Return an object as the JSON API has it."""
     when = datetime.fromtimestamp(found.created, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
     return {
         "kind": "storage#object",

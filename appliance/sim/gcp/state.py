@@ -56,6 +56,8 @@ class State(msgspec.Struct):
     buckets: dict[str, str] = {}
     uploads: dict[str, Upload] = {}
     objects: dict[str, Object] = {}
+    sessions: dict[str, Upload] = {}
+    """Resumable uploads; their parts are what is persisted, one after the other."""
     images: dict[str, Image] = {}
     operations: dict[str, Operation] = {}
     voided_before: float = 0.0

@@ -40,6 +40,7 @@ class MemoryArchive:
     """Keeps parts; `refuse` are numbers that fail for good, `flaky` those that fail once."""
 
     resumed = False
+    held = None
 
     def __init__(self, *, form=ONE, refuse=(), flaky=()) -> None:
         self.format = form
@@ -52,7 +53,7 @@ class MemoryArchive:
     def part_size(self, number: int) -> int:
         return 3 * MiB
 
-    def put_part(self, number: int, data: bytes, stop) -> str:
+    def put_part(self, number: int, offset: int, data: bytes, stop) -> str:
         if number in self.slow:
             self.slow[number].wait(10)
         with self._lock:
