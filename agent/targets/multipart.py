@@ -20,14 +20,15 @@ from agent.targets.errors import ChecksumRefused, CredentialRefused, TargetUnava
 from agent.targets.http.failures import CONNECTION_ERRORS, connection_failure
 from agent.targets.http.sender import SEND_ERRORS, Sender, StopFlag
 from agent.threads import Pool, Stop, run_blocking
-from imaging.units import MiB
+from imaging.units import MiB, round_up
 
 MAX_PARTS = 10_000
 MIN_PART = 5 * MiB
 _PART = 8 * MiB
-_GROWS_EVERY = 2000
-"""Parts of one size: 10,000 parts of 8 to 64 MiB are 368 GiB of archive, and small archives cost little memory."""
-_LARGEST = 64 * MiB
+_GROWS_EVERY, _GROWTHS = 2000, 3
+"""Parts of one size, and how often they double: small archives cost little memory."""
+_ALL_PARTS = _GROWS_EVERY * (1 + 2 + 4 + 8 * 2)
+"""What 10,000 of them hold, in parts of the first size: 8 MiB are good for 359 GiB."""
 _MAX_XML = 16 * MiB
 _OK = (200, 201, 204, 206)
 
@@ -272,9 +273,11 @@ class Multipart:
         return self.bucket.failure(status, code, message.split("\n")[0], headers, what)
 
 
-def part_size(number: int) -> int:
-    """Return the least bytes of a part: they grow with the archive."""
-    return min(_LARGEST, _PART << ((number - 1) // _GROWS_EVERY))
+def part_size(number: int, disk_size: int) -> int:
+    """Return the least bytes of a part: they grow with the archive, and 10,000 hold a disk that does not compress."""
+    room = disk_size + disk_size // 64  # of what grows a little, and the format's own
+    first = max(_PART, round_up(-(-room // _ALL_PARTS), MiB))
+    return first << min(_GROWTHS, (number - 1) // _GROWS_EVERY)
 
 
 def encoded_crc(value: int) -> str:

@@ -11,10 +11,11 @@ from agent.retry import RetryPolicy
 from agent.stages import plugins
 from agent.stages.upload import UploadStage
 from agent.targets.aws import building
-from agent.targets.aws.building import BillingPlatform, StrategyRefused
+from agent.targets.aws.building import BillingPlatform, ImportFailed, StrategyRefused
 from agent.targets.aws.snapshot import SnapshotDisk
 from agent.targets.errors import ClockRefused, QuotaExceeded, SizeDiffers
 from appliance.sim.aws import AwsSim
+from appliance.sim.aws.images import Images
 from appliance.sim.faults import Fault
 from imaging.units import GiB
 from tests.support.aws_jobs import AwsJobs
@@ -142,3 +143,20 @@ async def test_a_service_that_answers_garbage_is_tried_again(rig: Rig) -> None:
     outcome = await run(rig, Fault(action="corrupt", op="*", nth=[2, 5, 9, 14]))
     assert rig.stored() == rig.expected()
     assert outcome.report["verified"]["root"] == outcome.root
+
+
+async def test_an_image_import_that_failed_is_begun_anew_by_a_retry(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(self: Images, _now: float) -> None:
+        for task in self._vault.state.tasks.values():
+            task.failed = task.failed or "ClientError: no valid partitions"
+
+    store, target = MemoryJobStore(), {"strategy": "import-image", "os_type": "Windows"}
+    with monkeypatch.context() as broken:
+        broken.setattr(Images, "_settle", fail)
+        with pytest.raises(ImportFailed, match="no valid partitions"):
+            await run(rig, store=store, target=target)
+    outcome = await run(rig, store=store, target=target, attempt=2)
+    assert outcome.outputs[0].value["platform_details"] == "Windows"
+    assert len(rig.sim.vault.state.tasks) == 2

@@ -38,22 +38,16 @@ class ImportImage:
     async def make(self, building: Building) -> Artifact:
         """Import, or go on waiting for the import that an earlier attempt began."""
         ref, intents = building.ref, building.intents
-        await intents.record(building.intent(IMPORT))
-        answer = await building.control.call(
-            "ec2",
-            "import_image",
-            Architecture="x86_64",
-            BootMode=ref.boot_mode,
-            ClientToken=building.token("import"),
-            Description=building.name,
-            DiskContainers=[{"SnapshotId": building.snapshot}],
-            LicenseType=ref.license.upper(),
-            Platform="Windows",
-            RoleName=ref.import_role,
-            TagSpecifications=[specification("import-image-task", building.tags())],
-        )
-        task_id = str(answer["ImportTaskId"])
-        await intents.created(building.intent(IMPORT), task_id)
+        task_id, before = intents.known(building.intent(IMPORT)) or "", ""
+        if task_id and _failed(await _task(building, task_id)):
+            before, task_id = (
+                task_id,
+                "",
+            )  # it may be mended: the token must not find this one again
+        if not task_id:
+            await intents.record(building.intent(IMPORT))
+            task_id = await self._begin(building, building.token(f"import{before}"))
+            await intents.created(building.intent(IMPORT), task_id)
         image_id = await self._wait(building, task_id)
         await intents.record(building.intent(IMAGE))
         await intents.created(building.intent(IMAGE), image_id)
@@ -64,13 +58,27 @@ class ImportImage:
         edited = "AWS VM Import changed drivers, registry and services inside the guest"
         return await building.artifact(image, usage, strategy=self.name, edited=edited)
 
+    async def _begin(self, building: Building, token: str) -> str:
+        ref = building.ref
+        answer = await building.control.call(
+            "ec2",
+            "import_image",
+            Architecture="x86_64",
+            BootMode=ref.boot_mode,
+            ClientToken=token,
+            Description=building.name,
+            DiskContainers=[{"SnapshotId": building.snapshot}],
+            LicenseType=ref.license.upper(),
+            Platform="Windows",
+            RoleName=ref.import_role,
+            TagSpecifications=[specification("import-image-task", building.tags())],
+        )
+        return str(answer["ImportTaskId"])
+
     async def _wait(self, building: Building, task_id: str) -> str:
         async def look() -> str | None:
-            answer = await building.control.call(
-                "ec2", "describe_import_image_tasks", ImportTaskIds=[task_id]
-            )
-            task: dict[str, Any] = next(iter(answer.get("ImportImageTasks", [])), {})
-            if task.get("Status") in ("deleted", "deleting"):
+            task = await _task(building, task_id)
+            if _failed(task):
                 msg = f"{task_id} was ended: {task.get('StatusMessage', 'no reason given')}"
                 raise ImportFailed(msg, task=task_id)
             done = task.get("Status") == "completed" and task.get("ImageId")
@@ -78,3 +86,14 @@ class ImportImage:
 
         found: str = await wait_for(look)
         return found
+
+
+async def _task(building: Building, task_id: str) -> dict[str, Any]:
+    answer = await building.control.call(
+        "ec2", "describe_import_image_tasks", ImportTaskIds=[task_id]
+    )
+    return next(iter(answer.get("ImportImageTasks", [])), {})
+
+
+def _failed(task: dict[str, Any]) -> bool:
+    return task.get("Status") in ("deleted", "deleting")

@@ -4,6 +4,7 @@ Repeatable by its ClientToken; the task carries the owner tags, so a snapshot wh
 again through it. The role `vmimport` (or the job's own) has to be able to read the bucket.
 """
 
+import hashlib
 from typing import Any
 
 from agent.targets.aws.building import ImportFailed, wait_for
@@ -48,7 +49,6 @@ async def import_snapshot(
         return known
     owner = spec.tagger.tags(scope, name)
     request: dict[str, Any] = {
-        "ClientToken": token,
         "Description": f"imageport {name}",
         "DiskContainer": {
             "Format": "VMDK",
@@ -61,14 +61,19 @@ async def import_snapshot(
         request["Encrypted"] = True
     if ref.kms_key:
         request["KmsKeyId"] = ref.kms_key
-    await intents.record(task)
-    answer = await control.call("ec2", "import_snapshot", needs=("ImportTaskId",), **request)
-    task_id = str(answer["ImportTaskId"])
-    await intents.created(task, task_id)
+    task_id, before = intents.known(task) or "", ""
+    if task_id and _failed(await _detail(control, task_id)):
+        before, task_id = task_id, ""  # it may be mended: the token must not find this one again
+    if not task_id:
+        await intents.record(task)
+        request["ClientToken"] = hashlib.sha256(f"{token}/{before}".encode()).hexdigest()[:60]
+        answer = await control.call("ec2", "import_snapshot", needs=("ImportTaskId",), **request)
+        task_id = str(answer["ImportTaskId"])
+        await intents.created(task, task_id)
 
     async def look() -> str | None:
-        detail = (await _task(control, task_id)).get("SnapshotTaskDetail", {})
-        if detail.get("Status") in ("deleted", "deleting", "error"):
+        detail = await _detail(control, task_id)
+        if _failed(detail):
             msg = f"{task_id} was ended: {detail.get('StatusMessage', 'no reason given')}"
             raise ImportFailed(msg, task=task_id)
         done = detail.get("Status") == "completed" and detail.get("SnapshotId")
@@ -76,8 +81,8 @@ async def import_snapshot(
 
     made: str = await wait_for(look)
     await intents.record(snapshot)
-    await intents.created(snapshot, made)
     await inventory.tag([made], {**ref.tags, "Name": name, **owner, STATE: FINAL})
+    await intents.created(snapshot, made)  # tagged: whoever knows the id can prove whose it is
     await intents.removed(task)  # it ended
     return made
 
@@ -98,12 +103,21 @@ async def discard_task(
             await control.call("ec2", "delete_snapshot", SnapshotId=str(detail["SnapshotId"]))
         except (DiskLost, TargetNotFound):
             return None
-    elif detail.get("Status") not in ("deleted", "deleting", "error"):
+    elif not _failed(detail):
         try:
             await control.call("ec2", "cancel_import_task", ImportTaskId=task_id)
         except TargetRefused as err:
             return f"import task {task_id} could not be ended: {err}"
     return None
+
+
+async def _detail(control: AwsControl, task_id: str) -> dict[str, Any]:
+    detail: dict[str, Any] = (await _task(control, task_id)).get("SnapshotTaskDetail", {})
+    return detail
+
+
+def _failed(detail: dict[str, Any]) -> bool:
+    return detail.get("Status") in ("deleted", "deleting", "error")
 
 
 async def _task(control: AwsControl, task_id: str) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class VmdkUpload:
 
     def part_size(self, number: int) -> int:
         """Grow with the object."""
-        return part_size(number)
+        return part_size(number, self._spec.padded_size)
 
     @property
     def held(self) -> int | None:

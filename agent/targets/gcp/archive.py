@@ -75,7 +75,7 @@ class ArchiveUpload:
 
     def part_size(self, number: int) -> int:
         """Grow with the archive."""
-        return part_size(number)
+        return part_size(number, self._spec.padded_size)
 
     @property
     def held(self) -> int | None:
