@@ -1,6 +1,7 @@
-"""One EBS upload as a process of its own: ours with its journal, or boto3 as its users write it.
+"""One EBS upload as a process of its own: ours with its journal, boto3 or aiobotocore as their users write it.
 
-Run as `python -m tests.bench.ebs_worker ours|boto3 FOLDER FILE ENDPOINT STATE INFLIGHT`.
+Run as `python -m tests.bench.ebs_worker ours|boto3|aiobotocore FOLDER FILE ENDPOINT STATE INFLIGHT`. aiobotocore wants
+a botocore of its own, so it runs with another interpreter, which needs nothing of this project's.
 """
 
 import asyncio
@@ -81,9 +82,38 @@ def boto(folder: str, file: str, endpoint: str, _state: str, inflight: int) -> N
         list(pool.map(put, range(path.stat().st_size // BLOCK)))
 
 
+async def aioboto(folder: str, file: str, endpoint: str, _state: str, inflight: int) -> None:
+    """Upload by aiobotocore: the same, so many puts at a time on one loop."""
+    from aiobotocore.config import AioConfig  # noqa: PLC0415
+    from aiobotocore.session import get_session  # noqa: PLC0415
+
+    path = Path(folder) / file
+    descriptor = os.open(path, os.O_RDONLY)
+    zeros, indexes = bytes(BLOCK), iter(range(path.stat().st_size // BLOCK))
+    client = get_session().create_client(
+        "ebs", endpoint_url=endpoint, region_name="eu-central-1", aws_access_key_id="AKIA",
+        aws_secret_access_key="s", config=AioConfig(max_pool_connections=inflight),
+    )  # fmt: skip
+    async with client as ebs:
+
+        async def work() -> None:
+            for index in indexes:
+                data = os.pread(descriptor, BLOCK, index * BLOCK)
+                if data != zeros:
+                    checksum = base64.b64encode(hashlib.sha256(data).digest()).decode()
+                    await ebs.put_snapshot_block(
+                        SnapshotId="snap-0bench", BlockIndex=index, BlockData=data,
+                        DataLength=BLOCK, Checksum=checksum, ChecksumAlgorithm="SHA256",
+                    )  # fmt: skip
+
+        await asyncio.gather(*(work() for _ in range(inflight)))
+
+
 if __name__ == "__main__":
     mode, folder, file, endpoint, state, inflight = sys.argv[1:7]
     if mode == "ours":
         asyncio.run(ours(folder, file, endpoint, state, int(inflight)))
+    elif mode == "aiobotocore":
+        asyncio.run(aioboto(folder, file, endpoint, state, int(inflight)))
     else:
         boto(folder, file, endpoint, state, int(inflight))

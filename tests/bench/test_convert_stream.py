@@ -76,6 +76,13 @@ def test_targz(disk: Path) -> None:
     assert fast <= 1.15
 
 
+@pytest.mark.skipif(shutil.which("pigz") is None, reason="needs pigz")
+def test_targz_beside_pigz(disk: Path) -> None:
+    theirs = ("sh", "-c", "tar --format=oldgnu -Scf - disk.raw | pigz -1 >theirs")
+    fast, _ = compare(disk, "tar|pigz", theirs, "targz")
+    assert fast <= 1.15
+
+
 def compare(disk: Path, peer: str, theirs: tuple[str, ...], to: str) -> list[float]:
     """Run both by turns; print the best of each and return our sizes over theirs."""
     runs: dict[str, list[Launched]] = {peer: [], "fast": [], "small": []}

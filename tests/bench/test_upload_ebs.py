@@ -1,7 +1,8 @@
-"""EBS blocks: imageport against boto3 in threads, on one sink, in turn; prints medians and ratios, asserts no speed.
+"""EBS blocks: imageport, boto3 in threads, aiobotocore; one sink, in turn; prints medians and ratios, no assertions.
 
-Both are whole processes and hash every block with SHA-256. Blocks a second are those between the first and the last
-that the sink got; CPU is user + system of the process, a GiB. BENCH_GIB sets the data (2), BENCH_RUNS the runs (3).
+All are whole processes and hash every block with SHA-256. Blocks a second are those between the first and the last
+that the sink got; CPU is user + system of the process, a GiB. BENCH_GIB sets the data (2), BENCH_RUNS the runs (3);
+BENCH_AIO_PYTHON is an interpreter that has aiobotocore.
 """
 
 import http.client
@@ -23,6 +24,8 @@ pytestmark = [pytest.mark.bench, pytest.mark.timeout(3600)]
 
 DATA = int(os.environ.get("BENCH_GIB", "2")) * GiB
 RUNS = int(os.environ.get("BENCH_RUNS", "3"))
+AIO_PYTHON = os.environ.get("BENCH_AIO_PYTHON", "")
+PEERS = ("boto3", "aiobotocore") if AIO_PYTHON else ("boto3",)
 
 
 @pytest.fixture
@@ -49,13 +52,14 @@ def test_blocks(
     with (tmp_path / "golden.raw").open("wb") as file:
         for _ in range(DATA // (8 * MiB)):
             file.write(os.urandom(8 * MiB))
-    rows: dict[str, list[tuple[float, float, float]]] = {"ours": [], "boto3": []}
+    rows: dict[str, list[tuple[float, float, float]]] = {mode: [] for mode in ("ours", *PEERS)}
     for number in range(RUNS):
         for mode, row in rows.items():
             state = tmp_path / f"state-{mode}-{number}"
             state.mkdir()
             done = launch(
-                sys.executable, "-m", "tests.bench.ebs_worker", mode, tmp_path, "golden.raw",
+                AIO_PYTHON if mode == "aiobotocore" else sys.executable,
+                "-m", "tests.bench.ebs_worker", mode, tmp_path, "golden.raw",
                 f"http://127.0.0.1:{sink}", state, str(inflight),
             )  # fmt: skip
             seen = report(sink)
@@ -69,7 +73,9 @@ def test_blocks(
         }
         for mode, (rate, cpu, rss) in medians.items():
             sys.stdout.write(
-                f"\n{inflight:3} in flight {mode:6} {rate:7.0f} blocks/s {cpu:5.2f} CPU-s/GiB {rss:5.0f} MiB"
+                f"\n{inflight:3} in flight {mode:11} {rate:7.0f} blocks/s {cpu:5.2f} CPU-s/GiB {rss:5.0f} MiB"
             )
-        ratio = medians["ours"][0] / medians["boto3"][0]
-        sys.stdout.write(f"\n{inflight:3} in flight ratio  {ratio:7.2f} x boto3 (goal 2.0)\n")
+        for peer in PEERS:
+            ratio = medians["ours"][0] / medians[peer][0]
+            sys.stdout.write(f"\n{inflight:3} in flight ratio {ratio:6.2f} x {peer} (goal 2.0)")
+        sys.stdout.write("\n")
