@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import google_crc32c
 
 from agent.errors import AgentError
+from agent.targets.archiveobject import Stored
 from agent.targets.aws.control import AwsControl
 from agent.targets.aws.failures import failure
 from agent.targets.aws.sigv4 import Keys, Signer
@@ -86,17 +87,7 @@ class S3Bucket:
         return bool(told) and told != sent[CRC]
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectState:
-    """What S3 says of an object; `crc32c` "" where it keeps none."""
-
-    size: int
-    etag: str
-    crc32c: str
-    metadata: dict[str, str]
-
-
-async def state_of(control: AwsControl, bucket: str, key: str) -> ObjectState | None:
+async def state_of(control: AwsControl, bucket: str, key: str) -> Stored | None:
     """Return an object's state, None if there is none."""
     try:
         found = await control.call(
@@ -110,15 +101,15 @@ async def state_of(control: AwsControl, bucket: str, key: str) -> ObjectState | 
         )
     except (DiskLost, TargetNotFound):
         return None
-    return ObjectState(
+    return Stored(
         int(found["ContentLength"]),
         str(found["ETag"]),
-        whole_crc(found),
+        _whole_crc(found),
         {str(key).lower(): str(value) for key, value in found.get("Metadata", {}).items()},
     )
 
 
-def whole_crc(found: Mapping[str, object]) -> str:
+def _whole_crc(found: Mapping[str, object]) -> str:
     """Return the CRC-32C of the whole object, "" where the service has only one over its parts' checksums."""
     return str(found["ChecksumCRC32C"]) if found.get("ChecksumType") == "FULL_OBJECT" else ""
 

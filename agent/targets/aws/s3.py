@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from agent.retry import Retrier
 from agent.secrets import Secret
+from agent.targets.archiveobject import InParts
 from agent.targets.aws.bucket import JOINED, META, S3Bucket, delete, keys_in, state_of
 from agent.targets.aws.building import Building
 from agent.targets.aws.control import AwsControl
@@ -93,7 +94,8 @@ class AwsS3Target:
         name, key = choice.name, self.key(choice.name, spec.tagger)
         upload = await self._known_upload(name, key, intents)
         if upload or await self._is_complete(name, key, intents):
-            return VmdkUpload(self, name, spec, intents, upload=upload, resumed=True)
+            way = InParts(self.multipart, key, upload, UPLOAD) if upload else None
+            return VmdkUpload(self, name, spec, intents, way=way, resumed=True)
         intent = self.intent(UPLOAD, name)
         await intents.record(intent)
         owner = spec.tagger.tags(self.intent(OBJECT, name).scope, name)
@@ -109,7 +111,8 @@ class AwsS3Target:
 
         upload = await self.retrier.call(begin)
         await intents.created(intent, upload)
-        return VmdkUpload(self, name, spec, intents, upload=upload, resumed=False)
+        way = InParts(self.multipart, key, upload, UPLOAD)
+        return VmdkUpload(self, name, spec, intents, way=way, resumed=False)
 
     async def preflight(self, spec: DiskSpec) -> Preflight:
         """Look which name is free, and try by dry runs what EC2 offers one for."""

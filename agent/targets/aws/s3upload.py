@@ -1,21 +1,16 @@
 """VmdkUpload: one VMDK on its way into a bucket, and what becomes of it; an `ArchiveDisk`."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from agent.targets.archiveobject import ArchiveObject, Stored, Way
 from agent.targets.aws.bucket import state_of
 from agent.targets.aws.control import AwsControl
-from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog, StoredPart
-from agent.targets.errors import ContentDiffers, DiskLost
-from agent.targets.multipart import Multipart, encoded_crc, part_size
+from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog
+from agent.targets.multipart import Multipart
 from agent.targets.permissions import OBJECT_ONLY
 from agent.targets.tags import Tagger
-from agent.threads import Stop
 from imaging.convert.archives import VmdkArchive
 from protocol.ops import AwsS3
-
-if TYPE_CHECKING:
-    from imaging.convert.archive import ArchiveFormat
 
 UPLOAD, OBJECT = "aws.upload", "aws.object"
 
@@ -48,7 +43,7 @@ class Bucketed(Protocol):
         ...
 
 
-class VmdkUpload:
+class VmdkUpload(ArchiveObject):
     """One object being written."""
 
     def __init__(
@@ -58,67 +53,23 @@ class VmdkUpload:
         spec: DiskSpec,
         intents: IntentLog,
         *,
-        upload: str,
+        way: Way | None,
         resumed: bool,
     ) -> None:
+        super().__init__(target.key(name, spec.tagger), spec, intents, way=way, resumed=resumed)
         self._target = target
         self._name = name
-        self._spec = spec
-        self._intents = intents
-        self._upload = upload
-        self._key = target.key(name, spec.tagger)
-        self.resumed = resumed
-        self.format: ArchiveFormat = VmdkArchive()
+        self.format = VmdkArchive()
 
-    def part_size(self, number: int) -> int:
-        """Grow with the object."""
-        return part_size(number, self._spec.padded_size)
+    def _intent(self, kind: str = OBJECT) -> Intent:
+        return self._target.intent(kind, self._name)
 
-    @property
-    def held(self) -> int | None:
-        """Each part's receipt says so."""
-        return None
-
-    def put_part(self, number: int, offset: int, data: bytes, stop: Stop) -> str:  # noqa: ARG002
-        """Send one part."""
-        if not self._upload:
-            msg = f"the object {self._key} is complete and takes no more parts"
-            raise DiskLost(msg, name=self._key)
-        return self._target.multipart.put_part(self._key, self._upload, number, data, stop)
-
-    async def seal(self, parts: Sequence[StoredPart], crc32c: int) -> None:
-        """Complete the object; its size and CRC-32C, as S3 has them, have to be ours."""
-        target, intent = self._target, self._target.intent(OBJECT, self._name)
-        bucket = target.ref.bucket
-        await self._intents.record(intent)
-        if self._upload:
-            try:
-                listed = [(part.number, part.tag) for part in parts]
-                await target.multipart.complete(self._key, self._upload, listed)
-            except DiskLost:
-                if await state_of(target.control, bucket, self._key) is None:
-                    raise  # not completed by a call whose answer was lost
-            self._upload = ""
-        state = await state_of(target.control, bucket, self._key)
-        if state is None:
-            msg = f"the object {self._key} is gone"
-            raise DiskLost(msg, name=self._key)
-        await self._intents.created(intent, state.etag)
-        await self._intents.removed(target.intent(UPLOAD, self._name))
-        size = sum(part.size for part in parts)
-        if state.size != size or (state.crc32c and state.crc32c != encoded_crc(crc32c)):
-            msg = (
-                f"{self._key}: S3 holds {state.size} bytes with CRC-32C {state.crc32c or 'unknown'}, sent were"
-                f" {size} with {encoded_crc(crc32c)}"
-            )
-            raise ContentDiffers(msg)
+    async def _stored(self) -> Stored | None:
+        return await state_of(self._target.control, self._target.ref.bucket, self._key)
 
     async def read(self, offset: int, length: int) -> bytes:
         """Read a range."""
         return await self._target.multipart.read(self._key, offset, length, {})
-
-    async def reject(self) -> None:
-        """Nothing was made of it; the object's intent names it as left behind."""
 
     async def finish(self) -> Artifact:
         """Make of it what the job asks for, then delete it unless it is the result, or to be kept."""
@@ -144,6 +95,3 @@ class VmdkUpload:
             "service_checksum": "crc32c",
         }
         return Artifact(made.kind, made.object_id, {**made.properties, **kept})
-
-    async def close(self) -> None:
-        """The sessions belong to the target."""

@@ -18,6 +18,19 @@ def disk_resource(ref: AzureDisk, upload_size: int, tags: dict[str, str]) -> dic
         "hyperVGeneration": ref.generation,
         "creationData": {"createOption": "Upload", "uploadSizeBytes": upload_size},
     }
+    properties |= protection(ref)
+    resource: dict[str, Any] = {
+        "location": ref.location,
+        "sku": {"name": ref.sku},
+        "tags": tags,
+        "properties": properties,
+    }
+    return resource | ({"zones": list(ref.zones)} if ref.zones else {})
+
+
+def protection(ref: AzureDisk) -> dict[str, Any]:
+    """Return what keeps a disk, and a snapshot of it: security type, encryption, private access."""
+    properties: dict[str, Any] = {}
     if ref.security_type != "Standard":
         properties["securityProfile"] = {"securityType": ref.security_type}
     if ref.disk_encryption_set:
@@ -31,13 +44,7 @@ def disk_resource(ref: AzureDisk, upload_size: int, tags: dict[str, str]) -> dic
         properties["publicNetworkAccess"] = "Disabled"
     if ref.entra_upload:
         properties["dataAccessAuthMode"] = "AzureActiveDirectory"
-    resource: dict[str, Any] = {
-        "location": ref.location,
-        "sku": {"name": ref.sku},
-        "tags": tags,
-        "properties": properties,
-    }
-    return resource | ({"zones": list(ref.zones)} if ref.zones else {})
+    return properties
 
 
 def tags_of(resource: dict[str, Any]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from agent.errors import Permanent
 from agent.targets.azure.arm import API_VERSION, ArmDisks
-from agent.targets.azure.diskresource import FINAL, STATE, tags_of, unique_id
+from agent.targets.azure.diskresource import FINAL, STATE, protection, tags_of, unique_id
 from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog
 from agent.targets.errors import DiskLost
 from agent.targets.naming import Found
@@ -166,20 +166,8 @@ def snapshot_resource(ref: AzureDisk, source: str, tags: dict[str, str]) -> dict
         "hyperVGeneration": ref.generation,
         "incremental": True,
         "creationData": {"createOption": "Copy", "sourceResourceId": source},
+        **protection(ref),
     }
-    if ref.security_type != "Standard":
-        properties["securityProfile"] = {"securityType": ref.security_type}
-    if ref.disk_encryption_set:
-        properties["encryption"] = {
-            "type": "EncryptionAtRestWithCustomerKey",
-            "diskEncryptionSetId": ref.disk_encryption_set,
-        }
-    if ref.disk_access:
-        properties["networkAccessPolicy"] = "AllowPrivate"
-        properties["diskAccessId"] = ref.disk_access
-        properties["publicNetworkAccess"] = "Disabled"
-    if ref.entra_upload:
-        properties["dataAccessAuthMode"] = "AzureActiveDirectory"
     return {
         "location": ref.location,
         "sku": {"name": snapshot_sku(ref)},

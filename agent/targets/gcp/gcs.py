@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import google_crc32c
 
 from agent.errors import AgentError
+from agent.targets.archiveobject import Stored
 from agent.targets.errors import DiskLost
 from agent.targets.gcp.failures import failure, sdk_failure
 from agent.targets.gcp.tokens import TokenSource
@@ -82,16 +83,6 @@ def crc_in(headers: Mapping[str, str]) -> str:
     return ""
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectState:
-    """What the service says of an object."""
-
-    size: int
-    generation: str
-    crc32c: str
-    metadata: dict[str, str]
-
-
 class GcsControl:
     """Control calls on one bucket by google-cloud-storage, in a bounded pool; retries are the caller's."""
 
@@ -111,13 +102,13 @@ class GcsControl:
 
         return await self._call(f"look at bucket {self._bucket.name}", look)
 
-    async def state(self, key: str) -> ObjectState | None:
+    async def state(self, key: str) -> Stored | None:
         """Return an object's state, None if there is none."""
 
-        def look(bucket: Any) -> ObjectState:
+        def look(bucket: Any) -> Stored:
             blob = bucket.blob(key)
             blob.reload(retry=None)
-            return ObjectState(
+            return Stored(
                 int(blob.size), str(blob.generation), str(blob.crc32c), dict(blob.metadata or {})
             )
 

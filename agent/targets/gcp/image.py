@@ -14,6 +14,7 @@ import aiohttp
 
 from agent.retry import Retrier
 from agent.secrets import Secret
+from agent.targets.archiveobject import InParts, Way
 from agent.targets.base import (
     DiskSpec,
     Intent,
@@ -29,8 +30,6 @@ from agent.targets.gcp.resumable import (
     SESSION,
     UPLOAD,
     InOrder,
-    InParts,
-    Way,
     begin_session,
     end_session,
 )
@@ -150,7 +149,7 @@ class GcpImageTarget:
         if upload:
             with contextlib.suppress(DiskLost):
                 await self._retrier.call(lambda: self.multipart.parts(key, upload))
-                return InParts(self.multipart, key, upload)
+                return InParts(self.multipart, key, upload, UPLOAD)
         session = intents.known(self.intent(SESSION, name))
         if session:
             way = InOrder(self._bucket, self._sender, key, session)
@@ -190,7 +189,7 @@ class GcpImageTarget:
         await intents.created(intent, upload)
         if in_order:
             return InOrder(self._bucket, self._sender, key, upload)
-        return InParts(self.multipart, key, upload)
+        return InParts(self.multipart, key, upload, UPLOAD)
 
     async def _choose(self, spec: DiskSpec, known: Callable[[str], bool] = nothing_known) -> Choice:
         """Return the name that the disk gets."""
@@ -325,9 +324,9 @@ class GcpImageTarget:
         where = f"object gs://{self.ref.bucket}/{key}"
         if not tagger.is_this_line(state.metadata, self.intent(OBJECT, name).scope, name):
             return f"{where} carries another owner tag"
-        if generation and generation != state.generation:
+        if generation and generation != state.id:
             return f"{where} is another object than the one created"
-        await self._retrier.call(lambda: self.control.delete(key, state.generation))
+        await self._retrier.call(lambda: self.control.delete(key, state.id))
         return None
 
     async def close(self) -> None:

@@ -9,7 +9,7 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar
 from urllib.parse import parse_qs, quote, urlsplit
 
 import aiohttp
@@ -21,7 +21,6 @@ from agent.targets.gcp.gcs import GcsBucket
 from agent.targets.http.body import whole
 from agent.targets.http.failures import CONNECTION_ERRORS, connection_failure
 from agent.targets.http.sender import SEND_ERRORS, Answer, Sender, StopFlag
-from agent.targets.multipart import Multipart
 from agent.threads import Pool, Stop, run_blocking
 from imaging.units import KiB
 
@@ -33,50 +32,6 @@ _COMPLETE = (200, 201)
 _GONE = (404, 410)
 _CANCELLED = 499
 _RANGE = re.compile(r"bytes=0-([0-9]{1,18})")
-
-
-class Way(Protocol):
-    """How the bytes of an archive get into the bucket."""
-
-    kind: str
-    """Of the intent that names it."""
-
-    @property
-    def held(self) -> int | None:
-        """See `ArchiveDisk`."""
-        ...
-
-    def put_part(self, number: int, offset: int, data: bytes, stop: Stop) -> str:
-        """See `ArchiveDisk`."""
-        ...
-
-    async def complete(self, parts: Sequence[StoredPart]) -> None:
-        """Make the object. May be called again; raises DiskLost if there is nothing to complete any more."""
-        ...
-
-
-@dataclass(slots=True)
-class InParts:
-    """A multipart upload: parts in any order, several at a time."""
-
-    multipart: Multipart
-    key: str
-    upload: str
-    kind: str = UPLOAD
-
-    @property
-    def held(self) -> int | None:
-        """Each part's receipt says so."""
-        return None
-
-    def put_part(self, number: int, offset: int, data: bytes, stop: Stop) -> str:  # noqa: ARG002
-        """Send one part."""
-        return self.multipart.put_part(self.key, self.upload, number, data, stop)
-
-    async def complete(self, parts: Sequence[StoredPart]) -> None:
-        """Name the parts in order."""
-        listed = [(part.number, part.tag) for part in parts]
-        await self.multipart.complete(self.key, self.upload, listed)
 
 
 @dataclass(slots=True)
