@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from agent.errors import NeedsOperator, Retryable
+from agent.errors import NeedsOperator, Retryable, Throttled
 from agent.threads import Stop
 
 T = TypeVar("T")
@@ -31,11 +31,14 @@ class RetryPolicy:
         base_s: First upper bound of the wait.
         cap_s: Highest upper bound; short, because an appliance that sleeps for minutes looks dead.
         patience_s: How long one request may keep failing before the job stops.
+        gated_cap_s: Highest upper bound after a throttle, where a gate cuts the requests in flight as well: both
+            together would leave a service idle that refuses only what is above its rate.
     """
 
     base_s: float = 0.5
     cap_s: float = 30.0
     patience_s: float = 900.0
+    gated_cap_s: float | None = None
 
     def delay(
         self, failures: int, error: Exception, *, failing_s: float, random: float
@@ -51,6 +54,8 @@ class RetryPolicy:
         if not isinstance(error, Retryable) or failing_s > self.patience_s:
             return None
         bound = min(self.cap_s, self.base_s * 2.0 ** min(failures - 1, 16))
+        if self.gated_cap_s is not None and isinstance(error, Throttled):
+            bound = min(bound, self.gated_cap_s)
         return max(random * bound, error.retry_after or 0.0)
 
 

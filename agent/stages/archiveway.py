@@ -35,7 +35,7 @@ class ArchiveWay:
             digest=run.digest,
             receipts=run.job.journal,
             limiter=run.job.limiter,
-            retrier=make_retrier(run.job),
+            retrier=make_retrier(run.job, gated=True),
             progress=lambda stats: run.report(total, stats),
             row=self._row,
         )

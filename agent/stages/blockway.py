@@ -38,7 +38,7 @@ class BlockWay:
             digest=run.digest,
             receipts=run.job.journal,
             limiter=run.job.limiter,
-            retrier=make_retrier(run.job),
+            retrier=make_retrier(run.job, gated=True),
             progress=lambda stats: run.report(total, stats),
             reads_whole=run.source.is_remote,
             readers=readers,

@@ -1,6 +1,7 @@
 """From a command's references to plug-ins: the one place that knows which arguments each kind takes."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from agent.shares.smb.policy import SmbPolicy
     from agent.targets.http.settings import HttpSettings
 
+GATED_CAP_S = 0.5
+"""Longest wait after a throttle of a transfer's request."""
 SOURCE_SECRET = "source.credential"  # noqa: S105 - a field path
 TARGET_SECRET = "target.credential"  # noqa: S105 - a field path
 
@@ -69,9 +72,10 @@ def make_target(ref: TargetRef, job: StageContext) -> DiskTarget:
             assert_never(ref)
 
 
-def make_retrier(job: StageContext) -> Retrier:
-    """Return the retry loop of a job."""
-    return Retrier(policy=RetryPolicy(), now=job.clock, random=random.random)
+def make_retrier(job: StageContext, *, gated: bool = False) -> Retrier:
+    """Return the retry loop of a job; `gated` for requests whose number in flight a gate cuts after a throttle."""
+    policy = replace(RetryPolicy(), gated_cap_s=GATED_CAP_S) if gated else RetryPolicy()
+    return Retrier(policy=policy, now=job.clock, random=random.random)
 
 
 def _smb_share(ref: SmbShare, job: StageContext) -> Share:

@@ -23,6 +23,14 @@ def test_the_services_wish_is_a_lower_bound():
     assert POLICY.delay(1, Throttled("x", retry_after=7.0), failing_s=0, random=0.0) == 7.0
 
 
+def test_behind_a_gate_a_throttle_costs_little_time_and_other_failures_cost_what_they_cost():
+    gated = RetryPolicy(base_s=0.5, cap_s=30.0, gated_cap_s=0.5)
+    assert gated.delay(9, Throttled("x"), failing_s=0, random=0.999) <= 0.5
+    assert gated.delay(9, Retryable("x"), failing_s=0, random=0.999) > 29.0
+    assert gated.delay(1, Throttled("x", retry_after=7.0), failing_s=0, random=0.0) == 7.0
+    assert POLICY.delay(9, Throttled("x"), failing_s=0, random=0.999) > 29.0
+
+
 def test_other_classes_are_never_tried_again():
     assert POLICY.delay(1, Permanent("x"), failing_s=0, random=0.5) is None
     assert POLICY.delay(1, ValueError("x"), failing_s=0, random=0.5) is None
