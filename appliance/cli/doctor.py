@@ -130,7 +130,7 @@ def of_spec(spec: dict[str, Any], more: tuple[str, ...]) -> Options:
         raise BadSpec(f"the spec does not fit: [target] {err}") from err
     targets = (*more, *endpoints_of(ref))
     if source["kind"] != "smb" or "credential" not in source:
-        return Options(targets=targets)
+        return Options(targets=targets, of_job=True)
     account = source["credential"]
     share = SmbShareRef(
         source["server"], source["share"], source.get("port", 445), source.get("folder", "")
@@ -138,7 +138,7 @@ def of_spec(spec: dict[str, Any], more: tuple[str, ...]) -> Options:
     credential = SmbCredential(
         account["username"], Secret(account["password"]), account.get("domain", "")
     )
-    return Options(share, credential, targets)
+    return Options(share, credential, targets, of_job=True)
 
 
 def _list(*, as_json: bool) -> int:

@@ -86,11 +86,13 @@ class Options:
         share: An SMB share to connect to, None for none.
         credential: Who logs on there.
         targets: URLs of targets to reach.
+        of_job: Whether these are all that one job asks: what policy allows beside them is not tried.
     """
 
     share: SmbShareRef | None = None
     credential: SmbCredential | None = None
     targets: tuple[str, ...] = ()
+    of_job: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -268,6 +268,15 @@ async def test_a_target_is_reached_and_its_clock_compared() -> None:
     assert good["target.127.0.0.1"].evidence["status"] == 404
 
 
+async def test_a_jobs_targets_are_tried_and_none_of_the_policys() -> None:
+    async with _web() as url:
+        options = Options(targets=(url,), of_job=True)
+        found = await _examined(
+            "target", options=options, policy={"endpoints": ["https://x.example"]}
+        )
+    assert [name for name in found if name.startswith("target")] == ["target.127.0.0.1"]
+
+
 # --- the command ------------------------------------------------------------------------------------------
 
 

@@ -34,7 +34,9 @@ async def run(context: Context) -> AsyncIterator[Finding]:
 
 
 def endpoints_of(context: Context) -> list[str]:
-    """Return the endpoints that have a name of their own: of `--target`, then of the policy."""
+    """Return the endpoints that have a name of their own: of `--target` or the job, else of the policy, too."""
+    if context.options.of_job:
+        return list(dict.fromkeys(context.options.targets))
     named = [url for url in context.config.policy.endpoints if not _WILDCARDS & set(url)]
     return list(dict.fromkeys([*context.options.targets, *named]))
 
