@@ -74,15 +74,13 @@ def target_rule(target: TargetRef, config: AgentConfig) -> str | None:
             return None if endpoint_allowed(url, config) else TARGET_FORBIDDEN
         case GcpImage():
             url = target.endpoint or "https://storage.googleapis.com"
-            allowed = endpoint_allowed(url, config) and _matches(
-                target.project, config.policy.subscriptions
-            )
+            allowed = endpoint_allowed(url, config) and account_allowed(target.project, config)
             return None if allowed else TARGET_FORBIDDEN
         case AzureDisk():
             given = (target.management, target.authority)
             urls = [url for url in given if url is not None]
-            allowed = all(endpoint_allowed(url, config) for url in urls) and _matches(
-                target.subscription, config.policy.subscriptions
+            allowed = all(endpoint_allowed(url, config) for url in urls) and account_allowed(
+                target.subscription, config
             )
             return None if allowed else TARGET_FORBIDDEN
         case _:
@@ -93,6 +91,11 @@ def endpoint_allowed(url: str, config: AgentConfig) -> bool:
     """Whether disk bytes and credentials may be sent to the origin of this URL."""
     parts = urlsplit(url)
     return _matches(f"{parts.scheme}://{parts.netloc}".lower(), config.policy.endpoints)
+
+
+def account_allowed(account: str, config: AgentConfig) -> bool:
+    """Whether disks may be made in a subscription, project or account; of AWS only its services tell which it is."""
+    return _matches(account, config.policy.subscriptions)
 
 
 def _matches(value: str, patterns: tuple[str, ...]) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
 from agent.config import AgentConfig, SmbServerConfig
-from agent.policy import endpoint_allowed
+from agent.policy import account_allowed, endpoint_allowed
 from agent.proxy import read_proxy_credentials
 from agent.retry import Retrier, RetryPolicy
 from agent.shares import open_share
@@ -139,6 +139,7 @@ def _aws(ref: AwsSnapshot | AwsS3, job: StageContext) -> DiskTarget:
         "now_ms": job.now_ms,
         "clock": job.clock,
         "allowed": lambda url: endpoint_allowed(url, job.config),
+        "account_allowed": lambda account: account_allowed(account, job.config),
         "config_file": job.config.uploads.aws_config_file,
     }
     if isinstance(ref, AwsS3):

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from agent.errors import AgentError
 from agent.retry import RetryPolicy
@@ -13,7 +14,7 @@ from agent.stages.upload import UploadStage
 from agent.targets.aws import building
 from agent.targets.aws.building import BillingPlatform, ImportFailed, StrategyRefused
 from agent.targets.aws.snapshot import SnapshotDisk
-from agent.targets.errors import ClockRefused, QuotaExceeded, SizeDiffers
+from agent.targets.errors import ClockRefused, EndpointForbidden, QuotaExceeded, SizeDiffers
 from appliance.sim.aws import AwsSim
 from appliance.sim.aws.images import Images
 from appliance.sim.faults import Fault
@@ -160,3 +161,18 @@ async def test_an_image_import_that_failed_is_begun_anew_by_a_retry(
     outcome = await run(rig, store=store, target=target, attempt=2)
     assert outcome.outputs[0].value["platform_details"] == "Windows"
     assert len(rig.sim.vault.state.tasks) == 2
+
+
+@pytest.mark.parametrize("kind", ["aws-snapshot", "aws-s3"])
+async def test_an_account_that_policy_does_not_name_gets_nothing(kind: str, tmp_path: Path) -> None:
+    async with running(kind, tmp_path) as rig:
+        for accounts, refused in ((("999*",), True), (("999*", rig.sim.identity.account), False)):
+            job = rig.job()
+            policy = replace(job.config.policy, subscriptions=accounts)
+            object.__setattr__(job, "config", replace(job.config, policy=policy))
+            if refused:
+                with pytest.raises(EndpointForbidden, match=rig.sim.identity.account):
+                    await UploadStage().run(job)
+                assert rig.left() == []
+            else:
+                await UploadStage().run(job)

@@ -11,7 +11,11 @@ from agent.retry import Retrier
 from agent.targets.aws.credentials import AwsAccess, client_options, make_session
 from agent.targets.aws.failures import sdk_failure
 from agent.targets.aws.sigv4 import Keys
-from agent.targets.errors import CredentialRefused, EndpointForbidden, TargetUnavailable
+from agent.targets.errors import (
+    CredentialRefused,
+    EndpointForbidden,
+    TargetUnavailable,
+)
 from agent.threads import Pool, run_blocking
 
 T = TypeVar("T")
@@ -70,8 +74,16 @@ class AwsControl:
         return await self._retrier.call(lambda: run_blocking(self._pool, once))
 
     async def account(self) -> str:
-        """Return the id of the account; the first call of a job, which proves its credential."""
-        return str((await self.call("sts", "get_caller_identity"))["Account"])
+        """Return the id of the account; the first call of a job, which proves its credential.
+
+        Raises:
+            EndpointForbidden: The site's policy does not let disks be made there.
+        """
+        account = str((await self.call("sts", "get_caller_identity"))["Account"])
+        if not self._access.account_allowed(account):
+            msg = f"the credential is of AWS account {account}, which [policy] subscriptions do not allow"
+            raise EndpointForbidden(msg, account=account)
+        return account
 
     def endpoint(self, service: str) -> str:
         """Return the URL of a service. Blocking."""

@@ -45,6 +45,7 @@ class AwsAccess:
         config_file: The appliance's AWS files for `profile`; None if the site has none.
         now_ms: Signed time.
         allowed: Whether the site lets requests go to a URL.
+        account_allowed: Whether it lets disks be made in an account.
     """
 
     secret: dict[str, Secret] = field(repr=False)
@@ -54,6 +55,7 @@ class AwsAccess:
     config_file: str | None
     now_ms: Callable[[], int]
     allowed: Callable[[str], bool]
+    account_allowed: Callable[[str], bool]
 
 
 def check_secret(secret: dict[str, Secret]) -> None:

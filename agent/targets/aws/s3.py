@@ -59,6 +59,7 @@ class AwsS3Target:
         now_ms: Callable[[], int],
         clock: Callable[[], float],
         allowed: Callable[[str], bool],
+        account_allowed: Callable[[str], bool],
         config_file: str | None = None,
     ) -> None:
         """Use one credential; no request is sent before `open`.
@@ -73,7 +74,9 @@ class AwsS3Target:
         self.retrier = retrier
         self._http = http
         self._now_ms = now_ms
-        access = AwsAccess(secret, ref.region, http, ref.endpoint, config_file, now_ms, allowed)
+        access = AwsAccess(
+            secret, ref.region, http, ref.endpoint, config_file, now_ms, allowed, account_allowed
+        )
         self.control = AwsControl(access, retrier, clock)
         self._inventory = Inventory(self.control)
         self._sender = Sender(http)

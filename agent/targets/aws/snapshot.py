@@ -154,6 +154,7 @@ class AwsSnapshotTarget:
         now_ms: Callable[[], int],
         clock: Callable[[], float],
         allowed: Callable[[str], bool],
+        account_allowed: Callable[[str], bool],
         config_file: str | None = None,
     ) -> None:
         """Use one credential; no request is sent before `open`.
@@ -168,7 +169,9 @@ class AwsSnapshotTarget:
         self._retrier = retrier
         self._now_ms = now_ms
         self._clock = clock
-        access = AwsAccess(secret, ref.region, http, ref.endpoint, config_file, now_ms, allowed)
+        access = AwsAccess(
+            secret, ref.region, http, ref.endpoint, config_file, now_ms, allowed, account_allowed
+        )
         self._control = AwsControl(access, retrier, clock)
         self._inventory = Inventory(self._control)
         self._sender = Sender(http)
