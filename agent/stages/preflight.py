@@ -65,7 +65,10 @@ async def _plan(
     limits = [one for one in (args.bandwidth, job.limiter.lowest) if one is not None]
     effective = min([*limits, *([rate] if rate else [])], default=None)
     read_back = {"full": data, "sample": min(data, MOST_SAMPLED), "none": 0}[args.verify]
-    cost = estimate(target.kind, data=data, padded=spec.padded_size, read_back=read_back)
+    result = getattr(args.target, "result", "")
+    cost = estimate(
+        target.kind, data=data, padded=spec.padded_size, read_back=read_back, result=result
+    )
     return {
         **{key: value if isinstance(value, str) else list(value) for key, value in found.items()},
         "problems": problems,

@@ -36,14 +36,21 @@ _TABLE = {
     "aws-snapshot": _Prices(0.006, 0.003, 512 * KiB, 0.09, 0.05, keeps_size=False),
     "aws-s3": _Prices(0.005, 0.0004, 8 * MiB, 0.09, 0.05, keeps_size=False),
     "azure-disk": _Prices(0.0, 0.0, 4 * MiB, 0.087, 0.15, keeps_size=True),
+    "azure-disk/snapshot": _Prices(0.0, 0.0, 4 * MiB, 0.087, 0.05, keeps_size=False),
+    "azure-disk/image-version": _Prices(0.0, 0.0, 4 * MiB, 0.087, 0.05, keeps_size=False),
     "azure-page-blob": _Prices(0.0015, 0.0004, 4 * MiB, 0.087, 0.045, keeps_size=False),
     "gcp-image": _Prices(0.005, 0.0004, 8 * MiB, 0.12, 0.05, keeps_size=False),
 }
 
 
-def estimate(kind: str, *, data: int, padded: int, read_back: int) -> dict[str, float] | None:
-    """Return dollars of sending `data`, of reading `read_back` bytes again, and of a month; None without a table."""
-    prices = _TABLE.get(kind)
+def estimate(
+    kind: str, *, data: int, padded: int, read_back: int, result: str = ""
+) -> dict[str, float] | None:
+    """Return dollars of sending `data`, of reading `read_back` bytes again, and of a month; None without a table.
+
+    `result` is what is left at the end, where a kind has several.
+    """
+    prices = _TABLE.get(f"{kind}/{result}") or _TABLE.get(kind)
     if prices is None:
         return None
     writes, reads = math.ceil(data / prices.chunk), math.ceil(read_back / prices.chunk)

@@ -5,6 +5,7 @@ is the order alone, and says so.
 """
 
 import argparse
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from appliance.cli import output
@@ -108,4 +109,13 @@ def _time(plan: dict[str, Any]) -> str:
 def _one_line(value: object) -> str:
     if not isinstance(value, dict):
         return str(value)
-    return ", ".join(f"{key} {inner}" for key, inner in value.items() if key != "credential")
+    return ", ".join(_flat(value))
+
+
+def _flat(table: dict[str, object], before: str = "") -> Iterator[str]:
+    """Yield key and value of a table, those of inner ones under the whole name; nothing of a credential."""
+    for key, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{key}.") if key != "credential" else ()
+        else:
+            yield f"{before}{key} {value}"

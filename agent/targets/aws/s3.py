@@ -130,7 +130,9 @@ class AwsS3Target:
             made += strategy.objects(choice.name) if strategy else []
         role = aws_s3_role(OBJECT_ONLY if only else strategy.name if strategy else SNAPSHOT_ONLY)
         missing, unprobed = await lacking(self.control, role, self.ref)
-        return Preflight(choice.name, tuple(made), missing, unprobed)
+        asked = ("s3:ListBucket",)  # to get here
+        left = tuple(one for one in unprobed if one not in asked)
+        return Preflight(choice.name, tuple(made), missing, left)
 
     async def covers(self, intent: Intent) -> bool:
         """See `DiskTarget`."""
