@@ -1,10 +1,12 @@
 """Who uploads: certificates, roles and machine identities of each cloud; and disks with unusual properties."""
 
 import datetime
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import jwt
 import msgspec
 import pytest
 from cryptography import x509
@@ -93,6 +95,28 @@ async def test_workload_identity_needs_its_file_in_the_appliances_configuration(
     credential = {"tenant_id": who.tenant, "client_id": who.client_id, "workload_identity": "true"}
     with pytest.raises(CredentialRefused, match="azure_token_file"):
         await UploadStage().run(azure.job(credential=credential))
+
+
+@pytest.mark.parametrize("signed_by", ["trusted", "another"])
+async def test_a_federated_token_proves_a_workload(
+    azure: Rig, tmp_path: Path, signed_by: str
+) -> None:
+    """The token is read when one is needed: its file is renewed by whoever runs the workload."""
+    key, other = (rsa.generate_private_key(public_exponent=65537, key_size=2048) for _ in "ab")
+    azure.sim.trust_certificate(key.public_key())
+    who = azure.sim.identity
+    claims = {"sub": who.client_id, "aud": "api://AzureADTokenExchange", "exp": time.time() + 600}
+    file = tmp_path / "token"
+    file.write_text(jwt.encode(claims, key if signed_by == "trusted" else other, algorithm="RS256"))
+    credential = {"tenant_id": who.tenant, "client_id": who.client_id, "workload_identity": "true"}
+    job = azure.job(credential=credential, uploads={"azure_token_file": str(file)})
+    if signed_by == "trusted":
+        await UploadStage().run(job)
+        assert azure.stored() == azure.expected()
+    else:
+        with pytest.raises(CredentialRefused, match="does not accept client"):
+            await UploadStage().run(job)
+        assert azure.left() == []
 
 
 async def test_a_disk_gets_every_property_that_was_asked_for(azure: Rig) -> None:
