@@ -12,9 +12,16 @@ from agent.stages.upload import UploadStage
 from agent.targets.azure import arm, gallery
 from agent.targets.azure.gallery import DefinitionDiffers
 from agent.targets.azure.results import ResultMissing
-from agent.targets.errors import IfExistsUnsupported, NotOurs, TargetExists, TargetNotFound
+from agent.targets.errors import (
+    IfExistsUnsupported,
+    NotOurs,
+    TargetExists,
+    TargetNotFound,
+    TargetRefused,
+)
 from agent.threads import Pool, run_blocking
 from appliance.sim.azure.footer import FOOTER_SIZE
+from appliance.sim.azure.galleries import Galleries
 from appliance.sim.faults import Fault
 from protocol.ops import AzureGallery
 from tests.support.azurearm import compute_client
@@ -250,3 +257,47 @@ async def sdk(rig: Rig, ask):
         return await run_blocking(pool, lambda: ask(compute_client(rig.sim, verify=rig.ca_file)))
     finally:
         pool.close()
+
+
+async def test_a_definition_that_still_counts_a_deleted_version_is_deleted_later(rig: Rig) -> None:
+    store = MemoryJobStore()
+    await run(rig, version(), store=store)
+    nested = Fault(
+        action="status", status=409, code="CannotDeleteResource", op="arm.image-delete", nth=[1, 2]
+    )
+    rig.faults(nested)
+    assert await UploadStage().clean_up(rig.job(target=version(), store=store)) == []
+    assert left(rig) == []
+
+
+async def test_a_version_that_failed_is_made_anew_by_a_retry(rig: Rig) -> None:
+    store = MemoryJobStore()
+    shape = Galleries._shape
+    with pytest.MonkeyPatch.context() as broken:
+
+        def failed(self: Galleries, record: object) -> dict[str, object]:
+            shown = shape(self, record)
+            shown["properties"]["provisioningState"] = "Failed"
+            return shown
+
+        broken.setattr(Galleries, "_shape", failed)
+        with pytest.raises(TargetRefused, match="Failed"):
+            await run(rig, version(), store=store)
+        broken.setattr(
+            Galleries,
+            "_shape",
+            lambda self, record: (
+                failed(self, record)
+                if record.path.endswith("1.0.0") and not puts(rig)
+                else shape(self, record)
+            ),
+        )
+        rig.sim.stats.reset()
+        await run(rig, version(), store=store, attempt=2)
+    assert puts(rig) == 1
+    assert left(rig) == made(version())
+    assert stored(rig, version()) == rig.expected()
+
+
+def puts(rig: Rig) -> int:
+    return rig.sim.stats.requests["arm.version-put"]

@@ -20,6 +20,9 @@ from protocol.ops import AzureDisk, AzureGallery
 
 DEFINITION, VERSION = "azure.image-definition", "azure.image-version"
 GALLERY_API = "2023-07-03"
+_NESTED_TRIES = 12
+"""A definition counts a version that was deleted for some 20 s more (azure-rest-api-specs 19686)."""
+_FAILED = ("Failed", "Canceled")
 
 
 class DefinitionDiffers(Permanent):
@@ -78,6 +81,11 @@ class VersionOfImage:
             await intents.record(definition)
             await self._put(self._image, self._definition(spec))
             await intents.created(definition, "")
+        found = await self._fetch(self._path)
+        if found is not None and _state_of(found) in _FAILED:
+            if not self._is_line(found, self._path, spec.tagger):
+                raise TargetExists(f"image version {self._path} is another job's, and failed")
+            await self._arm().remove(self._id(self._path), GALLERY_API, "the failed version")
         if not await self.is_made(name, spec, intents):
             if await self._fetch(self._path) is not None:
                 raise TargetExists(
@@ -157,10 +165,10 @@ class VersionOfImage:
             if found is None:
                 msg = f"image version {self._path} is gone"
                 raise DiskLost(msg, name=self._path)
-            state = str(found.get("properties", {}).get("provisioningState", ""))
+            state = _state_of(found)
             if state == "Succeeded":
                 return found
-            if state in ("Failed", "Canceled"):
+            if state in _FAILED:
                 msg = (
                     f"image version {self._path} {state}: see its replication status in the portal"
                 )
@@ -219,6 +227,10 @@ class VersionOfImage:
         return {"location": self._ref.location, "tags": tags, "properties": properties}
 
 
+def _state_of(resource: dict[str, Any]) -> str:
+    return str(resource.get("properties", {}).get("provisioningState", ""))
+
+
 def resource_id(arm: ArmDisks, path: str) -> str:
     """Return the ARM id of "gallery", "gallery/image" or "gallery/image/version"."""
     parts = zip(("galleries", "images", "versions"), path.split("/"), strict=False)
@@ -236,8 +248,13 @@ async def discard(arm: ArmDisks, intent: Intent, tagger: Tagger) -> str | None:
         return None
     if not tagger.is_this_line(tags_of(found), intent.scope, intent.name):
         return f"{where} carries another owner tag"
-    try:
-        await arm.remove(path, GALLERY_API, where)
-    except TargetRefused as err:  # a definition with versions of others
-        return f"{where} is in use: {err}"
-    return None
+    refused: TargetRefused | None = None
+    for _ in range(_NESTED_TRIES if intent.kind == DEFINITION else 1):
+        try:
+            await arm.remove(path, GALLERY_API, where)
+        except TargetRefused as err:  # it has versions of others, or one that is being deleted
+            refused = err
+            await asyncio.sleep(POLL_S)
+        else:
+            return None
+    return f"{where} is in use: {refused}"
