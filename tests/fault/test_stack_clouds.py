@@ -20,8 +20,8 @@ AGAIN = {
     "gcp-image": 96 * MiB,
     "aws-s3": 96 * MiB,
 }
-"""Bytes that may be sent twice: a second of journal (32 MiB at this limit) and what may be in flight (64 MiB of chunks or
-parts, 32 of blocks); below KILL_AT."""
+"""Bytes that may be sent twice: a second of journal (32 MiB at this limit) and what may be in flight (64 MiB of chunks
+or parts, 32 of blocks); below KILL_AT."""
 
 
 def check_ended_well(stack: Stack, cloud: Cloud, job: str) -> None:
