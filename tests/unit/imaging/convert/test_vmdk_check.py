@@ -78,6 +78,7 @@ def test_every_piece_is_the_disk(made) -> None:
     assert len(parts[3]) == 2560  # where the first table ends, which has no grain of this piece
 
 
+@pytest.mark.exhaustive
 def test_no_flipped_bit_that_changes_the_disk_passes(made) -> None:
     """Deflate has bits that mean nothing (padding, codes of symbols that are not there); the object's CRC has them."""
     check, parts = made
