@@ -28,7 +28,7 @@ from agent.journal.state import get_value, limits_key
 from agent.journal.writer import Transaction
 from agent.orders import Orders
 from agent.progress import Meter
-from agent.schedule import Candidate, Claim, Verdict, claim_at, judge_start, key_of, survey
+from agent.schedule import Candidate, Claims, Verdict, claims_at, judge_start, key_of, survey
 from agent.secrets import reader
 from agent.stages.base import Stage, StageContext
 from agent.transfer.limiter import Limiter
@@ -67,7 +67,7 @@ class Running:
 
     job: Job
     resumed: bool
-    claim: Claim
+    claims: Claims
     attempt: Attempt = field(default_factory=Attempt)
     meter: Meter = field(default_factory=lambda: Meter(0))
     said: int = 0
@@ -96,7 +96,7 @@ class Runner:
     emit: Emit
     results_changed: Callable[[], None]
     running: dict[bytes, Running] = field(default_factory=dict)
-    _started: set[Claim] = field(default_factory=set)
+    _started: Claims = frozenset()
     _looked_at: float = float("-inf")
     _kick: asyncio.Event = field(default_factory=asyncio.Event)
     _log: structlog.typing.FilteringBoundLogger = field(
@@ -148,7 +148,7 @@ class Runner:
         if waiting:
             self._looked_at = now
         candidates = await self._commit(lambda conn: survey(conn, waiting=waiting))
-        self._started = {candidate.claim for candidate in candidates}
+        self._started = frozenset().union(*(candidate.claims for candidate in candidates))
         for candidate in candidates:
             job = candidate.job
             if self.orders.state.locked:
@@ -168,7 +168,7 @@ class Runner:
                 await self._commit(lambda conn: tx.stop(conn, job.digest, code=step.code))
                 self.stop(job.digest)
         if job.digest not in self.running and (self._free() or job.state is State.CANCELLING):
-            self._launch(Running(job, resumed=True, claim=candidate.claim), group)
+            self._launch(Running(job, resumed=True, claims=candidate.claims), group)
 
     async def _start(self, candidate: Candidate, group: asyncio.TaskGroup) -> None:
         trust, job = self.orders.trust, candidate.job
@@ -184,12 +184,12 @@ class Runner:
 
     async def _start_alone(self, job: Job, group: asyncio.TaskGroup) -> None:
         """Start a job unless another one that has started writes to the same disk."""
-        claim = await self._commit(lambda conn: claim_at(conn, job.digest))
-        if claim is None:  # cancelled since the survey
+        claims = await self._commit(lambda conn: claims_at(conn, job.digest))
+        if claims is None:  # cancelled since the survey
             return
-        held = self._started | {entry.claim for entry in self.running.values()}
-        if not claim or claim not in held:
-            self._launch(Running(job, resumed=False, claim=claim), group)
+        held = self._started.union(*(entry.claims for entry in self.running.values()))
+        if not claims & held:
+            self._launch(Running(job, resumed=False, claims=claims), group)
 
     def _free(self) -> bool:
         return len(self.running) < self.config.limits.slots

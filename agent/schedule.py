@@ -32,8 +32,8 @@ from protocol.ops import (
 from protocol.outcomes import KEY_REVOKED
 from protocol.signed import parse_envelope
 
-Claim: TypeAlias = tuple[str, ...]
-"""The disk that a job writes to; () if it writes to none."""
+Claims: TypeAlias = frozenset[tuple[str, ...]]
+"""The objects that a job writes to; none if it writes to none."""
 
 START_BY = "job.start-by"
 EXPIRED = "protocol.expired"
@@ -46,12 +46,12 @@ class Candidate:
     Attributes:
         job: The row.
         predecessors: State of each predecessor, None if it is not known here.
-        claim: What a started job writes to (`claim_of`).
+        claims: What a started job writes to (`claims_of`).
     """
 
     job: Job
     predecessors: tuple[State | None, ...]
-    claim: Claim = ()
+    claims: Claims = frozenset()
 
 
 class Verdict(StrEnum):
@@ -85,8 +85,8 @@ def judge_start(candidate: Candidate, trust: Trust) -> Verdict | str:
     return Verdict.START if ready and expired is False else Verdict.WAIT
 
 
-def claim_of(command: Command) -> Claim:
-    """Return what a command's job writes to: no two jobs of one claim may run at the same time.
+def claims_of(command: Command) -> Claims:
+    """Return what a command's job writes to: no two jobs that share one may run at the same time.
 
     A job may take over the unfinished disk of another line (`agent.targets.naming`); under a running one it would
     change the bytes that were read back and proven already. Case is ignored: most clouds do, elsewhere it only waits.
@@ -94,24 +94,27 @@ def claim_of(command: Command) -> Claim:
     try:
         args = parse_args(command.op, command.args_v, command.args)
     except ProtocolError:  # of a newer release that was taken back: no stage here can run it either
-        return ()
+        return frozenset()
     if not isinstance(args, UploadArgs) or isinstance(args, PreflightArgs):
-        return ()
-    place: Claim
+        return frozenset()
+    places: list[tuple[str, ...]]
     match args.target:
         case LocalTarget() as to:
-            place = (to.name, to.disk)
+            places = [(to.name, to.disk)]
         case AzurePageBlob() as to:
-            place = (_endpoint(to.endpoint), to.container, to.blob)
+            places = [(_endpoint(to.endpoint), to.container, to.blob)]
         case AzureDisk() as to:
-            place = (to.subscription, to.resource_group, to.disk)
+            group = (to.subscription, to.resource_group)
+            places = [(*group, to.disk)]
+            if to.gallery is not None:  # not the version: another one may be taken when it is there
+                places.append((*group, "galleries", to.gallery.name, to.gallery.image))
         case GcpImage() as to:
-            place = ("gcp", to.project, to.image)
+            places = [("gcp", to.project, to.image)]
         case AwsSnapshot() | AwsS3() as to:
-            place = ("aws", to.region, to.name)
+            places = [("aws", to.region, to.name)]
         case _:
             assert_never(args.target)
-    return tuple(part.lower() for part in place)
+    return frozenset(tuple(part.lower() for part in place) for place in places)
 
 
 def _endpoint(url: str) -> str:
@@ -122,12 +125,12 @@ def _endpoint(url: str) -> str:
     return f"{scheme}://{host}{slash}{path}".rstrip("/")
 
 
-def claim_at(conn: sqlite3.Connection, digest: bytes) -> Claim | None:
-    """Return the claim of a job that has not started, None if it is not waiting any more."""
+def claims_at(conn: sqlite3.Connection, digest: bytes) -> Claims | None:
+    """Return the claims of a job that has not started, None if it is not waiting any more."""
     job = jobs.get(conn, digest)
     if job is None or job.state not in {State.ACCEPTED, State.WAITING}:
         return None
-    return claim_of(command_of(conn, job))
+    return claims_of(command_of(conn, job))
 
 
 def key_of(ring: KeyRing, kid: bytes) -> ManifestKey | None:
@@ -149,7 +152,7 @@ def command_of(conn: sqlite3.Connection, job: Job) -> Command:
 
 def _candidate(conn: sqlite3.Connection, job: Job) -> Candidate:
     if job.state in {State.RUNNING, State.CANCELLING}:
-        return Candidate(job, (), claim_of(command_of(conn, job)))
+        return Candidate(job, (), claims_of(command_of(conn, job)))
     if job.state is not State.WAITING:
         return Candidate(job, ())
     after = command_of(conn, job).after

@@ -6,13 +6,21 @@ import msgspec
 import pytest
 
 from agent.journal.jobs import Job
-from agent.schedule import Candidate, Verdict, claim_of, judge_start
+from agent.schedule import Candidate, Verdict, claims_of, judge_start
 from agent.trust import Clocks, Trust
 from protocol.clock import SignedClock
 from protocol.codec import encode
 from protocol.jobs import State
 from protocol.messages import Command, Revocation
-from protocol.ops import AzureDisk, AzurePageBlob, LocalShare, LocalTarget, TargetRef, UploadArgs
+from protocol.ops import (
+    AzureDisk,
+    AzureGallery,
+    AzurePageBlob,
+    LocalShare,
+    LocalTarget,
+    TargetRef,
+    UploadArgs,
+)
 from tests.support import protocol_world as w
 
 NOW = w.T0 + w.HOUR_MS
@@ -90,7 +98,20 @@ BLOB = AzurePageBlob(endpoint="https://a.blob.example", container="vhds", blob="
     ids=["azure-disk", "slash", "default-port", "case-port-slash", "local"],
 )
 def test_one_disk_is_one_claim_whatever_else_is_ordered(one: TargetRef, other: TargetRef) -> None:
-    assert claim_of(_upload(one)) == claim_of(_upload(other)) != ()
+    assert claims_of(_upload(one)) == claims_of(_upload(other)) != frozenset()
+
+
+def test_disks_that_become_versions_of_one_image_share_a_claim() -> None:
+    gallery = AzureGallery(name="golden", image="win11", version="1.0.0")
+    version = msgspec.structs.replace(DISK, result="image-version", gallery=gallery)
+    next_one = msgspec.structs.replace(
+        version,
+        disk="other",
+        gallery=msgspec.structs.replace(gallery, version="2.0.0", image="Win11"),
+    )
+    assert claims_of(_upload(version)) & claims_of(_upload(DISK))  # one disk
+    assert claims_of(_upload(version)) & claims_of(_upload(next_one))  # one image
+    assert not claims_of(_upload(DISK)) & claims_of(_upload(next_one))
 
 
 @pytest.mark.parametrize(
@@ -105,14 +126,14 @@ def test_one_disk_is_one_claim_whatever_else_is_ordered(one: TargetRef, other: T
     ],
 )
 def test_other_disks_are_other_claims(one: TargetRef, other: TargetRef) -> None:
-    assert claim_of(_upload(one)) != claim_of(_upload(other))
+    assert claims_of(_upload(one)) != claims_of(_upload(other))
 
 
 def test_an_endpoint_that_is_none_is_left_to_its_target() -> None:
     """Judging what may start must not fail for one order that nobody can do."""
-    assert claim_of(_upload(msgspec.structs.replace(BLOB, endpoint="https://[a:443/")))
+    assert claims_of(_upload(msgspec.structs.replace(BLOB, endpoint="https://[a:443/")))
 
 
 @pytest.mark.parametrize("changes", [{}, {"args_v": 9}, {"op": "upload", "args": b""}])
 def test_a_job_that_writes_nowhere_claims_nothing(changes: dict[str, Any]) -> None:
-    assert claim_of(w.command(**changes)) == ()
+    assert claims_of(w.command(**changes)) == frozenset()
