@@ -9,7 +9,6 @@ from agent.errors import AgentError
 from agent.retry import RetryPolicy
 from agent.stages import plugins
 from agent.stages.upload import UploadStage
-from agent.targets.azure import arm, gallery
 from agent.targets.azure.gallery import DefinitionDiffers
 from agent.targets.azure.results import ResultMissing
 from agent.targets.errors import (
@@ -42,8 +41,6 @@ RESULTS = {"snapshot": {"result": "snapshot"}, "image-version": version()}
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arm, "POLL_S", 0.01)
-    monkeypatch.setattr(gallery, "POLL_S", 0.01)
     monkeypatch.setattr(
         plugins, "RetryPolicy", lambda: RetryPolicy(base_s=0.01, cap_s=0.05, patience_s=10.0)
     )
@@ -201,6 +198,24 @@ async def test_a_definition_for_other_disks_is_refused_before_the_upload(rig: Ri
     with pytest.raises(DefinitionDiffers):
         await run(rig, {**version(version="2.0.0"), **changes}, origin=OTHER)
     assert left(rig) == made(version())
+
+
+@pytest.mark.parametrize("feature", ["TrustedLaunch", "TrustedLaunchSupported"])
+async def test_a_definition_of_another_security_type_takes_no_disk(rig: Rig, feature: str) -> None:
+    await run(rig, version())
+    (path,) = [path for path in rig.sim.vault.state.galleries if path.endswith("win11")]
+    properties = rig.sim.vault.state.galleries[path].body["properties"]
+    properties["features"] = [{"name": "SecurityType", "value": feature}]
+    changes = {"security_type": "TrustedLaunch"} if feature == "TrustedLaunchSupported" else {}
+    with pytest.raises(DefinitionDiffers, match="SecurityType"):
+        await run(rig, {**version(version="2.0.0"), **changes}, origin=OTHER)
+    assert left(rig) == made(version())
+
+
+async def test_a_trusted_launch_disk_becomes_a_version_of_such_a_definition(rig: Rig) -> None:
+    await run(rig, {**version(), "security_type": "TrustedLaunch"})
+    await run(rig, {**version(version="1.1.0"), "security_type": "TrustedLaunch"}, origin=OTHER)
+    assert len(left(rig)) == 3
 
 
 async def test_a_definition_of_another_state_is_refused(rig: Rig) -> None:

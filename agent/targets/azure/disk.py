@@ -124,7 +124,7 @@ class AzureDiskTarget:
             return SnapshotOfDisk(ref, self._arm, self._scope())
         if ref.gallery is not None:
             return VersionOfImage(ref, ref.gallery, self._arm, self._scope())
-        return DiskItself()
+        return DiskItself(self._arm)
 
     async def proof(self) -> dict[str, str]:
         """Return what a page request needs beside its SAS: the principal's token, if the disk wants it."""
@@ -186,25 +186,31 @@ class AzureDiskTarget:
 
         May be called again after a crash: what is made already is found.
         """
+        made = await self._result.make(name, spec, intents)
         facts: dict[str, str | int | bool] = {
             "name": name,
             "size": spec.padded_size,
             "service_checksum": checksum,
+            **made.properties,
         }
-        if self._ref.result == "disk":
+        if made.kind == KIND:
             resource = await self.mark(name, spec, FINAL)
             facts |= {"unique_id": unique_id(resource), "state": state_of(resource)}
-            return Artifact(KIND, self.disks.resource_id(name), facts)
-        made = await self._result.make(name, spec, intents)
+        else:
+            facts["disk_kept"] = self._ref.keep_disk
+            await self._put_away(name, spec, intents)
+        return Artifact(made.kind, made.object_id, facts)
+
+    async def _put_away(self, name: str, spec: DiskSpec, intents: IntentLog) -> None:
+        """Delete the disk that something was made of, or mark it final if it is to be kept."""
         disk = await self.disks.get(name)
-        if disk is not None and self._is_line(disk, name, spec.tagger):
-            if self._ref.keep_disk:
-                await self.mark(name, spec, FINAL)
-            else:
-                await self._remove(name, disk)
-                await intents.removed(self._intent(name))
-        facts["disk_kept"] = self._ref.keep_disk
-        return Artifact(made.kind, made.object_id, {**facts, **made.properties})
+        if disk is None or not self._is_line(disk, name, spec.tagger):
+            return
+        if self._ref.keep_disk:
+            await self.mark(name, spec, FINAL)
+        else:
+            await self._remove(name, disk)
+            await intents.removed(self._intent(name))
 
     async def mark(self, name: str, spec: DiskSpec, state: str) -> dict[str, Any]:
         """Set owner tags and state, and return the resource."""

@@ -18,6 +18,8 @@ def disk_resource(ref: AzureDisk, upload_size: int, tags: dict[str, str]) -> dic
         "hyperVGeneration": ref.generation,
         "creationData": {"createOption": "Upload", "uploadSizeBytes": upload_size},
     }
+    if ref.security_type != "Standard":
+        properties["securityProfile"] = {"securityType": ref.security_type}
     properties |= protection(ref)
     resource: dict[str, Any] = {
         "location": ref.location,
@@ -29,10 +31,8 @@ def disk_resource(ref: AzureDisk, upload_size: int, tags: dict[str, str]) -> dic
 
 
 def protection(ref: AzureDisk) -> dict[str, Any]:
-    """Return what keeps a disk, and a snapshot of it: security type, encryption, private access."""
+    """Return what keeps a disk, and a snapshot of it: encryption and private access."""
     properties: dict[str, Any] = {}
-    if ref.security_type != "Standard":
-        properties["securityProfile"] = {"securityType": ref.security_type}
     if ref.disk_encryption_set:
         properties["encryption"] = {
             "type": "EncryptionAtRestWithCustomerKey",

@@ -193,10 +193,11 @@ class VersionOfImage:
                 raise DefinitionDiffers(msg, found=found, expected=expected)
         features = {f.get("name"): f.get("value") for f in properties.get("features") or []}
         security = features.get("SecurityType", "Standard")
-        trusted = self._ref.security_type == "TrustedLaunch"
-        if trusted and security not in ("TrustedLaunch", "TrustedLaunchSupported"):
-            msg = f"image definition {self._image} has SecurityType {security}, the disk is TrustedLaunch"
-            raise DefinitionDiffers(msg, found=security, expected="TrustedLaunch")
+        if (
+            security != self._ref.security_type
+        ):  # also TrustedLaunchSupported, which takes no disk (packer-azure 304)
+            msg = f"image definition {self._image} has SecurityType {security}, the disk is {self._ref.security_type}"
+            raise DefinitionDiffers(msg, found=security, expected=self._ref.security_type)
 
     def _definition(self, spec: DiskSpec) -> dict[str, Any]:
         ref, gallery = self._ref, self._gallery

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from agent.errors import Permanent
 from agent.targets.azure.arm import API_VERSION, ArmDisks
-from agent.targets.azure.diskresource import FINAL, STATE, protection, tags_of, unique_id
+from agent.targets.azure.diskresource import FINAL, KIND, STATE, protection, tags_of, unique_id
 from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog
 from agent.targets.errors import DiskLost
 from agent.targets.naming import Found
@@ -58,6 +58,9 @@ class Result(Protocol):
 class DiskItself:
     """The disk is the result."""
 
+    def __init__(self, arm: Callable[[], ArmDisks]) -> None:
+        self._arm = arm
+
     async def prepare(self, spec: DiskSpec, intents: IntentLog | None) -> None:
         """Nothing is needed."""
 
@@ -74,8 +77,8 @@ class DiskItself:
         return False
 
     async def make(self, name: str, spec: DiskSpec, intents: IntentLog) -> Artifact:  # noqa: ARG002
-        """Never asked for: the disk is there."""
-        raise ResultMissing(f"nothing is made of disk {name}")
+        """It is made."""
+        return Artifact(KIND, self._arm().resource_id(name), {})
 
     def objects(self, name: str) -> list[str]:  # noqa: ARG002
         """There is nothing else."""
@@ -160,7 +163,11 @@ def snapshot_sku(ref: AzureDisk) -> str:
 
 
 def snapshot_resource(ref: AzureDisk, source: str, tags: dict[str, str]) -> dict[str, Any]:
-    """Return the body of a PUT (REST reference of Snapshots, 2023-10-02); what the disk is, the snapshot stays."""
+    """Return the body of a PUT (REST reference of Snapshots, 2023-10-02); what the disk is, the snapshot stays.
+
+    Not the security type: a snapshot has its disk's by itself (azure-powershell 24242), and a copy that names one is
+    refused (azure-cli 22561).
+    """
     properties: dict[str, Any] = {
         "osType": ref.os_type,
         "hyperVGeneration": ref.generation,

@@ -39,8 +39,9 @@ class _Encryption(_Model):
     disk_encryption_set_id: str = ""
 
 
-class _Properties(_Model):
-    creation_data: _Creation
+class _Protected(_Model):
+    """What disks and snapshots share."""
+
     os_type: Literal["", "Windows", "Linux"] = ""
     hyper_v_generation: Literal["", "V1", "V2"] = msgspec.field(default="", name="hyperVGeneration")
     network_access_policy: str = "AllowAll"
@@ -49,6 +50,10 @@ class _Properties(_Model):
     data_access_auth_mode: Literal["None", "AzureActiveDirectory"] = "None"
     security_profile: _Security | None = None
     encryption: _Encryption | None = None
+
+
+class _Properties(_Protected, kw_only=True):
+    creation_data: _Creation
 
 
 class _Disk(_Model):
@@ -67,17 +72,9 @@ class _SnapshotCreation(_Model):
     source_resource_id: str
 
 
-class _SnapshotProperties(_Model):
+class _SnapshotProperties(_Protected, kw_only=True):
     creation_data: _SnapshotCreation
-    os_type: Literal["", "Windows", "Linux"] = ""
-    hyper_v_generation: Literal["", "V1", "V2"] = msgspec.field(default="", name="hyperVGeneration")
     incremental: bool = False
-    network_access_policy: str = "AllowAll"
-    public_network_access: str = "Enabled"
-    disk_access_id: str = ""
-    data_access_auth_mode: Literal["None", "AzureActiveDirectory"] = "None"
-    security_profile: _Security | None = None
-    encryption: _Encryption | None = None
 
 
 class _SnapshotSku(_Model):
@@ -150,6 +147,9 @@ def read_snapshot(body: bytes) -> NewSnapshot:
     """Return a checked PUT of a snapshot; raises Refusal."""
     wanted = _read(body, _Snapshot)
     properties = wanted.properties
+    if properties.security_profile is not None:
+        message = "Security Type 'TrustedLaunch' is not supported for CreateOption 'Copy'."
+        raise Refusal(400, "BadRequest", message)
     return NewSnapshot(
         location=_location(wanted.location),
         sku=wanted.sku.name,
@@ -169,7 +169,7 @@ def _zones(zones: list[str], sku: str) -> list[str]:
     return zones
 
 
-def _more(wanted: _Properties | _SnapshotProperties) -> dict[str, Any]:
+def _more(wanted: _Protected) -> dict[str, Any]:
     """Return the further properties as the answer shows them, checked against each other."""
     more: dict[str, Any] = {"dataAccessAuthMode": wanted.data_access_auth_mode}
     if wanted.security_profile is not None:

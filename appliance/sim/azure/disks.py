@@ -129,8 +129,8 @@ class Disks:
             name=name, group=group, location=wanted.location, sku=wanted.sku, created=now,
             unique_id=unique, label=f"md-{fingerprint(unique)}", folder=fingerprint(unique[::-1]),
             blob=blob.record, os_type=source.os_type, generation=source.generation,
-            tags=wanted.tags, state="Unattached", more=wanted.more, kind="snapshots",
-            source=wanted.source,
+            tags=wanted.tags, state="Unattached", more=wanted.more | _inherited(source),
+            kind="snapshots", source=wanted.source,
         )  # fmt: skip
         key = self.key(group, name, "snapshots")
         self._vault.disks[key] = blob
@@ -282,6 +282,18 @@ class Disks:
         size = disk.blob.size - FOOTER_SIZE
         blob = self._vault.disks[self.key(disk.group, disk.name)]
         return footer_problem(blob.file.read(size, FOOTER_SIZE), size)
+
+
+def security_of(disk: DiskRecord) -> str:
+    """Return the security type of a disk."""
+    profile: dict[str, str] = disk.more.get("securityProfile", {})
+    return profile.get("securityType", "Standard")
+
+
+def _inherited(source: DiskRecord) -> dict[str, Any]:
+    """Return what a snapshot has of its disk by itself (azure-powershell 24242)."""
+    profile = source.more.get("securityProfile")
+    return {"securityProfile": profile} if profile else {}
 
 
 def _not_allowed(message: str) -> Refusal:

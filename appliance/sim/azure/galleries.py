@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from appliance.sim.azure.armrequest import checked_tags
-from appliance.sim.azure.disks import Disks
+from appliance.sim.azure.disks import Disks, security_of
 from appliance.sim.azure.state import DiskRecord, GalleryRecord
 from appliance.sim.azure.vault import Vault
 from appliance.sim.call import Call, Refusal, Reply
@@ -225,11 +225,15 @@ class Galleries:
             message = f"The source's region {wanted.location} is not among the target regions."
             raise Refusal(400, "InvalidParameter", message)
         about = (image.body if image else {}).get("properties", {})
-        for name, found in (("hyperVGeneration", disk.generation), ("osType", disk.os_type)):
-            if about.get(name) != found:
-                message = (
-                    f"The disk has {name} {found}, the image definition has {about.get(name)}."
-                )
+        features = {one["name"]: one["value"] for one in about.get("features", [])}
+        rules = (
+            ("hyperVGeneration", disk.generation, about.get("hyperVGeneration")),
+            ("osType", disk.os_type, about.get("osType")),
+            ("SecurityType", security_of(disk), features.get("SecurityType", "Standard")),
+        )
+        for name, found, wanted_there in rules:
+            if wanted_there != found:
+                message = f"The disk has {name} {found}, the image definition has {wanted_there}."
                 raise Refusal(409, "PropertyChangeNotAllowed", message)
         blob = self._disks.copy(disk, now)
         record.blob = blob.record
