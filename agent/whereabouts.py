@@ -23,7 +23,7 @@ class At(Enum):
     SENDING = "connecting, or sending a request's body"
     ANSWER = "waiting for the answer to a request that is sent"
     SLOT = "waiting for a slot: the service throttled us"
-    PAUSED = "waiting to try again what the service refused for now"
+    PAUSED = "waiting to try again what the service throttled or failed at"
     DONE = "at its end: nothing is left for it"
     BROKEN = "waiting to try again what the network broke"
 

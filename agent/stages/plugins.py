@@ -3,7 +3,7 @@
 import random
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from agent.config import AgentConfig, SmbServerConfig
 from agent.policy import account_allowed, endpoint_allowed
@@ -132,23 +132,30 @@ def _managed_disk(ref: AzureDisk, job: StageContext) -> DiskTarget:
 
 
 def _aws(ref: AwsSnapshot | AwsS3, job: StageContext) -> DiskTarget:
-    secret = job.secret(TARGET_SECRET)
-    shared: dict[str, Any] = {
-        "http": _http(job),
-        "retrier": make_retrier(job),
-        "now_ms": job.now_ms,
-        "clock": job.clock,
-        "allowed": lambda url: endpoint_allowed(url, job.config),
-        "account_allowed": lambda account: account_allowed(account, job.config),
-        "config_file": job.config.uploads.aws_config_file,
-    }
+    from agent.targets.aws.control import AwsControl  # noqa: PLC0415 - first use
+    from agent.targets.aws.credentials import AwsAccess  # noqa: PLC0415
+
+    http, retrier = _http(job), make_retrier(job)
+    access = AwsAccess(
+        secret=job.secret(TARGET_SECRET),
+        region=ref.region,
+        http=http,
+        endpoint=ref.endpoint,
+        config_file=job.config.uploads.aws_config_file,
+        now_ms=job.now_ms,
+        allowed=lambda url: endpoint_allowed(url, job.config),
+        account_allowed=lambda account: account_allowed(account, job.config),
+    )
+    control = AwsControl(access, retrier, job.clock)
     if isinstance(ref, AwsS3):
         from agent.targets.aws.s3 import AwsS3Target  # noqa: PLC0415 - first use
 
-        return AwsS3Target(ref, secret, **shared)
+        return AwsS3Target(ref, control, http=http, retrier=retrier, now_ms=job.now_ms)
     from agent.targets.aws.snapshot import AwsSnapshotTarget  # noqa: PLC0415 - first use
 
-    return AwsSnapshotTarget(ref, secret, **shared)
+    return AwsSnapshotTarget(
+        ref, control, http=http, retrier=retrier, now_ms=job.now_ms, clock=job.clock
+    )
 
 
 def _gcp_image(ref: GcpImage, job: StageContext) -> DiskTarget:

@@ -7,11 +7,12 @@ object is its target's.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog, StoredPart
 from agent.targets.errors import ContentDiffers, DiskLost
 from agent.targets.multipart import Multipart, encoded_crc, part_size
+from agent.targets.tags import Tagger
 from agent.threads import Stop
 from imaging.convert.archive import ArchiveFormat
 
@@ -77,14 +78,36 @@ class Stored:
     metadata: dict[str, str]
 
 
-class ArchiveObject(ABC):
+class Bucketed(Protocol):
+    """What an archive needs of its target."""
+
+    @property
+    def multipart(self) -> Multipart:
+        """The uploads of the bucket, and ranged reads."""
+        ...
+
+    def key(self, name: str, tagger: Tagger) -> str:
+        """Return the object's name in the bucket."""
+        ...
+
+    def intent(self, kind: str, name: str) -> Intent:
+        """Return the intent of one object of the job."""
+        ...
+
+
+B = TypeVar("B", bound=Bucketed)
+
+
+class ArchiveObject(ABC, Generic[B]):
     """One archive being written."""
 
-    format: ArchiveFormat
+    kind: ClassVar[str]
+    """Of the object's intent."""
 
     def __init__(
         self,
-        key: str,
+        target: B,
+        name: str,
         spec: DiskSpec,
         intents: IntentLog,
         *,
@@ -92,15 +115,18 @@ class ArchiveObject(ABC):
         resumed: bool,
     ) -> None:
         """Send by a way; None: the archive is complete."""
-        self._key = key
+        self._target = target
+        self._name = name
+        self._key = target.key(name, spec.tagger)
         self._spec = spec
         self._intents = intents
         self._way = way
         self.resumed = resumed
 
+    @property
     @abstractmethod
-    def _intent(self, kind: str = "") -> Intent:
-        """Return the intent of one kind; "" is the object itself."""
+    def format(self) -> ArchiveFormat:
+        """See `ArchiveDisk`."""
 
     @abstractmethod
     async def _stored(self) -> Stored | None:
@@ -124,7 +150,7 @@ class ArchiveObject(ABC):
 
     async def seal(self, parts: Sequence[StoredPart], crc32c: int) -> None:
         """Complete the object; its size and CRC-32C, as the service has them, have to be ours."""
-        way, intent = self._way, self._intent()
+        way, intent = self._way, self._target.intent(self.kind, self._name)
         await self._intents.record(intent)
         if way is not None:
             try:
@@ -139,7 +165,7 @@ class ArchiveObject(ABC):
             raise DiskLost(msg, name=self._key)
         await self._intents.created(intent, found.id)
         if way is not None:
-            await self._intents.removed(self._intent(way.kind))
+            await self._intents.removed(self._target.intent(way.kind, self._name))
         size, crc = sum(part.size for part in parts), encoded_crc(crc32c)
         if found.size != size or (found.crc32c and found.crc32c != crc):
             msg = (
@@ -148,16 +174,20 @@ class ArchiveObject(ABC):
             )
             raise ContentDiffers(msg)
 
-    @abstractmethod
+    def _version(self) -> dict[str, str]:
+        """Return the query that names this very object, where a service has such a thing."""
+        return {}
+
     async def read(self, offset: int, length: int) -> bytes:
         """Read a range of this very object."""
+        return await self._target.multipart.read(self._key, offset, length, self._version())
 
-    async def reject(self) -> None:  # noqa: B027 - there is nothing to do, and that is right
+    async def reject(self) -> None:
         """Nothing was made of it; the object's intent names it as left behind."""
 
     @abstractmethod
     async def finish(self) -> Artifact:
         """Make of it what the job asks for, or find what an earlier attempt made."""
 
-    async def close(self) -> None:  # noqa: B027 - as above
+    async def close(self) -> None:
         """The sessions belong to the target."""

@@ -186,8 +186,11 @@ class ArchiveDisk(Protocol):
 
     resumed: bool
     """True when parts that this job acknowledged earlier are still there."""
-    format: ArchiveFormat
-    """What the archive is."""
+
+    @property
+    def format(self) -> ArchiveFormat:
+        """What the archive is."""
+        ...
 
     def part_size(self, number: int) -> int:
         """Return the least bytes of a part; only the last one may have fewer."""

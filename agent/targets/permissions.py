@@ -121,26 +121,27 @@ _AZURE_RESULTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 """result -> what it needs beside the disk, and to take it back."""
 AZURE_RESULTS = tuple(_AZURE_RESULTS)
-GCP_IMAGE = Role(
-    "gcp",
-    needed=(
-        "compute.globalOperations.get",
-        "compute.images.create",
-        "compute.images.get",
-        "compute.images.setLabels",
-        "storage.buckets.get",
-        "storage.multipartUploads.create",
-        "storage.multipartUploads.list",
-        "storage.objects.create",
-        "storage.objects.delete",
-        "storage.objects.get",
-    ),
-    undo=(
-        "compute.images.delete",
-        "storage.multipartUploads.abort",
-        "storage.multipartUploads.listParts",
-    ),
+GCP_UPLOADS = ("parallel", "resumable")
+_GCP_IMAGE = (
+    "compute.globalOperations.get",
+    "compute.images.create",
+    "compute.images.get",
+    "compute.images.setLabels",
+    "storage.buckets.get",
+    "storage.objects.create",
+    "storage.objects.delete",
+    "storage.objects.get",
 )
+_GCP_PARTS = ("storage.multipartUploads.create", "storage.multipartUploads.list")
+_GCP_PARTS_UNDO = ("storage.multipartUploads.abort", "storage.multipartUploads.listParts")
+
+
+def gcp_role(upload: str) -> Role:
+    """Return what `gcp-image` needs for a way of uploading."""
+    parts = upload == "parallel"
+    needed = (*_GCP_IMAGE, *(_GCP_PARTS if parts else ()))
+    undo = ("compute.images.delete", *(_GCP_PARTS_UNDO if parts else ()))
+    return Role("gcp", tuple(sorted(needed)), undo)
 
 
 def azure_role(result: str) -> Role:
@@ -172,7 +173,20 @@ def aws_s3_role(strategy: str) -> Role:
     return Role("aws", tuple(sorted(needed)), tuple(sorted(undo)), "vmimport")
 
 
-def role_of(cloud: str, *, strategy: str = "", target: str = "", result: str = "") -> Role:
-    """Return the role for uploads to a cloud; "" is the first of AWS_TARGETS and of AZURE_RESULTS."""
-    aws = aws_s3_role if target == "aws-s3" else aws_role
-    return {"azure": azure_role(result or "disk"), "gcp": GCP_IMAGE, "aws": aws(strategy)}[cloud]
+def role_of(
+    cloud: str, *, strategy: str = "", target: str = "", result: str = "", upload: str = ""
+) -> Role:
+    """Return the role for uploads to a cloud.
+
+    Args:
+        cloud: One of CLOUDS.
+        strategy: Of AWS; "" for all of them.
+        target: Of AWS_TARGETS, "" for the first.
+        result: Of AZURE_RESULTS, "" for the first.
+        upload: Of GCP_UPLOADS, "" for the first.
+    """
+    if cloud == "azure":
+        return azure_role(result or AZURE_RESULTS[0])
+    if cloud == "gcp":
+        return gcp_role(upload or GCP_UPLOADS[0])
+    return aws_s3_role(strategy) if target == "aws-s3" else aws_role(strategy)

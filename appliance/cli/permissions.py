@@ -11,6 +11,7 @@ from agent.targets.permissions import (
     AWS_TARGETS,
     AZURE_RESULTS,
     CLOUDS,
+    GCP_UPLOADS,
     OBJECT_ONLY,
     PURPOSES,
     Role,
@@ -81,6 +82,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="azure: what is left at the end (default: disk)",
     )
     parser.add_argument(
+        "--upload",
+        choices=GCP_UPLOADS,
+        default="",
+        help="gcp: how the archive is sent (default: parallel)",
+    )
+    parser.add_argument(
         "--scope",
         metavar="ID",
         help="where the role is defined: azure the resource group's id, gcp terraform the project; needed there",
@@ -97,13 +104,19 @@ def run(args: argparse.Namespace) -> int:
     if args.format not in FORMATS[args.cloud]:
         known = ", ".join(FORMATS[args.cloud])
         raise BadUsage(f"--format {args.format}: {args.cloud} has {known}")
-    for name, cloud in (("strategy", "aws"), ("target", "aws"), ("result", "azure")):
+    for name, cloud in (
+        ("strategy", "aws"),
+        ("target", "aws"),
+        ("result", "azure"),
+        ("upload", "gcp"),
+    ):
         if getattr(args, name) and args.cloud != cloud:
             raise BadUsage(f"--{name} is for {cloud}")
     if args.strategy == OBJECT_ONLY and args.target != "aws-s3":
         raise BadUsage(f"--strategy {OBJECT_ONLY} is for --target aws-s3")
     scope = _scope(args)
-    role = role_of(args.cloud, strategy=args.strategy, target=args.target, result=args.result)
+    options = {name: getattr(args, name) for name in ("strategy", "target", "result", "upload")}
+    role = role_of(args.cloud, **options)
     output.answer(_WRITERS[args.cloud, args.format](role, scope).rstrip("\n"))
     return Exit.OK
 

@@ -7,22 +7,13 @@ import pytest
 
 from agent.errors import AgentError
 from agent.stages.upload import UploadStage
-from agent.targets.aws import building
 from agent.targets.errors import IfExistsUnsupported, NotOurs, TargetExists
-from agent.targets.gcp import compute
 from imaging.units import MiB
 from tests.support.azure_jobs import SIZE
 from tests.support.job_store import MemoryJobStore
 from tests.support.rigs import CLOUDS, RIGS, Rig, running
 
 OTHER = "ab" * 16
-
-
-@pytest.fixture(autouse=True)
-def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Simulators are ready at once."""
-    monkeypatch.setattr(building, "POLL_S", 0.01)
-    monkeypatch.setattr(compute, "POLL_S", 0.01)
 
 
 @pytest.fixture(params=RIGS)

@@ -8,18 +8,16 @@ from agent.errors import AgentError
 from agent.retry import RetryPolicy
 from agent.stages import plugins
 from agent.stages.upload import UploadStage
-from agent.targets.aws import building
-from agent.targets.azure import arm, gallery
-from agent.targets.gcp import compute
 from agent.targets.permissions import (
     AWS_STRATEGIES,
     AZURE_RESULTS,
-    GCP_IMAGE,
+    GCP_UPLOADS,
     OBJECT_ONLY,
     Role,
     aws_role,
     aws_s3_role,
     azure_role,
+    gcp_role,
 )
 from appliance.cli.permissions import aws_policy
 from protocol.ops import AzureGallery
@@ -32,10 +30,6 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "POLL_S", 0.01)
-    monkeypatch.setattr(compute, "POLL_S", 0.01)
-    monkeypatch.setattr(arm, "POLL_S", 0.01)
-    monkeypatch.setattr(gallery, "POLL_S", 0.01)
     monkeypatch.setattr(
         plugins, "RetryPolicy", lambda: RetryPolicy(base_s=0.01, cap_s=0.05, patience_s=10.0)
     )
@@ -57,7 +51,7 @@ def job(rig: Rig, strategy: str, **options):
             target["gallery"] = AzureGallery(name="golden", image="win11", version="1.0.0")
         return rig.job(target=target, **options)
     if not isinstance(rig, AwsRig):
-        return rig.job(**options)
+        return rig.job(target={"upload": strategy}, **options)
     jobs = AwsJobs(rig.sim, rig.share, rig.ca_file)
     linux = strategy in ("register-image", "snapshot-only", "object-only")
     target = {"strategy": strategy, "os_type": "Linux" if linux else "Windows"}
@@ -70,7 +64,7 @@ def job(rig: Rig, strategy: str, **options):
 
 CASES = {
     **{f"azure-{result}": ("azure-disk", result, azure_role(result)) for result in AZURE_RESULTS},
-    "gcp-image": ("gcp-image", "", GCP_IMAGE),
+    **{f"gcp-{upload}": ("gcp-image", upload, gcp_role(upload)) for upload in GCP_UPLOADS},
     **{f"aws-{name}": ("aws-snapshot", name, aws_role(name)) for name in AWS_STRATEGIES},
     **{
         f"s3-{name}": ("aws-s3", name, aws_s3_role(name)) for name in (*AWS_STRATEGIES, OBJECT_ONLY)

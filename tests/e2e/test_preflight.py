@@ -9,8 +9,6 @@ import pytest
 from agent.stages.preflight import PreflightStage
 from agent.stages.upload import UploadStage
 from agent.targets import permissions
-from agent.targets.aws import building
-from agent.targets.gcp import compute
 from protocol.ops import PreflightArgs
 from tests.support.azure_jobs import SIZE
 from tests.support.rigs import RIGS, Rig, running
@@ -22,12 +20,6 @@ pytestmark = pytest.mark.e2e
 async def rig(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Rig]:
     async with running(request.param, tmp_path) as rig:
         yield rig
-
-
-@pytest.fixture(autouse=True)
-def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "POLL_S", 0.01)
-    monkeypatch.setattr(compute, "POLL_S", 0.01)
 
 
 async def plan(rig: Rig, **options) -> dict:

@@ -17,8 +17,6 @@ from agent.errors import AgentError
 from agent.retry import RetryPolicy
 from agent.stages import plugins
 from agent.stages.upload import UploadStage
-from agent.targets.aws import building
-from agent.targets.gcp import compute
 from appliance.sim.azure import AzureSim
 from imaging.units import KiB, MiB
 from tests.support.azure_jobs import CONTAINER, write_source
@@ -32,8 +30,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         plugins, "RetryPolicy", lambda: RetryPolicy(base_s=0.01, cap_s=0.05, patience_s=20.0)
     )
-    monkeypatch.setattr(building, "POLL_S", 0.01)
-    monkeypatch.setattr(compute, "POLL_S", 0.01)
 
 
 @asynccontextmanager

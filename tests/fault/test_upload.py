@@ -11,10 +11,9 @@ from agent.errors import AgentError
 from agent.retry import RetryPolicy
 from agent.stages import plugins
 from agent.stages.upload import UploadStage
-from agent.targets.aws import building, snapshot
+from agent.targets.aws import snapshot
 from agent.targets.aws.s3 import AwsS3Target
 from agent.targets.errors import ContentDiffers, DiskLost, TargetExists
-from agent.targets.gcp import compute
 from agent.targets.gcp.image import GcpImageTarget
 from agent.transfer.errors import VerifyMismatch
 from appliance.sim.faults import Fault, Throttle
@@ -32,8 +31,6 @@ OTHER = "ab" * 16
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same policy with shorter waits."""
     monkeypatch.setattr(plugins, "RetryPolicy", lambda: QUICK)
-    monkeypatch.setattr(building, "POLL_S", 0.01)
-    monkeypatch.setattr(compute, "POLL_S", 0.01)
 
 
 @pytest.fixture(params=CLOUDS)

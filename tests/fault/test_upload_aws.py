@@ -11,7 +11,6 @@ from agent.errors import AgentError
 from agent.retry import RetryPolicy
 from agent.stages import plugins
 from agent.stages.upload import UploadStage
-from agent.targets.aws import building
 from agent.targets.aws.building import BillingPlatform, ImportFailed, StrategyRefused
 from agent.targets.aws.snapshot import SnapshotDisk
 from agent.targets.errors import ClockRefused, EndpointForbidden, QuotaExceeded, SizeDiffers
@@ -34,7 +33,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         plugins, "RetryPolicy", lambda: RetryPolicy(base_s=0.01, cap_s=0.05, patience_s=60.0)
     )
-    monkeypatch.setattr(building, "POLL_S", 0.01)
 
 
 @pytest.fixture

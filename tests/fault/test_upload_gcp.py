@@ -10,7 +10,6 @@ from agent.retry import RetryPolicy
 from agent.stages import plugins
 from agent.stages.upload import UploadStage
 from agent.targets.errors import ContentDiffers, CredentialRefused, TargetExists, TargetNotFound
-from agent.targets.gcp import compute
 from agent.targets.gcp.compute import ImageFailed
 from agent.targets.gcp.gcs import GcsBucket
 from appliance.sim.faults import Fault
@@ -29,7 +28,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         plugins, "RetryPolicy", lambda: RetryPolicy(base_s=0.01, cap_s=0.05, patience_s=60.0)
     )
-    monkeypatch.setattr(compute, "POLL_S", 0.01)
 
 
 @pytest.fixture
@@ -97,7 +95,6 @@ async def test_an_archive_that_google_does_not_take_is_named_and_kept(
         await run(rig, store=store)
     assert "gcp.object" in [intent.kind for intent in store.intents()]
     monkeypatch.undo()
-    monkeypatch.setattr(compute, "POLL_S", 0.01)
     rig.sim.stats.reset()
     await run(rig, store=store, attempt=2)  # proven already: only the image is made
     assert rig.stored() == rig.expected()

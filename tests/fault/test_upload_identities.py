@@ -16,21 +16,13 @@ from cryptography.x509.oid import NameOID
 
 from agent.errors import AgentError
 from agent.stages.upload import UploadStage
-from agent.targets.aws import building
 from agent.targets.errors import CredentialRefused, EndpointForbidden
-from agent.targets.gcp import compute
 from appliance.sim.aws import AwsSim
 from tests.support.aws_jobs import AwsJobs
 from tests.support.azure_jobs import write_source
 from tests.support.rigs import Rig, running
 
 pytestmark = pytest.mark.fault
-
-
-@pytest.fixture(autouse=True)
-def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "POLL_S", 0.01)
-    monkeypatch.setattr(compute, "POLL_S", 0.01)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from agent.errors import AgentError
 from agent.retry import RetryPolicy
 from agent.stages import plugins
 from agent.stages.upload import UploadStage
-from agent.targets.aws import building
 from agent.targets.aws.building import ImportFailed
 from agent.targets.errors import TargetExists, TargetNotFound
 from agent.targets.multipart import MAX_PARTS, part_size
@@ -32,7 +31,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         plugins, "RetryPolicy", lambda: RetryPolicy(base_s=0.01, cap_s=0.05, patience_s=60.0)
     )
-    monkeypatch.setattr(building, "POLL_S", 0.01)
 
 
 @pytest.fixture

@@ -10,7 +10,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import ClassVar
 
+import pytest
+
 from agent.stages.base import StageContext
+from agent.targets.aws import building
+from agent.targets.azure import arm, gallery
+from agent.targets.gcp import compute
 from appliance.sim.aws import AwsSim
 from appliance.sim.aws.app import BUCKET
 from appliance.sim.azure import AzureSim
@@ -284,7 +289,16 @@ CLOUDS = {kind: rig for kind, rig in RIGS.items() if kind != "local"}
 
 @asynccontextmanager
 async def running(kind: str, folder: Path, **served: object) -> AsyncIterator[Rig]:
-    """Run a rig with a fresh source; its simulator speaks TLS."""
+    """Run a rig with a fresh source; its simulator speaks TLS, and is asked often: it is ready at once."""
+    with pytest.MonkeyPatch.context() as quick:
+        for module in (building, arm, gallery, compute):
+            quick.setattr(module, "POLL_S", 0.01)
+        async with _running(kind, folder, **served) as rig:
+            yield rig
+
+
+@asynccontextmanager
+async def _running(kind: str, folder: Path, **served: object) -> AsyncIterator[Rig]:
     ca_file, tls = self_signed(folder)
     share = folder / "share"
     share.mkdir()

@@ -114,10 +114,15 @@ def _whole_crc(found: Mapping[str, object]) -> str:
     return str(found["ChecksumCRC32C"]) if found.get("ChecksumType") == "FULL_OBJECT" else ""
 
 
-async def keys_in(control: AwsControl, bucket: str, prefix: str) -> list[str]:
+async def keys_in(control: AwsControl, bucket: str, prefix: str, *, most: int = 1000) -> list[str]:
     """Return the first keys of a bucket that begin so; `target.not-found` if there is no such bucket."""
     found = await control.call(
-        "s3", "list_objects_v2", Bucket=bucket, Prefix=prefix, permission="s3:ListBucket"
+        "s3",
+        "list_objects_v2",
+        Bucket=bucket,
+        Prefix=prefix,
+        MaxKeys=most,
+        permission="s3:ListBucket",
     )
     return [str(one["Key"]) for one in found.get("Contents", [])]
 

@@ -144,6 +144,33 @@ class Strategy(Protocol):
         ...
 
 
+async def begun(
+    intents: IntentLog,
+    intent: Intent,
+    *,
+    failed: Callable[[str], Awaitable[bool]],
+    begin: Callable[[str], Awaitable[str]],
+) -> str:
+    """Return the id of a task that this line began, or begins now.
+
+    One that failed is begun anew: what was in the way may be mended, and the service would find it again by its token.
+
+    Args:
+        intents: Of the job.
+        intent: Of the task.
+        failed: Whether a task has failed.
+        begin: Begins one and returns its id; what it is given makes the token another than that of a failed task.
+    """
+    task, before = intents.known(intent) or "", ""
+    if task and await failed(task):
+        task, before = "", task
+    if not task:
+        await intents.record(intent)
+        task = await begin(before)
+        await intents.created(intent, task)
+    return task
+
+
 async def wait_for(look: Callable[[], Awaitable[T | None]]) -> T:
     """Ask until there is an answer; the job's own deadline ends it."""
     while (found := await look()) is None:  # noqa: ASYNC110 - a service is polled

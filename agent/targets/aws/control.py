@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from agent.retry import Retrier
-from agent.targets.aws.credentials import AwsAccess, client_options, make_session
+from agent.targets.aws.credentials import AwsAccess, check_secret, client_options, make_session
 from agent.targets.aws.failures import sdk_failure
 from agent.targets.aws.sigv4 import Keys
 from agent.targets.errors import (
@@ -31,7 +31,12 @@ class AwsControl:
     """One session with its clients; made on first use, in the pool."""
 
     def __init__(self, access: AwsAccess, retrier: Retrier, clock: Callable[[], float]) -> None:
-        """Connect nothing yet."""
+        """Connect nothing yet.
+
+        Raises:
+            CredentialRefused: The secret is none of the sets.
+        """
+        check_secret(access.secret)
         self._access = access
         self._retrier = retrier
         self._clock = clock

@@ -12,6 +12,7 @@ from agent.targets.aws.building import (
     Building,
     ImportFailed,
     StrategyRefused,
+    begun,
     wait_for,
 )
 from agent.targets.aws.inventory import IMAGE, IMPORT, snapshots_of, specification
@@ -38,16 +39,12 @@ class ImportImage:
     async def make(self, building: Building) -> Artifact:
         """Import, or go on waiting for the import that an earlier attempt began."""
         ref, intents = building.ref, building.intents
-        task_id, before = intents.known(building.intent(IMPORT)) or "", ""
-        if task_id and _failed(await _task(building, task_id)):
-            before, task_id = (
-                task_id,
-                "",
-            )  # it may be mended: the token must not find this one again
-        if not task_id:
-            await intents.record(building.intent(IMPORT))
-            task_id = await self._begin(building, building.token(f"import{before}"))
-            await intents.created(building.intent(IMPORT), task_id)
+        task_id = await begun(
+            intents,
+            building.intent(IMPORT),
+            failed=lambda task: _has_failed(building, task),
+            begin=lambda before: self._begin(building, building.token(f"import{before}")),
+        )
         image_id = await self._wait(building, task_id)
         await intents.record(building.intent(IMAGE))
         await intents.created(building.intent(IMAGE), image_id)
@@ -93,6 +90,10 @@ async def _task(building: Building, task_id: str) -> dict[str, Any]:
         "ec2", "describe_import_image_tasks", ImportTaskIds=[task_id]
     )
     return next(iter(answer.get("ImportImageTasks", [])), {})
+
+
+async def _has_failed(building: Building, task_id: str) -> bool:
+    return _failed(await _task(building, task_id))
 
 
 def _failed(task: dict[str, Any]) -> bool:

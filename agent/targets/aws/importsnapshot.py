@@ -7,7 +7,7 @@ again through it. The role `vmimport` (or the job's own) has to be able to read 
 import hashlib
 from typing import Any
 
-from agent.targets.aws.building import ImportFailed, wait_for
+from agent.targets.aws.building import ImportFailed, begun, wait_for
 from agent.targets.aws.control import AwsControl
 from agent.targets.aws.inventory import (
     FINAL,
@@ -61,15 +61,16 @@ async def import_snapshot(
         request["Encrypted"] = True
     if ref.kms_key:
         request["KmsKeyId"] = ref.kms_key
-    task_id, before = intents.known(task) or "", ""
-    if task_id and _failed(await _detail(control, task_id)):
-        before, task_id = task_id, ""  # it may be mended: the token must not find this one again
-    if not task_id:
-        await intents.record(task)
+
+    async def begin(before: str) -> str:
         request["ClientToken"] = hashlib.sha256(f"{token}/{before}".encode()).hexdigest()[:60]
         answer = await control.call("ec2", "import_snapshot", needs=("ImportTaskId",), **request)
-        task_id = str(answer["ImportTaskId"])
-        await intents.created(task, task_id)
+        return str(answer["ImportTaskId"])
+
+    async def has_failed(task: str) -> bool:
+        return _failed(await _detail(control, task))
+
+    task_id = await begun(intents, task, failed=has_failed, begin=begin)
 
     async def look() -> str | None:
         detail = await _detail(control, task_id)

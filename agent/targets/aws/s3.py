@@ -11,12 +11,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 from agent.retry import Retrier
-from agent.secrets import Secret
 from agent.targets.archiveobject import InParts
 from agent.targets.aws.bucket import JOINED, META, S3Bucket, delete, keys_in, state_of
 from agent.targets.aws.building import Building
 from agent.targets.aws.control import AwsControl
-from agent.targets.aws.credentials import AwsAccess, check_secret
 from agent.targets.aws.discarding import Discarder
 from agent.targets.aws.importsnapshot import TASK, discard_task, import_snapshot
 from agent.targets.aws.inventory import IMAGE, SNAPSHOT, Inventory, Scope
@@ -52,32 +50,24 @@ class AwsS3Target:
     def __init__(
         self,
         ref: AwsS3,
-        secret: dict[str, Secret],
+        control: AwsControl,
         *,
         http: HttpSettings,
         retrier: Retrier,
         now_ms: Callable[[], int],
-        clock: Callable[[], float],
-        allowed: Callable[[str], bool],
-        account_allowed: Callable[[str], bool],
-        config_file: str | None = None,
     ) -> None:
-        """Use one credential; no request is sent before `open`.
+        """Use one account; no request is sent before `open`.
 
         Raises:
-            CredentialRefused: The secret is none of the sets. StrategyRefused: the strategy does not fit.
+            StrategyRefused: It does not fit.
         """
-        check_secret(secret)
         if ref.strategy != OBJECT_ONLY:
             strategy_of(ref)
         self.ref = ref
         self.retrier = retrier
         self._http = http
         self._now_ms = now_ms
-        access = AwsAccess(
-            secret, ref.region, http, ref.endpoint, config_file, now_ms, allowed, account_allowed
-        )
-        self.control = AwsControl(access, retrier, clock)
+        self.control = control
         self._inventory = Inventory(self.control)
         self._sender = Sender(http)
         self._session: aiohttp.ClientSession | None = None
@@ -211,7 +201,7 @@ class AwsS3Target:
         if self._multipart is not None:
             return
         self._account = await self.control.account()
-        await keys_in(self.control, self.ref.bucket, self.ref.prefix)
+        await keys_in(self.control, self.ref.bucket, self.ref.prefix, most=1)
         endpoint = await self.control.endpoint_of("s3")
         signer = Signer(self.ref.region, "s3")
         bucket = S3Bucket(self.control, endpoint, self.ref.bucket, signer, self._now_ms)

@@ -14,10 +14,8 @@ from typing import Any, ClassVar
 import aiohttp
 
 from agent.retry import Retrier
-from agent.secrets import Secret
 from agent.targets.aws.building import Building, wait_for
 from agent.targets.aws.control import AwsControl
-from agent.targets.aws.credentials import AwsAccess, check_secret
 from agent.targets.aws.discarding import Discarder
 from agent.targets.aws.ebs import BLOCK, UNSEEN_S, EbsWire, linear_checksum, volume_gib
 from agent.targets.aws.inventory import (
@@ -147,32 +145,25 @@ class AwsSnapshotTarget:
     def __init__(
         self,
         ref: AwsSnapshot,
-        secret: dict[str, Secret],
+        control: AwsControl,
         *,
         http: HttpSettings,
         retrier: Retrier,
         now_ms: Callable[[], int],
         clock: Callable[[], float],
-        allowed: Callable[[str], bool],
-        account_allowed: Callable[[str], bool],
-        config_file: str | None = None,
     ) -> None:
-        """Use one credential; no request is sent before `open`.
+        """Use one account; no request is sent before `open`.
 
         Raises:
-            CredentialRefused: The secret is none of the sets. StrategyRefused: the strategy does not fit.
+            StrategyRefused: It does not fit.
         """
-        check_secret(secret)
         strategy_of(ref)
         self._ref = ref
         self._http = http
         self._retrier = retrier
         self._now_ms = now_ms
         self._clock = clock
-        access = AwsAccess(
-            secret, ref.region, http, ref.endpoint, config_file, now_ms, allowed, account_allowed
-        )
-        self._control = AwsControl(access, retrier, clock)
+        self._control = control
         self._inventory = Inventory(self._control)
         self._sender = Sender(http)
         self._signer = Signer(ref.region, "ebs")

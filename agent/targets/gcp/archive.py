@@ -2,35 +2,22 @@
 
 from typing import Any, Protocol
 
-from agent.targets.archiveobject import ArchiveObject, Stored, Way
-from agent.targets.base import Artifact, DiskSpec, Intent, IntentLog
+from agent.targets.archiveobject import ArchiveObject, Bucketed, Stored
+from agent.targets.base import Artifact, DiskSpec, IntentLog
 from agent.targets.gcp.gcs import GcsControl
-from agent.targets.multipart import Multipart
 from agent.targets.tags import Tagger
+from imaging.convert.archive import ArchiveFormat
 from imaging.convert.archives import TarGzArchive
 from protocol.ops import GcpImage
 
 OBJECT, IMAGE = "gcp.object", "gcp.image"
 
 
-class Project(Protocol):
+class Project(Bucketed, Protocol):
     """What an archive needs of its target."""
 
     ref: GcpImage
     control: GcsControl
-
-    @property
-    def multipart(self) -> Multipart:
-        """The uploads of the bucket."""
-        ...
-
-    def key(self, name: str, tagger: Tagger) -> str:
-        """Return the archive's name."""
-        ...
-
-    def intent(self, kind: str, name: str) -> Intent:
-        """Return the intent of one object of the job."""
-        ...
 
     async def make_image(
         self, name: str, key: str, spec: DiskSpec, intents: IntentLog
@@ -43,37 +30,24 @@ class Project(Protocol):
         ...
 
 
-class ArchiveUpload(ArchiveObject):
+class ArchiveUpload(ArchiveObject[Project]):
     """One archive being written, and the image that it becomes."""
 
-    def __init__(
-        self,
-        target: Project,
-        name: str,
-        spec: DiskSpec,
-        intents: IntentLog,
-        *,
-        way: Way | None,
-        resumed: bool,
-    ) -> None:
-        super().__init__(target.key(name, spec.tagger), spec, intents, way=way, resumed=resumed)
-        self._target = target
-        self._name = name
-        self._generation = ""
-        self.format = TarGzArchive(one_member=target.ref.gzip == "one-member")
+    kind = OBJECT
+    _generation = ""
 
-    def _intent(self, kind: str = OBJECT) -> Intent:
-        return self._target.intent(kind, self._name)
+    @property
+    def format(self) -> ArchiveFormat:
+        """See `ArchiveDisk`."""
+        return TarGzArchive(one_member=self._target.ref.gzip == "one-member")
 
     async def _stored(self) -> Stored | None:
         found = await self._target.control.state(self._key)
         self._generation = found.id if found else ""
         return found
 
-    async def read(self, offset: int, length: int) -> bytes:
-        """Read a range of this very generation."""
-        query = {"generation": self._generation} if self._generation else {}
-        return await self._target.multipart.read(self._key, offset, length, query)
+    def _version(self) -> dict[str, str]:
+        return {"generation": self._generation} if self._generation else {}
 
     async def finish(self) -> Artifact:
         """Make the image, or find the one that an earlier attempt made; then delete the archive."""

@@ -39,7 +39,7 @@ from agent.targets.http.settings import HttpSettings, make_session
 from agent.targets.limits import RULES
 from agent.targets.multipart import Multipart
 from agent.targets.naming import Choice, Found, choose_name, nothing_known
-from agent.targets.permissions import GCP_IMAGE
+from agent.targets.permissions import gcp_role
 from agent.targets.tags import Tagger
 from imaging.units import GiB
 from protocol.ops import GcpImage
@@ -259,7 +259,7 @@ class GcpImageTarget:
         """Look which name is free, and ask project and bucket for the permissions."""
         await self._retrier.call(self.control.location)
         choice = await self._choose(spec)
-        wanted = GCP_IMAGE.all
+        wanted = gcp_role(self.ref.upload).all
         stored = [one for one in wanted if one.startswith("storage.")]
         project = [one for one in wanted if not one.startswith("storage.")]
         granted = {

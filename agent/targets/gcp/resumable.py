@@ -154,13 +154,14 @@ class InOrder:
 
     async def resume(self) -> bool:
         """Ask what the service persisted of an earlier attempt; False if the session is gone or completed."""
+        what = f"ask how far {self.key} is"
 
         def ask() -> bool:
-            answer = self._put(b"", "bytes */*", f"ask how far {self.key} is", Stop())
+            answer = self._put(b"", "bytes */*", what, Stop())
             if answer.status in _COMPLETE:
                 return False
-            self._persisted = _persisted_in(answer.headers, "resume")
-            return True
+            self._persisted = _persisted_in(answer.headers, what)
+            return self._persisted % STEP == 0  # what is no whole step nobody sent: begin anew
 
         try:
             return await run_blocking(self._pool, ask)

@@ -108,11 +108,13 @@ class S3Plane(ObjectPlane):
         self._shelf.bucket(bucket)
         start = f"{bucket}/{call.query.get('prefix', '')}"
         found = [o for key, o in sorted(self._shelf.state.objects.items()) if key.startswith(start)]
+        text = call.query.get("max-keys", "")
+        most = min(_PAGE, int(text)) if text.isdecimal() else _PAGE
         inner = "".join(
             f"<Contents><Key>{escape(one.name)}</Key><ETag>{escape(one.etag)}</ETag>"
             f"<Size>{one.size}</Size></Contents>"
-            for one in found[:_PAGE]
+            for one in found[:most]
         )
-        more = "true" if len(found) > _PAGE else "false"
-        inner += f"<KeyCount>{min(len(found), _PAGE)}</KeyCount><IsTruncated>{more}</IsTruncated>"
+        more = "true" if len(found) > most else "false"
+        inner += f"<KeyCount>{min(len(found), most)}</KeyCount><IsTruncated>{more}</IsTruncated>"
         return xml_reply(200, "ListBucketResult", inner)

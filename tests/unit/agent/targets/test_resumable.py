@@ -136,6 +136,11 @@ async def test_a_session_that_is_gone_is_no_session(status: int) -> None:
         way.put_part(1, 0, bytes(STEP), Stop())
 
 
+async def test_a_session_that_holds_what_nobody_sent_is_no_session() -> None:
+    way = InOrder(Bucket(), Service([Answer(308, "", {"range": "bytes=0-0"}, b"")]), "k", "u")
+    assert not await way.resume()
+
+
 @pytest.mark.parametrize(
     ("answer", "error"),
     [

@@ -53,6 +53,7 @@ def test_a_scope_that_is_missing_or_none_is_asked_for(
         "gcp --strategy register-image",
         "gcp --target aws-s3",
         "aws --result snapshot",
+        "azure --upload resumable",
         "aws --strategy object-only",
         "aws --target azure-disk",
         "azure --for publish",
